@@ -1,0 +1,356 @@
+//! The vocabulary: what a journey is, as the configuration made it. Immutable after load.
+
+pub mod expect;
+pub mod message;
+pub mod outcome;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod template;
+pub mod token;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::journey::expect::{Expectation, Query};
+use crate::journey::schedule::{Calendar, Schedule};
+use crate::journey::template::{Medium, Scope, Template, TemplateError};
+use crate::journey::token::Token;
+
+/// A name of a journey, channel, notifier or step.
+pub type Name = Arc<str>;
+
+/// A named flow: what to do, when, how fast it must be, and whom to tell.
+#[derive(Clone, Debug)]
+pub struct Journey {
+    /// Unique among journeys; a matrix appends its values: `checkout-api[eu]`.
+    pub name: Name,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// Slower than this is slow; `None` never is.
+    pub budget: Option<Duration>,
+    /// Not done by then, counted from just before the first step, is failed.
+    pub deadline: Duration,
+    /// How long a message that is not here by the deadline is still listened for, counted from the send.
+    pub late: Duration,
+    /// What share of runs must be right, and in time.
+    pub objective: Option<Objective>,
+    /// When people are told.
+    pub alert: AlertPolicy,
+    /// Who is told, in this order.
+    pub notify: Vec<Name>,
+    /// Who owns the journey.
+    pub owner: Option<String>,
+    /// Where it says what to do.
+    pub runbook: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// It is run and measured, and nobody is told.
+    pub muted: bool,
+    /// A share of the permits is kept for it.
+    pub critical: bool,
+    /// What it does, in order.
+    pub steps: Vec<Step>,
+    /// Times in which its slots do not count.
+    pub maintenance: Vec<Maintenance>,
+    /// Why this build cannot run it, if it cannot. Its slots are then `unknown`, and it goes stale, which people are told.
+    pub unavailable: Option<String>,
+    /// Where it was defined: `file:line`.
+    pub defined_at: String,
+}
+
+/// What share of a window's runs must be delivered, and in budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Share of valid runs that must be delivered by the deadline, in `0..=1`.
+    pub delivered: f64,
+    /// Share of valid runs that must be delivered within the budget, in `0..=1`.
+    pub in_budget: Option<f64>,
+    /// The rolling window.
+    pub window: Duration,
+}
+
+/// When people are told about a journey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertPolicy {
+    /// This many failed runs in a row fire *down*.
+    pub down_after: u32,
+    /// This many slow runs in a row fire *slow*.
+    pub slow_after: u32,
+    /// This many good runs in a row resolve.
+    pub recover_after: u32,
+    /// Told again this often while it fires; `None` is never.
+    pub remind: Option<Duration>,
+}
+
+/// Recurring maintenance.
+#[derive(Clone, Debug)]
+pub struct Maintenance {
+    /// For people.
+    pub name: String,
+    /// When it begins.
+    pub begins: Calendar,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Whether slots in it are left out of the objective.
+    pub exclude_from_slo: bool,
+}
+
+impl Maintenance {
+    /// Whether `at` lies in a window.
+    pub fn is_active(&self, at: jiff::Timestamp) -> bool {
+        self.begins.last(at).is_some_and(|began| at < crate::time::later(began, self.lasts))
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Unique within the journey; the verb and the channel if it was not named.
+    pub name: Name,
+    /// What it does.
+    pub verb: Verb,
+    /// Slower than this makes the run slow.
+    pub budget: Option<Duration>,
+    /// Its own limit within the journey's deadline.
+    pub timeout: Option<Duration>,
+    /// Runs whatever happened before; its failure is a warning.
+    pub always: bool,
+    /// Its failure is a warning.
+    pub soft: bool,
+    /// Skipped unless this holds.
+    pub when: Option<Template>,
+    /// What must be true of its message.
+    pub expect: Vec<Expectation>,
+    /// What later steps may use, by name.
+    pub capture: Vec<(String, Query)>,
+    /// Repeats a request until its expectations hold.
+    pub poll: Option<Poll>,
+}
+
+/// Repetition of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// From the end of one attempt to the beginning of the next.
+    pub every: Duration,
+    /// From the first attempt's beginning to the last one's.
+    pub within: Duration,
+}
+
+/// What a step does.
+#[derive(Clone, Debug)]
+pub enum Verb {
+    /// Sends a message that will arrive elsewhere.
+    Send(Draft),
+    /// Waits for a message of this run.
+    Receive(Receive),
+    /// Sends a request and reads the response.
+    Request(Draft),
+    /// Waits.
+    Pause(Duration),
+    /// Known to the grammar, not to this build: the journey is then `unavailable`.
+    Unavailable(&'static str),
+}
+
+impl Verb {
+    /// The verb's word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verb::Send(_) => "send",
+            Verb::Receive(_) => "receive",
+            Verb::Request(_) => "request",
+            Verb::Pause(_) => "pause",
+            Verb::Unavailable(verb) => verb,
+        }
+    }
+
+    /// The channel it uses.
+    pub fn channel(&self) -> Option<&Name> {
+        match self {
+            Verb::Send(draft) | Verb::Request(draft) => Some(&draft.channel),
+            Verb::Receive(receive) => Some(&receive.channel),
+            Verb::Pause(_) | Verb::Unavailable(_) => None,
+        }
+    }
+}
+
+/// What a `receive` waits for.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    /// Where.
+    pub channel: Name,
+    /// The index of the send whose start its latency counts from.
+    pub since: usize,
+    /// Only messages that fulfil these are this step's.
+    pub filter: Vec<Expectation>,
+    /// Match by the channel's `key` instead of by token: the key's value.
+    pub key: Option<Template>,
+}
+
+/// A message to be sent, as templates.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// Through which channel.
+    pub channel: Name,
+    /// A whole URL instead of the channel's.
+    pub url: Option<Template>,
+    /// HTTP method.
+    pub method: Option<String>,
+    /// Appended to the channel's URL.
+    pub path: Option<Template>,
+    /// Query parameters.
+    pub query: Vec<(String, Template)>,
+    /// Header fields.
+    pub headers: Vec<(String, Template)>,
+    /// The payload.
+    pub payload: Payload,
+    /// What only this channel's protocol knows, by key: `routing_key`, `exchange`, `subject`, …
+    pub fields: BTreeMap<String, Template>,
+}
+
+/// A payload as templates.
+#[derive(Clone, Debug, Default)]
+pub enum Payload {
+    /// None.
+    #[default]
+    Empty,
+    /// A JSON document whose strings are templates.
+    Json(JsonTemplate),
+    /// Form fields.
+    Form(Vec<(String, Template)>),
+    /// Text.
+    Text(Template),
+}
+
+/// A JSON document whose strings are templates.
+#[derive(Clone, Debug)]
+pub enum JsonTemplate {
+    /// A string, escaped as JSON when rendered.
+    Text(Template),
+    /// Anything without a string in it.
+    Fixed(serde_json::Value),
+    /// A list.
+    List(Vec<JsonTemplate>),
+    /// An object; names are as written.
+    Object(Vec<(String, JsonTemplate)>),
+}
+
+impl JsonTemplate {
+    fn render(&self, scope: &Scope) -> Result<serde_json::Value, TemplateError> {
+        Ok(match self {
+            JsonTemplate::Text(template) => template.render(scope, Medium::Plain)?.into(),
+            JsonTemplate::Fixed(value) => value.clone(),
+            JsonTemplate::List(items) => {
+                serde_json::Value::Array(items.iter().map(|item| item.render(scope)).collect::<Result<_, _>>()?)
+            }
+            JsonTemplate::Object(members) => serde_json::Value::Object(
+                members
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), value.render(scope)?)))
+                    .collect::<Result<_, _>>()?,
+            ),
+        })
+    }
+}
+
+/// A message ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The run's token; channels that can carry headers send its `traceparent`.
+    pub token: Token,
+    /// A whole URL instead of the channel's.
+    pub url: Option<String>,
+    /// HTTP method.
+    pub method: Option<String>,
+    /// Appended to the channel's URL.
+    pub path: Option<String>,
+    /// Query parameters, not yet encoded.
+    pub query: Vec<(String, String)>,
+    /// Header fields.
+    pub headers: Vec<(String, String)>,
+    /// The payload.
+    pub body: Vec<u8>,
+    /// The payload's media type.
+    pub content_type: Option<&'static str>,
+    /// What only this channel's protocol knows.
+    pub fields: BTreeMap<String, String>,
+    /// How long the message may take to be acknowledged.
+    pub timeout: Duration,
+}
+
+impl Draft {
+    /// The message for one run.
+    ///
+    /// # Errors
+    /// A template that cannot be rendered.
+    pub fn render(&self, scope: &Scope, token: Token, timeout: Duration) -> Result<Outgoing, TemplateError> {
+        let pairs = |templates: &[(String, Template)], medium| {
+            templates
+                .iter()
+                .map(|(name, template)| Ok((name.clone(), template.render(scope, medium)?)))
+                .collect::<Result<Vec<_>, TemplateError>>()
+        };
+        let optional = |template: &Option<Template>, medium| {
+            template.as_ref().map(|template| template.render(scope, medium)).transpose()
+        };
+        let (body, content_type) = match &self.payload {
+            Payload::Empty => (Vec::new(), None),
+            Payload::Json(document) => (document.render(scope)?.to_string().into_bytes(), Some("application/json")),
+            Payload::Text(text) => (text.render(scope, Medium::Plain)?.into_bytes(), Some("text/plain; charset=utf-8")),
+            Payload::Form(fields) => {
+                let fields = pairs(fields, Medium::Plain)?;
+                let encoded = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+                (encoded.into_bytes(), Some("application/x-www-form-urlencoded"))
+            }
+        };
+        Ok(Outgoing {
+            token,
+            url: optional(&self.url, Medium::Url)?,
+            method: self.method.clone(),
+            path: optional(&self.path, Medium::Url)?,
+            query: pairs(&self.query, Medium::Plain)?,
+            headers: pairs(&self.headers, Medium::Header)?,
+            body,
+            content_type,
+            fields: self
+                .fields
+                .iter()
+                .map(|(key, template)| Ok((key.clone(), template.render(scope, Medium::Header)?)))
+                .collect::<Result<_, TemplateError>>()?,
+            timeout,
+        })
+    }
+}
+
+impl Journey {
+    /// The channels that it receives on, each once.
+    pub fn receivers(&self) -> Vec<Name> {
+        let mut names = Vec::new();
+        for step in &self.steps {
+            if let Verb::Receive(receive) = &step.verb
+                && !names.contains(&receive.channel)
+            {
+                names.push(receive.channel.clone());
+            }
+        }
+        names
+    }
+
+    /// The channels that it uses, each once.
+    pub fn channels(&self) -> Vec<Name> {
+        let mut names = Vec::new();
+        for name in self.steps.iter().filter_map(|step| step.verb.channel()) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Whether `at` lies in a maintenance window that leaves slots out of the objective.
+    pub fn is_excluded(&self, at: jiff::Timestamp) -> bool {
+        self.maintenance.iter().any(|window| window.exclude_from_slo && window.is_active(at))
+    }
+}

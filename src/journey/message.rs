@@ -1,0 +1,74 @@
+//! A message as a journey reads it, whatever system it came from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::journey::value::Value;
+use crate::time::Now;
+
+/// What came back: the response to a request, or a message that a receiving channel saw.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// The status code, where the protocol has one.
+    pub status: Option<u16>,
+    /// Header fields in the order received; names are compared without case.
+    pub headers: Vec<(String, String)>,
+    /// The payload as it was on the wire.
+    pub body: Vec<u8>,
+    /// What only some protocols know, by the name of the query that reads it: `redelivered`, `folder`, `depth`, …
+    pub facts: BTreeMap<&'static str, Value>,
+    /// Time spent at each hop, where the protocol records it.
+    pub hops: Vec<Hop>,
+    json: OnceLock<Option<Arc<serde_json::Value>>>,
+}
+
+/// One hop of a message's way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The hop's name.
+    pub name: String,
+    /// How long the message took from the hop before.
+    #[serde(with = "crate::time::micros")]
+    pub took: Duration,
+}
+
+impl Message {
+    /// A message with this payload.
+    pub fn new(body: impl Into<Vec<u8>>) -> Self {
+        Message { body: body.into(), ..Message::default() }
+    }
+
+    /// The first header field of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The payload as text; bytes that are not UTF-8 become U+FFFD.
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    /// The payload as JSON, parsed once.
+    pub fn json(&self) -> Option<&serde_json::Value> {
+        self.json.get_or_init(|| Value::parse_json(&self.body).ok().map(Arc::new)).as_deref()
+    }
+
+    /// The first field of that name in a form-encoded payload or in the query string that came with it.
+    pub fn form(&self, name: &str) -> Option<String> {
+        url::form_urlencoded::parse(&self.body).find(|(n, _)| n == name).map(|(_, value)| value.into_owned())
+    }
+}
+
+/// A message that a receiving channel saw, stamped by its reader the moment the bytes were there.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The receiving channel's name.
+    pub channel: Arc<str>,
+    /// When the reader had the bytes.
+    pub at: Now,
+    /// The message.
+    pub message: Message,
+}

@@ -1,0 +1,755 @@
+//! One run as a machine: events in, actions out, no clock and no socket.
+//!
+//! `Preparing` (receivers proven ready) → `Recording` (token on disk) → the steps in order → the `always` steps → `Done`.
+//! Latencies are differences of stamps that the edges took; the machine never measures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::journey::expect::{Check, Query, View, cut, cut_at};
+use crate::journey::message::Message;
+use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
+use crate::journey::report::{Phase, Report, StepReport, StepStatus};
+use crate::journey::template::{Medium, Scope};
+use crate::journey::token::Token;
+use crate::journey::{Journey, Name, Outgoing, Receive, Step, Verb};
+use crate::time::{Human, Mono, Now};
+
+/// A step that sets no limit of its own waits this long for an acknowledgement or a response.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a receive's limit, how long its reader's stamp may take to reach us. An arrival counts by its stamp, not by this.
+const READER_GRACE: Duration = Duration::from_millis(5);
+/// Evidence keeps this much of a payload.
+const EXCERPT: usize = 1_024;
+
+/// What a channel answers to a send or a request.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Just before the first byte left.
+    pub started: Now,
+    /// When the acknowledgement or response was complete.
+    pub finished: Now,
+    /// Which acknowledgement it was: `socket`, `confirm`, `202`, `250 queued as …`.
+    pub ack: String,
+    /// The response, where there is one.
+    pub message: Option<Message>,
+    /// The parts of the time between.
+    pub phases: Vec<Phase>,
+}
+
+/// A send or request that did not succeed. A value: this is what the monitor is for.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Just before the first byte left, or would have left.
+    pub started: Now,
+    /// When it was known.
+    pub finished: Now,
+    /// What kind of failure.
+    pub cause: Cause,
+    /// What happened, for people.
+    pub detail: String,
+    /// The message may have been taken all the same.
+    pub uncertain: bool,
+    /// The parts of the time between, as far as it got.
+    pub phases: Vec<Phase>,
+}
+
+/// What happens to a run.
+#[derive(Debug)]
+pub enum Event {
+    /// It begins.
+    Begin,
+    /// Every receiving channel is proven ready.
+    Ready,
+    /// A receiving channel is not.
+    NotReady {
+        /// Which.
+        channel: Name,
+        /// Why, for people.
+        why: String,
+        /// The channel's own alert has fired: the journey is blocked, not unknown.
+        is_known_down: bool,
+    },
+    /// The token is on disk.
+    Recorded,
+    /// It could not be written.
+    NotRecorded {
+        /// Why.
+        why: String,
+    },
+    /// The send or request in hand ended.
+    Answered(Result<Reply, Fault>),
+    /// A message of this run arrived.
+    Arrived {
+        /// Where.
+        channel: Name,
+        /// What.
+        message: Arc<Message>,
+        /// When its bytes were there.
+        at: Now,
+    },
+    /// The time that [`Run::deadline`] gave has come.
+    Timer,
+    /// The process is stopping.
+    Cancelled,
+}
+
+/// What a run asks for.
+#[derive(Debug)]
+#[must_use]
+pub enum Action {
+    /// Prove these channels ready: answer with [`Event::Ready`] or [`Event::NotReady`].
+    AwaitReady(Vec<Name>),
+    /// Put the token on disk: answer with [`Event::Recorded`] or [`Event::NotRecorded`].
+    Record,
+    /// Send, or send and read the response: answer with [`Event::Answered`].
+    Perform {
+        /// Through which channel.
+        channel: Name,
+        /// What.
+        outgoing: Box<Outgoing>,
+        /// Whether a response is read.
+        is_request: bool,
+    },
+    /// Give up the send or request in hand; no answer is wanted any more.
+    Abandon,
+    /// From here on, messages whose channel `key` has this value are this run's too.
+    Expect {
+        /// On which channel.
+        channel: Name,
+        /// The key's value.
+        key: String,
+    },
+    /// The run is over.
+    Finish(Box<Report>),
+}
+
+#[derive(Debug)]
+enum Activity {
+    /// A send or request is on its way.
+    Performing { attempt_limit: Mono },
+    /// A poll waits for its next attempt.
+    Between { next: Mono },
+    /// A receive waits.
+    Receiving { until: Mono },
+    /// A pause.
+    Pausing { until: Mono },
+}
+
+#[derive(Debug)]
+enum State {
+    Preparing,
+    Recording,
+    /// The step at `index` is under way since `began`.
+    Working {
+        index: usize,
+        began: Mono,
+        activity: Activity,
+    },
+    Done,
+}
+
+/// What a run knows of one of its sends: arrivals are measured from it.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    started: Mono,
+    /// On the critical path: where the clock of the journey stood when it began.
+    path: Duration,
+    uncertain: bool,
+}
+
+struct Arrived {
+    channel: Name,
+    message: Arc<Message>,
+    at: Now,
+}
+
+/// One execution of a journey.
+pub struct Run {
+    journey: Arc<Journey>,
+    token: Token,
+    slot: Timestamp,
+    scope: Scope,
+    state: State,
+    /// When the first step really began; the deadline counts from here.
+    started: Option<Now>,
+    lateness: Duration,
+    steps: Vec<StepReport>,
+    sends: BTreeMap<usize, Sent>,
+    arrivals: Vec<Arrived>,
+    /// Arrivals that a receive step has used, by index, with the step.
+    used: BTreeMap<usize, usize>,
+    /// Where each receive of a fault-uncertain send stands.
+    path: Duration,
+    failure: Option<(Name, Cause)>,
+    is_slow: bool,
+    unknown: Option<(UnknownWhy, String)>,
+}
+
+impl Run {
+    /// A run of `journey` for `slot`. `seed` decides what its templates draw.
+    pub fn new(journey: Arc<Journey>, token: Token, slot: Timestamp, now: Now, seed: u64) -> Run {
+        let built_in = [
+            ("token", token.to_string()),
+            ("trace_id", token.trace_id()),
+            ("run", token.to_string()),
+            ("journey", journey.name.to_string()),
+        ];
+        let steps = journey.steps.iter().map(not_reached).collect();
+        Run {
+            token,
+            slot,
+            scope: Scope::new(built_in, now.wall, seed),
+            state: State::Preparing,
+            started: None,
+            lateness: crate::time::between(slot, now.wall),
+            steps,
+            sends: BTreeMap::new(),
+            arrivals: Vec::new(),
+            used: BTreeMap::new(),
+            path: Duration::ZERO,
+            failure: None,
+            is_slow: false,
+            unknown: None,
+            journey,
+        }
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn deadline(&self) -> Option<Mono> {
+        match &self.state {
+            State::Preparing | State::Recording | State::Done => None,
+            State::Working { activity, .. } => Some(match activity {
+                Activity::Performing { attempt_limit } => *attempt_limit,
+                Activity::Between { next } => *next,
+                Activity::Receiving { until } => *until + READER_GRACE,
+                Activity::Pausing { until } => *until,
+            }),
+        }
+    }
+
+    /// Takes one event; says what to do.
+    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match (&self.state, event) {
+            (State::Done, _) => {}
+            (_, Event::Cancelled) => {
+                self.give_up(UnknownWhy::Shutdown, "the daemon was stopping".to_owned());
+                self.finish(now, &mut actions);
+            }
+            (_, Event::Arrived { channel, message, at }) => {
+                self.arrivals.push(Arrived { channel, message, at });
+                self.resume_receive(now, &mut actions);
+            }
+            (State::Preparing, Event::Begin) => {
+                let receivers = self.journey.receivers();
+                if receivers.is_empty() {
+                    self.state = State::Recording;
+                    self.record_or_start(now, &mut actions);
+                } else {
+                    actions.push(Action::AwaitReady(receivers));
+                }
+            }
+            (State::Preparing, Event::Ready) => {
+                self.state = State::Recording;
+                self.record_or_start(now, &mut actions);
+            }
+            (State::Preparing, Event::NotReady { channel, why, is_known_down }) => {
+                if is_known_down {
+                    self.block(&channel, &why);
+                } else {
+                    self.give_up(UnknownWhy::NotReady, format!("channel `{channel}` was not ready to receive: {why}"));
+                }
+                self.finish(now, &mut actions);
+            }
+            (State::Recording, Event::Recorded) => self.begin(0, now, &mut actions),
+            (State::Recording, Event::NotRecorded { why }) => {
+                self.give_up(UnknownWhy::Storage, format!("the token could not be stored, so nothing was sent: {why}"));
+                self.finish(now, &mut actions);
+            }
+            (State::Working { activity: Activity::Performing { .. }, .. }, Event::Answered(answer)) => {
+                self.answered(answer, now, &mut actions);
+            }
+            (State::Working { .. }, Event::Timer) => self.timer(now, &mut actions),
+            // An answer to an abandoned attempt, or a repeated event of an earlier state: too late to matter.
+            (
+                State::Preparing | State::Recording | State::Working { .. },
+                Event::Begin
+                | Event::Ready
+                | Event::NotReady { .. }
+                | Event::Recorded
+                | Event::NotRecorded { .. }
+                | Event::Answered(_)
+                | Event::Timer,
+            ) => {}
+        }
+        actions
+    }
+
+    /// A run that only asks and never waits for a message of its own has nothing to put in the ledger.
+    fn record_or_start(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let is_awaited = self.journey.steps.iter().any(|step| matches!(step.verb, Verb::Receive(_)));
+        if is_awaited { actions.push(Action::Record) } else { self.begin(0, now, actions) }
+    }
+
+    fn hard_stop(&self, now: Now) -> Mono {
+        self.started.unwrap_or(now).mono + self.journey.deadline
+    }
+
+    /// Begins the first step from `index` on that is to run, or ends the run.
+    fn begin(&mut self, from: usize, now: Now, actions: &mut Vec<Action>) {
+        for index in from..self.journey.steps.len() {
+            let journey = self.journey.clone();
+            let step = &journey.steps[index];
+            if self.failure.is_some() && !step.always {
+                continue;
+            }
+            self.started.get_or_insert(now);
+            match step.when.as_ref().map(|when| when.holds(&self.scope)).transpose() {
+                Ok(None | Some(true)) => {}
+                Ok(Some(false)) => {
+                    self.steps[index].detail = Some("`when` did not hold".to_owned());
+                    continue;
+                }
+                Err(error) => {
+                    self.fail(index, Cause::Mismatch, format!("`when` could not be rendered: {error}"));
+                    continue;
+                }
+            }
+            self.steps[index].at = now.mono.since(self.started.unwrap_or(now).mono);
+            match self.enter(index, step, now, actions) {
+                Ok(activity) => {
+                    self.state = State::Working { index, began: now.mono, activity };
+                    if matches!(step.verb, Verb::Receive(_)) {
+                        self.resume_receive(now, actions);
+                    }
+                    return;
+                }
+                Err(detail) => self.fail(index, Cause::Mismatch, detail),
+            }
+        }
+        self.finish(now, actions);
+    }
+
+    fn enter(&mut self, index: usize, step: &Step, now: Now, actions: &mut Vec<Action>) -> Result<Activity, String> {
+        let limit = self.limit(step, now);
+        match &step.verb {
+            Verb::Send(_) | Verb::Request(_) => self.perform(index, step, now, actions),
+            Verb::Receive(receive) => {
+                if let Some(key) = &receive.key {
+                    let key = key.render(&self.scope, Medium::Plain).map_err(|error| format!("`key`: {error}"))?;
+                    actions.push(Action::Expect { channel: receive.channel.clone(), key });
+                }
+                let from_send = match (step.timeout, self.sends.get(&receive.since)) {
+                    (Some(timeout), Some(sent)) => (sent.started + timeout).min(self.hard_stop(now)),
+                    _ => limit,
+                };
+                Ok(Activity::Receiving { until: from_send })
+            }
+            Verb::Pause(length) => Ok(Activity::Pausing { until: (now.mono + *length).min(limit) }),
+            Verb::Unavailable(verb) => Err(format!("this build has no `{verb}` step")),
+        }
+    }
+
+    /// When the step must be over. Clean-up has its own time: it must run even when the deadline has passed.
+    fn limit(&self, step: &Step, now: Now) -> Mono {
+        let own = match &step.verb {
+            Verb::Receive(_) | Verb::Pause(_) => self.journey.deadline,
+            _ => STEP_TIMEOUT,
+        };
+        let limit = now.mono + step.timeout.unwrap_or(own);
+        if step.always { limit } else { limit.min(self.hard_stop(now)) }
+    }
+
+    fn perform(&mut self, index: usize, step: &Step, now: Now, actions: &mut Vec<Action>) -> Result<Activity, String> {
+        let (draft, is_request) = match &step.verb {
+            Verb::Send(draft) => (draft, false),
+            Verb::Request(draft) => (draft, true),
+            _ => return Err(format!("a `{}` step sends nothing", step.verb.as_str())),
+        };
+        let attempt_limit = self.limit(step, now);
+        let outgoing = draft
+            .render(&self.scope, self.token, attempt_limit.since(now.mono))
+            .map_err(|error| format!("could not be rendered: {error}"))?;
+        if !is_request {
+            // Until the channel says when it really began; an arrival may be quicker than the acknowledgement.
+            self.sends.insert(index, Sent { started: now.mono, path: self.path, uncertain: false });
+        }
+        actions.push(Action::Perform { channel: draft.channel.clone(), outgoing: Box::new(outgoing), is_request });
+        Ok(Activity::Performing { attempt_limit })
+    }
+
+    fn working(&self) -> Option<(usize, Mono)> {
+        match &self.state {
+            State::Working { index, began, .. } => Some((*index, *began)),
+            _ => None,
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Reply, Fault>, now: Now, actions: &mut Vec<Action>) {
+        let Some((index, began)) = self.working() else { return };
+        let journey = self.journey.clone();
+        let step = &journey.steps[index];
+        let (started, finished) = match &answer {
+            Ok(reply) => (reply.started, reply.finished),
+            Err(fault) => (fault.started, fault.finished),
+        };
+        self.stamp_start(index, started, began);
+        let is_first_attempt = self.steps[index].took == Duration::ZERO;
+        let origin = self.started.unwrap_or(started).mono;
+        if is_first_attempt {
+            self.steps[index].at = started.mono.since(origin);
+        }
+        self.steps[index].took = finished.mono.since(origin + self.steps[index].at);
+        let result = match answer {
+            Ok(reply) => self.judge_reply(index, step, reply),
+            Err(fault) => self.judge_fault(index, step, fault),
+        };
+        match (result, step.poll) {
+            (Ok(()), _) => self.pass(index, now, actions),
+            (Err(_), Some(poll)) if self.may_poll_again(began, poll, step, now) => {
+                self.state =
+                    State::Working { index, began, activity: Activity::Between { next: now.mono + poll.every } };
+            }
+            (Err((cause, detail)), _) => {
+                self.fail(index, cause, detail);
+                self.begin(index + 1, now, actions);
+            }
+        }
+    }
+
+    /// The edge knows when the first byte left; waiting for a permit or a rate limit before that is not the system's time.
+    fn stamp_start(&mut self, index: usize, started: Now, began: Mono) {
+        if self.steps[..index].iter().all(|step| step.status == StepStatus::Skipped)
+            && self.started.is_some_and(|at| at.mono == began)
+            && self.steps[index].took == Duration::ZERO
+        {
+            self.started = Some(started);
+        }
+        if let Some(sent) = self.sends.get_mut(&index) {
+            sent.started = started.mono;
+        }
+    }
+
+    fn may_poll_again(&self, began: Mono, poll: crate::journey::Poll, step: &Step, now: Now) -> bool {
+        let next = now.mono + poll.every;
+        next <= began + poll.within && (step.always || next < self.hard_stop(now))
+    }
+
+    fn judge_reply(&mut self, index: usize, step: &Step, reply: Reply) -> Result<(), (Cause, String)> {
+        let report = &mut self.steps[index];
+        report.ack = Some(reply.ack);
+        report.phases = reply.phases;
+        let message = reply.message.unwrap_or_default();
+        let latency = reply.finished.mono.since(reply.started.mono);
+        if !message.body.is_empty() {
+            report.excerpt = Some(cut_at(&message.text(), EXCERPT));
+        }
+        let view = View { message: &message, latency: Some(latency), copies: 1, now: reply.finished.wall };
+        // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
+        if let Some(cause) = message.status.and_then(Cause::of_status)
+            && !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status))
+        {
+            let status = message.status.unwrap_or_default();
+            report.checks = step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
+            return Err((cause, format!("answered {status}")));
+        }
+        self.judge(index, step, view)
+    }
+
+    fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
+        self.steps[index].phases = fault.phases;
+        let is_awaited = self
+            .journey
+            .steps
+            .iter()
+            .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index));
+        if fault.uncertain && is_awaited && matches!(step.verb, Verb::Send(_)) {
+            // It may have been taken: the receive decides. Nothing that the answer should have held is known.
+            if let Some(sent) = self.sends.get_mut(&index) {
+                sent.uncertain = true;
+            }
+            self.steps[index].status = StepStatus::Warned;
+            self.steps[index].detail = Some(format!("uncertain: {}", fault.detail));
+            return Ok(());
+        }
+        let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
+        Err((cause, fault.detail))
+    }
+
+    /// Checks the expectations and takes the captures.
+    fn judge(&mut self, index: usize, step: &Step, view: View<'_>) -> Result<(), (Cause, String)> {
+        let checks: Vec<Check> =
+            step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
+        let failed = checks.iter().find(|check| !check.passed && !check.soft).cloned();
+        self.steps[index].checks = checks;
+        if let Some(failed) = failed {
+            let found = failed.found.unwrap_or_default();
+            let detail = format!("{}, found {found}", failed.expectation);
+            return Err((failed.cause.unwrap_or(Cause::Mismatch), detail));
+        }
+        for (name, query) in &step.capture {
+            match query.find(view) {
+                Some(value) => self.scope.set(name, value.to_text()),
+                None => {
+                    return Err((Cause::Mismatch, format!("nothing to capture as `{name}`: {query} found nothing")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The step in hand passed: puts it on the critical path and goes on.
+    fn pass(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
+        let journey = self.journey.clone();
+        let step = &journey.steps[index];
+        let has_receive = journey
+            .steps
+            .iter()
+            .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index && !other.always));
+        let took = self.steps[index].took;
+        if !step.always {
+            match &step.verb {
+                // The arrival is what counts; it may well be quicker than the acknowledgement.
+                Verb::Send(_) if has_receive => {}
+                Verb::Send(_) | Verb::Request(_) => self.path += took,
+                Verb::Receive(receive) => {
+                    let from = self.sends.get(&receive.since).map_or(Duration::ZERO, |sent| sent.path);
+                    self.path = self.path.max(from + took);
+                }
+                Verb::Pause(_) | Verb::Unavailable(_) => {}
+            }
+        }
+        if self.steps[index].status == StepStatus::Skipped {
+            let is_over = step.budget.is_some_and(|budget| took > budget) && !step.always;
+            self.is_slow |= is_over;
+            let has_warning = self.steps[index].checks.iter().any(|check| !check.passed);
+            self.steps[index].status = match (is_over, has_warning) {
+                (true, _) => StepStatus::Slow,
+                (false, true) => StepStatus::Warned,
+                (false, false) => StepStatus::Passed,
+            };
+        }
+        self.begin(index + 1, now, actions);
+    }
+
+    fn fail(&mut self, index: usize, cause: Cause, detail: String) {
+        let step = &self.journey.steps[index];
+        let is_warning = step.soft || step.always;
+        self.steps[index].status = if is_warning { StepStatus::Warned } else { StepStatus::Failed };
+        self.steps[index].detail = Some(detail);
+        if !is_warning {
+            self.failure.get_or_insert((step.name.clone(), cause));
+        }
+    }
+
+    fn timer(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let State::Working { index, began, activity } = &self.state else { return };
+        let (index, began) = (*index, *began);
+        if self.deadline().is_some_and(|due| now.mono < due) {
+            return;
+        }
+        let journey = self.journey.clone();
+        match activity {
+            Activity::Pausing { .. } => {
+                self.steps[index].took = now.mono.since(began);
+                self.pass(index, now, actions);
+            }
+            Activity::Between { .. } => match self.perform(index, &journey.steps[index], now, actions) {
+                Ok(activity) => self.state = State::Working { index, began, activity },
+                Err(detail) => {
+                    self.fail(index, Cause::Mismatch, detail);
+                    self.begin(index + 1, now, actions);
+                }
+            },
+            Activity::Performing { .. } => {
+                actions.push(Action::Abandon);
+                let started = self.sends.get(&index).map_or(began, |sent| sent.started);
+                let waited = now.mono.since(started);
+                let fault = Fault {
+                    started: Now { wall: now.wall_at(started), mono: started },
+                    finished: now,
+                    cause: Cause::Unreachable,
+                    detail: format!("no answer within {}", Human(waited)),
+                    uncertain: true,
+                    phases: Vec::new(),
+                };
+                self.answered(Err(fault), now, actions);
+            }
+            Activity::Receiving { until } => {
+                let until = *until;
+                self.receive_timed_out(index, until, now, actions);
+            }
+        }
+    }
+
+    fn receive_timed_out(&mut self, index: usize, until: Mono, now: Now, actions: &mut Vec<Action>) {
+        let journey = self.journey.clone();
+        let Verb::Receive(receive) = &journey.steps[index].verb else { return };
+        let sent = self.sends.get(&receive.since).copied();
+        let from = sent.map_or(until, |sent| sent.started);
+        self.place_receive(index, from, until);
+        let copies = self.arrivals_of(index, receive, until).len();
+        let (cause, detail) = match (sent, copies) {
+            (Some(Sent { uncertain: true, .. }), 0) => {
+                (Cause::Uncertain, "the send had no clear answer, and nothing arrived".to_owned())
+            }
+            (_, 0) => (Cause::NotReceived, format!("not received within {}", Human(until.since(from)))),
+            (_, n) => (Cause::NotReceived, format!("only {n} of the expected copies arrived")),
+        };
+        self.fail(index, cause, detail);
+        self.begin(index + 1, now, actions);
+    }
+
+    fn place_receive(&mut self, index: usize, from: Mono, to: Mono) {
+        let origin = self.started.map_or(from, |started| started.mono);
+        self.steps[index].at = from.since(origin);
+        self.steps[index].took = to.since(from);
+    }
+
+    /// If the step in hand is a receive that has what it waits for, judges it and goes on.
+    fn resume_receive(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let State::Working { index, activity: Activity::Receiving { until }, .. } = &self.state else { return };
+        let (index, until) = (*index, *until);
+        let journey = self.journey.clone();
+        let step = &journey.steps[index];
+        let Verb::Receive(receive) = &step.verb else { return };
+        let mine = self.arrivals_of(index, receive, until);
+        if mine.len() < wanted_copies(step) {
+            if now.mono > until + READER_GRACE {
+                self.receive_timed_out(index, until, now, actions);
+            }
+            return;
+        }
+        let sent = self.sends.get(&receive.since).copied();
+        let last = mine[wanted_copies(step) - 1];
+        let arrived = self.arrivals[last].at;
+        let from = sent.map_or(arrived.mono, |sent| sent.started);
+        self.place_receive(index, from, arrived.mono);
+        let copies = mine.len() as u32;
+        self.used.extend(mine.into_iter().map(|at| (at, index)));
+        let message = self.arrivals[last].message.clone();
+        self.steps[index].hops = message.hops.clone();
+        self.steps[index].excerpt = Some(cut_at(&message.text(), EXCERPT));
+        let view = View { message: &message, latency: Some(self.steps[index].took), copies, now: now.wall };
+        match self.judge(index, step, view) {
+            Ok(()) => self.pass(index, now, actions),
+            Err((cause, detail)) => {
+                self.fail(index, cause, detail);
+                self.begin(index + 1, now, actions);
+            }
+        }
+    }
+
+    /// The arrivals by `until` that are this receive's: on its channel, through its filter, used by no step before it.
+    fn arrivals_of(&self, index: usize, receive: &Receive, until: Mono) -> Vec<usize> {
+        let is_mine = |at: usize, arrived: &Arrived| {
+            arrived.channel == receive.channel
+                && arrived.at.mono <= until
+                && self.used.get(&at).is_none_or(|user| *user == index)
+                && passes(&receive.filter, &arrived.message, arrived.at.wall, &self.scope)
+        };
+        self.arrivals.iter().enumerate().filter(|(at, arrived)| is_mine(*at, arrived)).map(|(at, _)| at).collect()
+    }
+
+    fn give_up(&mut self, why: UnknownWhy, detail: String) {
+        self.unknown.get_or_insert((why, detail));
+    }
+
+    fn block(&mut self, channel: &Name, why: &str) {
+        let is_of = |step: &Step| step.verb.channel() == Some(channel);
+        let index = self.journey.steps.iter().position(is_of).unwrap_or(0);
+        self.fail(index, Cause::Blocked, format!("channel `{channel}` is down: {why}"));
+    }
+
+    /// A copy that came after its receive had passed still breaks `copies`.
+    fn recount_copies(&mut self, now: Now) {
+        if self.failure.is_some() {
+            return;
+        }
+        let journey = self.journey.clone();
+        for (index, step) in journey.steps.iter().enumerate() {
+            let Verb::Receive(receive) = &step.verb else { continue };
+            let has_passed =
+                matches!(self.steps[index].status, StepStatus::Passed | StepStatus::Slow | StepStatus::Warned);
+            if !has_passed || !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Copies)) {
+                continue;
+            }
+            let copies = self.arrivals_of(index, receive, now.mono);
+            let Some(first) = copies.first() else { continue };
+            let message = self.arrivals[*first].message.clone();
+            let view = View {
+                message: &message,
+                latency: Some(self.steps[index].took),
+                copies: copies.len() as u32,
+                now: now.wall,
+            };
+            if let Err((cause, detail)) = self.judge(index, step, view) {
+                self.fail(index, cause, detail);
+            }
+        }
+    }
+
+    fn finish(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.recount_copies(now);
+        self.state = State::Done;
+        let latency = self.path;
+        let is_over = self.journey.budget.is_some_and(|budget| latency > budget);
+        let outcome = match (&self.unknown, &self.failure) {
+            (Some((why, _)), _) => Outcome::Unknown { why: *why },
+            (None, Some((step, cause))) => Outcome::Failed { step: step.clone(), cause: *cause },
+            (None, None) if self.is_slow || is_over => Outcome::Slow { latency },
+            (None, None) => Outcome::Good { latency },
+        };
+        actions.push(Action::Finish(Box::new(Report {
+            journey: self.journey.name.clone(),
+            token: self.token,
+            slot: self.slot,
+            started: self.started.unwrap_or(now).wall,
+            outcome,
+            latency,
+            lateness: self.lateness,
+            steps: std::mem::take(&mut self.steps),
+            note: self.unknown.take().map(|(_, note)| cut(&note)),
+        })));
+    }
+}
+
+/// Whether a message fulfils all of these.
+pub fn passes(filter: &[crate::journey::expect::Expectation], message: &Message, at: Timestamp, scope: &Scope) -> bool {
+    filter.iter().all(|expectation| expectation.check(View::of(message, at), Some(scope)).passed)
+}
+
+/// How many copies a receive waits for: what `copies` expects, or one.
+fn wanted_copies(step: &Step) -> usize {
+    use crate::journey::expect::{Comparison, Expected, Predicate};
+    use crate::journey::value::Value;
+    let wanted = step.expect.iter().find_map(|expectation| match (&expectation.query, &expectation.predicate) {
+        (
+            Query::Copies,
+            Predicate::Compare(Comparison::Equals | Comparison::AtLeast, Expected::Fixed(Value::Number(n))),
+        ) => n.to_string().parse::<usize>().ok(),
+        _ => None,
+    });
+    wanted.unwrap_or(1).max(1)
+}
+
+fn not_reached(step: &Step) -> StepReport {
+    StepReport {
+        name: step.name.clone(),
+        verb: step.verb.as_str().to_owned(),
+        channel: step.verb.channel().cloned(),
+        at: Duration::ZERO,
+        took: Duration::ZERO,
+        status: StepStatus::Skipped,
+        detail: None,
+        ack: None,
+        phases: Vec::new(),
+        hops: Vec::new(),
+        checks: Vec::new(),
+        excerpt: None,
+    }
+}

@@ -1,0 +1,164 @@
+//! What people are told: everything that a message needs, decided and rendered from data alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{Incident, NotifyReason};
+use crate::journey::report::{Report, waterfall};
+use crate::journey::{Journey, Name};
+use crate::time::{Human, between};
+
+/// One thing to tell about one incident. Stored in the outbox as it is, so that a retry says what was true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Why now.
+    pub reason: NotifyReason,
+    /// The incident, as it stood.
+    pub incident: Incident,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What it is about: a journey's name, or a part of the daemon.
+    pub subject: String,
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// Where it says what to do.
+    pub runbook: Option<String>,
+    /// The journey's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where we look from.
+    pub location: Option<String>,
+    /// The budget.
+    pub budget: Option<Duration>,
+    /// The deadline.
+    pub deadline: Option<Duration>,
+    /// How it was decided: `3 failed runs in a row (down_after = 3)`.
+    pub decision: String,
+    /// The run that decided it.
+    pub report: Option<Report>,
+    /// The last good run before.
+    pub last_good: Option<Report>,
+    /// Objective status in a sentence.
+    pub objective: Option<String>,
+    /// The journey's page, if a public URL is configured.
+    pub link: Option<String>,
+}
+
+impl Notification {
+    /// `DOWN`, `SLOW`, `STALE` while it fires; `WELL AGAIN` when it is over.
+    pub fn state_word(&self) -> &'static str {
+        use crate::alert::Detector;
+        if self.reason == NotifyReason::Resolved {
+            return "WELL AGAIN";
+        }
+        match self.incident.detectors.iter().max_by_key(|detector| detector.severity()) {
+            Some(Detector::Down) => "DOWN",
+            Some(Detector::Slow) => "SLOW",
+            Some(Detector::Stale) => "STALE",
+            None => "ALERT",
+        }
+    }
+
+    /// The whole notice in one line, for a push message or a subject.
+    pub fn headline(&self) -> String {
+        let lasted = Human(between(self.incident.since, self.at));
+        match (self.reason, &self.report) {
+            (NotifyReason::Resolved, _) => {
+                format!("{} {} · after {lasted}, {} bad runs", self.state_word(), self.subject, self.incident.bad_runs)
+            }
+            (NotifyReason::Repeat, Some(report)) => {
+                format!("STILL {} {} · for {lasted} · {}", self.state_word(), self.subject, report.verdict_line())
+            }
+            (_, Some(report)) => format!("{} {} · {}", self.state_word(), self.subject, report.verdict_line()),
+            (_, None) => format!("{} {} · {}", self.state_word(), self.subject, self.decision),
+        }
+    }
+
+    /// Latency against budget in words, where a run measured one.
+    pub fn latency_line(&self) -> Option<String> {
+        let report = self.report.as_ref()?;
+        let against = match (self.budget, self.deadline) {
+            (Some(budget), Some(deadline)) => format!(" (budget {}, deadline {})", Human(budget), Human(deadline)),
+            (None, Some(deadline)) => format!(" (deadline {})", Human(deadline)),
+            _ => String::new(),
+        };
+        match report.outcome.latency() {
+            Some(latency) => Some(format!("{}{against}", Human(latency))),
+            None => Some(format!("none{against}")),
+        }
+    }
+
+    /// Named facts in the order in which they are shown, for every medium.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = Vec::new();
+        let lasted = Human(between(self.incident.since, self.at));
+        facts.push(("Since", format!("{} ({lasted})", self.incident.since.strftime("%Y-%m-%d %H:%M:%S UTC"))));
+        if let Some(step) = self.report.as_ref().and_then(Report::failed_step) {
+            let cause = self.report.as_ref().map_or("", |report| report.outcome.label());
+            facts.push(("Failed step", format!("{} ({cause})", step.name)));
+        }
+        facts.extend(self.latency_line().map(|line| ("Latency", line)));
+        facts.extend(self.objective.clone().map(|line| ("Objective", line)));
+        facts.push(("Decided by", self.decision.clone()));
+        facts.extend(self.owner.clone().map(|owner| ("Owner", owner)));
+        facts.extend(self.location.clone().map(|location| ("Seen from", location)));
+        if !self.labels.is_empty() {
+            let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            facts.push(("Labels", labels.join(" ")));
+        }
+        if let Some(report) = &self.report {
+            facts.push(("Run", report.token.to_string()));
+            facts.push(("Trace", report.token.trace_id()));
+        }
+        facts.push(("Incident", self.incident.id.clone()));
+        facts
+    }
+
+    /// The run beside the last good one, as text.
+    pub fn waterfall(&self, bar: usize) -> Option<String> {
+        self.report.as_ref().map(|report| waterfall(report, self.last_good.as_ref(), bar))
+    }
+
+    /// The whole notice as plain text.
+    pub fn text(&self) -> String {
+        let mut out = format!("{}\n\n", self.headline());
+        for (name, value) in self.facts() {
+            out.push_str(&format!("{name:>12}: {value}\n"));
+        }
+        if let Some(waterfall) = self.waterfall(24) {
+            out.push_str(&format!("\n{waterfall}"));
+        }
+        for (name, link) in [("Runbook", &self.runbook), ("Page", &self.link)] {
+            if let Some(link) = link {
+                out.push_str(&format!("\n{name}: {link}"));
+            }
+        }
+        out
+    }
+}
+
+/// How the alert of `journey` was decided, in words.
+pub fn decision(journey: &Journey, incident: &Incident, reason: NotifyReason) -> String {
+    use crate::alert::Detector;
+    let policy = &journey.alert;
+    if reason == NotifyReason::Resolved {
+        return format!("{} good runs in a row (recover_after = {0})", policy.recover_after);
+    }
+    let told: Vec<_> = incident
+        .detectors
+        .iter()
+        .map(|detector| match detector {
+            Detector::Down => format!("{0} or more failed runs in a row (down_after = {0})", policy.down_after),
+            Detector::Slow => format!("{0} or more slow runs in a row (slow_after = {0})", policy.slow_after),
+            Detector::Stale => "no verdict for two intervals (stale)".to_owned(),
+        })
+        .collect();
+    told.join("; ")
+}
+
+/// Identifies one notice to one notifier. A function of state, so a retry after a crash has the same.
+pub fn delivery_id(incident: &str, sequence: u32, notifier: &Name) -> String {
+    format!("{incident}.{sequence}.{notifier}")
+}

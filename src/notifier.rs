@@ -1,0 +1,83 @@
+//! Notifiers: where people are told. One attempt a call; retries, order and fallback are [`crate::delivery`]'s.
+
+pub mod email;
+pub mod memory;
+pub mod slack;
+pub mod webhook;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::notice::Notification;
+
+/// Tells people, once a call.
+pub trait Notifier: Send + Sync {
+    /// Makes one attempt at one delivery.
+    fn notify<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, NotifyError>>;
+
+    /// The kind: `slack`, `email`, `webhook`.
+    fn kind(&self) -> &'static str;
+}
+
+/// One notice on its way to one notifier.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The same for every attempt, also after a crash.
+    pub id: String,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// An attempt before this one may have succeeded without our learning of it: look before sending again.
+    pub is_ambiguous: bool,
+    /// What to tell.
+    pub notification: Notification,
+    /// The receipt of the incident's first notice to this notifier: the message to edit, the thread to reply in.
+    pub root: Option<Receipt>,
+    /// Another notifier for which this one stands in, and what it said.
+    pub instead_of: Option<(String, String)>,
+}
+
+/// The proof that the other side took it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// What identifies the message there: Slack's `ts`, the mail's Message-ID.
+    pub id: String,
+    /// Where it is: Slack's channel id, the server that took the mail.
+    pub place: String,
+    /// What the other side said, for people.
+    pub said: String,
+}
+
+/// Why an attempt failed, by what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotifyError {
+    /// Trying again will not help: go to the fallback at once.
+    #[error("{0}")]
+    Never(String),
+    /// Try again later.
+    #[error("{0}")]
+    Backoff(String),
+    /// The other side said when to try again, and not before.
+    #[error("{detail} (asked to wait {}s)", .wait.as_secs())]
+    After {
+        /// How long to wait.
+        wait: Duration,
+        /// What it said.
+        detail: String,
+    },
+    /// It may have been taken all the same: look before trying again.
+    #[error("{0} (it may have been taken)")]
+    Ambiguous(String),
+}
+
+/// A notifier's settings, by kind.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// `slack`
+    Slack(slack::SlackSettings),
+    /// `email`
+    Email(email::EmailSettings),
+    /// `webhook`
+    Webhook(webhook::WebhookSettings),
+}

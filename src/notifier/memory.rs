@@ -1,0 +1,42 @@
+//! A notifier for tests: records every delivery and answers as told.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
+
+/// Records every delivery; answers with the next scripted answer, or success when there is none left.
+#[derive(Default)]
+pub struct Memory {
+    deliveries: Mutex<Vec<Delivery>>,
+    answers: Mutex<VecDeque<Result<Receipt, NotifyError>>>,
+}
+
+impl Memory {
+    /// Answers the next attempts with these, in order.
+    pub fn script(&self, answers: impl IntoIterator<Item = Result<Receipt, NotifyError>>) {
+        self.answers.lock().expect("no panic while held").extend(answers);
+    }
+
+    /// Every attempt so far.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.deliveries.lock().expect("no panic while held").clone()
+    }
+}
+
+impl Notifier for Memory {
+    fn notify<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, NotifyError>> {
+        self.deliveries.lock().expect("no panic while held").push(delivery.clone());
+        let scripted = self.answers.lock().expect("no panic while held").pop_front();
+        let answer = scripted.unwrap_or_else(|| {
+            Ok(Receipt { id: format!("memory-{}", delivery.id), place: "memory".to_owned(), said: "ok".to_owned() })
+        });
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}

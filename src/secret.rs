@@ -1,0 +1,195 @@
+//! Secrets: a type that cannot be printed, and the redaction of every way out.
+//!
+//! A secret from a file is read again when the file changes, so that a rotated token needs no restart.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+/// What stands in place of a secret.
+pub const MASK: &str = "•••";
+
+/// A secret value. Cheap to clone; all clones see a changed file.
+#[derive(Clone)]
+pub struct Secret(Arc<Inner>);
+
+struct Inner {
+    path: Option<PathBuf>,
+    held: Mutex<Held>,
+    redactor: Option<Redactor>,
+}
+
+struct Held {
+    value: Zeroizing<String>,
+    modified: Option<SystemTime>,
+}
+
+impl Secret {
+    /// A secret known already: a literal, or from the environment. Registered with `redactor`.
+    pub fn new(value: String, redactor: &Redactor) -> Secret {
+        redactor.add(&value);
+        Secret::hold(value, None, None, redactor)
+    }
+
+    /// A secret in a file; a newline at its end does not belong to it. Registered with `redactor`.
+    ///
+    /// # Errors
+    /// The file cannot be read or is empty; in words, without its content.
+    pub fn from_file(path: &Path, redactor: &Redactor) -> Result<Secret, String> {
+        let (value, modified) = read(path)?;
+        redactor.add(&value);
+        Ok(Secret::hold(value, Some(path.to_owned()), modified, redactor))
+    }
+
+    fn hold(value: String, path: Option<PathBuf>, modified: Option<SystemTime>, redactor: &Redactor) -> Secret {
+        let held = Mutex::new(Held { value: Zeroizing::new(value), modified });
+        Secret(Arc::new(Inner { path, held, redactor: Some(redactor.clone()) }))
+    }
+
+    /// The value as it is now. A file that cannot be read any more leaves the last value in force.
+    pub fn reveal(&self) -> Zeroizing<String> {
+        let mut held = self.0.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(path) = &self.0.path {
+            let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+            if modified.is_some()
+                && modified != held.modified
+                && let Ok((value, modified)) = read(path)
+            {
+                if let Some(redactor) = &self.0.redactor {
+                    redactor.add(&value);
+                }
+                *held = Held { value: Zeroizing::new(value), modified };
+            }
+        }
+        held.value.clone()
+    }
+}
+
+fn read(path: &Path) -> Result<(String, Option<SystemTime>), String> {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let value = text.trim_end_matches(['\r', '\n']);
+    if value.is_empty() {
+        return Err(format!("{} is empty", path.display()));
+    }
+    Ok((value.to_owned(), modified))
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// Two secrets are equal if they are the same one; their values are never compared this way.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A header value that may be secret.
+#[derive(Clone, Debug)]
+pub enum HeaderText {
+    /// As it is.
+    Plain(String),
+    /// Revealed only on the wire.
+    Secret(Secret),
+}
+
+impl HeaderText {
+    /// The value for the wire.
+    pub fn reveal(&self) -> Zeroizing<String> {
+        match self {
+            HeaderText::Plain(text) => Zeroizing::new(text.clone()),
+            HeaderText::Secret(secret) => secret.reveal(),
+        }
+    }
+}
+
+/// Knows every secret and takes it out of text. Shared by evidence, notices, pages and the log.
+#[derive(Clone, Default)]
+pub struct Redactor(Arc<RwLock<Vec<Zeroizing<String>>>>);
+
+/// Shorter values occur by chance in ordinary text; masking them would hide more than it protects.
+const SHORTEST: usize = 4;
+
+impl Redactor {
+    /// A redactor that knows nothing yet.
+    pub fn new() -> Redactor {
+        Redactor::default()
+    }
+
+    /// Hides `value`, and the user's part of it if it is a `scheme credentials` pair, from here on.
+    pub fn add(&self, value: &str) {
+        let mut known = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let parts = [Some(value), value.split_once(' ').map(|(_, credentials)| credentials)];
+        for part in parts.into_iter().flatten().filter(|part| part.len() >= SHORTEST) {
+            if !known.iter().any(|other| other.as_str() == part) {
+                known.push(Zeroizing::new(part.to_owned()));
+            }
+        }
+        // Longest first, so that a secret that contains another is hidden whole.
+        known.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    }
+
+    /// The text without secrets; `None` if it had none.
+    pub fn redact(&self, text: &str) -> Option<String> {
+        let known = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut out = None;
+        for value in known.iter() {
+            let text = out.as_deref().unwrap_or(text);
+            if text.contains(value.as_str()) {
+                out = Some(text.replace(value.as_str(), MASK));
+            }
+        }
+        out
+    }
+
+    /// The text without secrets.
+    pub fn clean(&self, text: &str) -> String {
+        self.redact(text).unwrap_or_else(|| text.to_owned())
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed_and_is_taken_out_of_text() {
+        let redactor = Redactor::new();
+        let secret = Secret::new("Bearer s3cr3t-token".to_owned(), &redactor);
+        assert_eq!(format!("{secret:?}"), MASK);
+        assert_eq!(redactor.clean("got Bearer s3cr3t-token!"), "got •••!");
+        assert_eq!(redactor.clean("got s3cr3t-token alone"), "got ••• alone");
+        assert_eq!(redactor.redact("nothing here"), None);
+        assert_eq!(secret.reveal().as_str(), "Bearer s3cr3t-token");
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_its_new_value_is_hidden_too() {
+        let path = std::env::temp_dir().join(format!("journeyman-secret-{}", std::process::id()));
+        std::fs::write(&path, "first-value\n").unwrap();
+        let redactor = Redactor::new();
+        let secret = Secret::from_file(&path, &redactor).unwrap();
+        assert_eq!(secret.reveal().as_str(), "first-value");
+        std::fs::write(&path, "second-value\r\n").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(secret.reveal().as_str(), "second-value");
+        assert_eq!(redactor.clean("first-value second-value"), "••• •••");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(secret.reveal().as_str(), "second-value");
+        assert!(Secret::from_file(&path, &redactor).unwrap_err().contains("cannot read"));
+    }
+}

@@ -1,0 +1,300 @@
+//! The store: what must survive. One batch is one transaction.
+
+pub mod sqlite;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::alert::AlertState;
+use crate::journey::Name;
+use crate::journey::outcome::{Outcome, labelled};
+use crate::journey::report::Report;
+use crate::journey::token::Token;
+use crate::ledger::{Entry, Settled};
+use crate::notice::Notification;
+use crate::notifier::Receipt;
+use crate::slo::{Span, SpanChange};
+
+/// Something to be made durable.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A token is expected.
+    Expect {
+        /// The token.
+        token: Token,
+        /// Its entry.
+        entry: Entry,
+    },
+    /// A token's run has ended, or its message came after all.
+    Settle {
+        /// The token.
+        token: Token,
+        /// How it stands now.
+        how: Settled,
+    },
+    /// A run ended.
+    Run {
+        /// The report; kept whole for failed and slow runs, and for the last good one, by retention.
+        report: Box<Report>,
+    },
+    /// A run's message turned up late.
+    Amend {
+        /// Which run.
+        token: Token,
+        /// How late, after its deadline.
+        late_by: Duration,
+    },
+    /// Spans of a journey's history changed.
+    Spans {
+        /// The journey.
+        journey: Name,
+        /// The changes, in order.
+        changes: Vec<SpanChange>,
+    },
+    /// A journey's alert changed.
+    Alert {
+        /// The journey.
+        journey: Name,
+        /// The alert as it is now.
+        state: Box<AlertState>,
+    },
+    /// An incident opened, changed or closed.
+    Incident {
+        /// The incident.
+        incident: IncidentRow,
+    },
+    /// A notice is owed.
+    Owe {
+        /// Its outbox row.
+        row: Box<OutboxRow>,
+    },
+    /// An outbox row's state changed.
+    Outbox {
+        /// Which row.
+        id: String,
+        /// Its state now.
+        state: OutboxState,
+    },
+}
+
+/// A notice owed to one notifier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxRow {
+    /// The delivery id.
+    pub id: String,
+    /// The incident; rows of one incident and notifier are delivered in order.
+    pub incident: String,
+    /// Which notice of the incident.
+    pub sequence: u32,
+    /// To whom.
+    pub notifier: Name,
+    /// For which notifier it stands in, and why.
+    pub instead_of: Option<(String, String)>,
+    /// When it was decided.
+    pub created: Timestamp,
+    /// What to tell.
+    pub notification: Notification,
+    /// Where it stands.
+    pub state: OutboxState,
+}
+
+labelled! {
+    /// The states of an outbox row.
+    OutboxStatus {
+        /// Not tried yet, or to be tried again.
+        Pending = "pending",
+        /// An attempt is under way.
+        Leased = "leased",
+        /// Taken by the other side.
+        Sent = "sent",
+        /// An attempt may or may not have been taken.
+        Ambiguous = "ambiguous",
+        /// Given up: shown, counted, and tried again when the notifier next works.
+        Dead = "dead",
+    }
+}
+
+/// Where an outbox row stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxState {
+    /// The state.
+    pub status: OutboxStatus,
+    /// Attempts made.
+    pub attempt: u32,
+    /// Not to be tried before.
+    pub not_before: Timestamp,
+    /// The last attempt's error.
+    pub error: Option<String>,
+    /// The proof, once sent.
+    pub receipt: Option<Receipt>,
+    /// When the state was reached.
+    pub at: Timestamp,
+}
+
+impl OutboxState {
+    /// A new row's state.
+    pub fn pending(now: Timestamp) -> OutboxState {
+        OutboxState { status: OutboxStatus::Pending, attempt: 0, not_before: now, error: None, receipt: None, at: now }
+    }
+}
+
+/// An incident as it is kept and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncidentRow {
+    /// The incident.
+    pub id: String,
+    /// The journey.
+    pub journey: Name,
+    /// The first bad slot.
+    pub since: Timestamp,
+    /// When it was over.
+    pub resolved: Option<Timestamp>,
+    /// Its worst severity.
+    pub severity: String,
+    /// Its detectors at last.
+    pub detectors: Vec<String>,
+    /// The deciding run's verdict in a sentence.
+    pub summary: String,
+    /// Bad runs.
+    pub bad_runs: u32,
+}
+
+/// A run as lists show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// The run.
+    pub token: Token,
+    /// The journey.
+    pub journey: Name,
+    /// Its slot.
+    pub slot: Timestamp,
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// Critical-path latency, as far as it got.
+    #[serde(with = "crate::time::micros")]
+    pub latency: Duration,
+    /// How late its message came, if it did.
+    pub late_by: Option<Duration>,
+    /// Whether its evidence is kept.
+    pub has_report: bool,
+}
+
+/// A journey's saved state.
+#[derive(Clone, Debug, Default)]
+pub struct SavedJourney {
+    /// Its history, in order.
+    pub spans: Vec<Span>,
+    /// Its alert.
+    pub alert: AlertState,
+    /// Its last good run.
+    pub last_good: Option<Report>,
+}
+
+/// What to forget.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Runs and incidents before this.
+    pub runs_before: Timestamp,
+    /// Ledger entries and delivered notices before this.
+    pub settled_before: Timestamp,
+}
+
+/// What the store could not do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk or the file said no. Nothing of the batch was kept; trying again may help.
+    #[error("the store cannot write: {0}")]
+    Unwritable(String),
+    /// What is there cannot be read as ours.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(String),
+    /// It was written by a newer version.
+    #[error(
+        "the store has schema version {found}, this build knows up to {known}: run the newer build, or restore the backup from before the upgrade"
+    )]
+    TooNew {
+        /// The schema version found.
+        found: i64,
+        /// The newest version that this build knows.
+        known: i64,
+    },
+    /// Another process has it.
+    #[error("the store is in use by another process: {0}")]
+    InUse(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Durable state. Batches of concurrent callers may share one commit; each is whole or not at all.
+pub trait Store: Send + Sync {
+    /// Makes a batch durable: all of it or nothing. Returns when it is on disk.
+    fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The installation's key, made at the first start.
+    fn key(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
+
+    /// A journey's state; the default if it has none.
+    fn journey(&self, name: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>>;
+
+    /// Every token in the ledger.
+    fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>>;
+
+    /// The notifier's next row: the oldest undelivered of each incident whose time has come, the oldest of those; otherwise the
+    /// earliest time at which there will be one.
+    fn next_due(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>>;
+
+    /// The receipt of the incident's first delivered notice to this notifier.
+    fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>>;
+
+    /// Outbox rows for people to see, newest first; `None` is every status.
+    fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
+
+    /// How many rows each notifier has in each state, and since when the oldest undelivered waits.
+    fn outbox_summary(&self) -> BoxFuture<'_, Result<Vec<OutboxSummary>, StoreError>>;
+
+    /// A journey's runs, newest first.
+    fn runs(&self, journey: Name, limit: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>>;
+
+    /// A run's evidence.
+    fn report(&self, token: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>>;
+
+    /// Incidents, newest first; of one journey or of all.
+    fn incidents(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>>;
+
+    /// Forgets what is older than retention wants.
+    fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Brings the dead rows of a notifier back, because it works again. Returns how many.
+    fn revive(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Waits until everything is written, and closes.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What [`Store::next_due`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// This row, now.
+    Row(Box<OutboxRow>),
+    /// None before then.
+    At(Timestamp),
+    /// None at all.
+    Nothing,
+}
+
+/// A notifier's rows in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxSummary {
+    /// The notifier.
+    pub notifier: Name,
+    /// Rows not delivered yet.
+    pub pending: u64,
+    /// Rows given up.
+    pub dead: u64,
+    /// When the oldest undelivered row was decided.
+    pub oldest: Option<Timestamp>,
+}
