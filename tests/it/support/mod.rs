@@ -1,0 +1,160 @@
+//! What the integration tests share: child processes that end with their owner, free ports, bounded waiting.
+#![allow(dead_code, reason = "each theme uses a part of it")]
+#![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Under `tests/run` a missing server is a failure; elsewhere its tests say loudly that they tested nothing.
+const REQUIRED: &str = "JOURNEYMAN_TESTS_REQUIRE_SERVERS";
+
+/// The path of a server's program, looked up in `PATH` and the places where Debian puts servers.
+/// Without it: a panic under `tests/run`, otherwise a loud line and `None`, for the test to return on.
+pub fn server_binary(name: &str, package: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/usr/lib/kannel/test"].map(PathBuf::from));
+    let found = places.map(|place| place.join(name)).find(|program| program.is_file());
+    if found.is_none() {
+        let message =
+            format!("NOT TESTED: `{name}` is missing; install the Debian package `{package}`, or use tests/run");
+        assert!(std::env::var_os(REQUIRED).is_none(), "{message}");
+        eprintln!("\n{}\n{message}\n{}\n", "!".repeat(80), "!".repeat(80));
+    }
+    found
+}
+
+/// A child process that is killed, and waited for, when its owner goes.
+pub struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts `command` with its output in `log`.
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Process {
+        let output = std::fs::File::options().create(true).append(true).open(log).expect("the log can be written");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file handle can be cloned"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Process { child, name: name.to_owned() }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by name: `TERM`, `KILL`, `STOP`.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "{} cannot be sent {signal}", self.name);
+    }
+
+    /// Its exit code, if it has ended; 128 + n if signal n ended it.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.try_wait().expect("a child can be waited for")?;
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+    }
+
+    /// Waits until it ends; its exit code.
+    pub async fn wait_for_exit(&mut self, bound: Duration) -> i32 {
+        let name = self.name.clone();
+        wait_for(&format!("{name} to end"), bound, async || self.exit_code()).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has a free port")
+        .port()
+}
+
+/// Polls `condition` until it gives something; panics with `what` when `bound` has passed.
+pub async fn wait_for<T>(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = condition().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    match tokio::time::timeout(bound, waiting).await {
+        Ok(found) => found,
+        Err(_) => panic!("waited {bound:?} for {what}"),
+    }
+}
+
+/// Waits until something listens at `address`.
+pub async fn wait_for_listener(address: SocketAddr, bound: Duration) {
+    wait_for(&format!("a listener at {address}"), bound, async || {
+        TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok().map(drop)
+    })
+    .await;
+}
+
+/// A directory that goes with its owner, unless the test panics: then it stays and is named.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new directory below the system's temporary one; anyone may enter it, so that servers can drop privileges.
+    pub fn new(name: &str) -> Scratch {
+        use std::os::unix::fs::PermissionsExt;
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("journeyman-it-{}-{serial}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("its mode can be set");
+        Scratch(path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file in it; gives its path.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).expect("a directory can be made");
+        }
+        std::fs::write(&path, content).expect("a file can be written");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept for a look: {}", self.0.display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Runs `future` on a runtime of its own with two workers, as the daemon has.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    journeyman::tls::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime can be built").block_on(future)
+}
