@@ -17,11 +17,13 @@
 //! 12. A [`notifier`] renders it and tells people.
 
 pub mod alert;
+pub mod board;
 pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod journey;
 pub mod ledger;
+pub mod metrics;
 pub mod notice;
 pub mod notifier;
 pub mod secret;

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::journey::Objective;
 use crate::journey::outcome::Verdict;
-use crate::journey::schedule::Schedule;
 use crate::time::{earlier, later};
 
 /// Slots of one verdict at equal distances.
@@ -346,10 +345,11 @@ impl SloStatus {
     }
 }
 
-/// Where `objective` stands at `now`. [`History::advance`] must have been called for `now`.
-pub fn status(history: &History, objective: &Objective, schedule: &Schedule, now: Timestamp) -> SloStatus {
+/// Where `objective` stands at `now`, for a schedule that has `slots` slots a window. [`History::advance`] must have been
+/// called for `now`.
+pub fn status(history: &History, objective: &Objective, slots: u64, now: Timestamp) -> SloStatus {
     let counts = history.windows[0].counts;
-    let slots = schedule.count(earlier(now, objective.window), objective.window).max(1);
+    let slots = slots.max(1);
     let total_slots = slots.saturating_sub(counts.excluded);
     let seen = counts.valid() + counts.unknown;
     let budget = |share: f64, good: fn(&Counts) -> u64, spends: fn(Verdict) -> bool| {
@@ -450,14 +450,13 @@ mod tests {
     #[test]
     fn budget_burn_and_coverage_are_exact() {
         let objective = Objective { delivered: 0.99, in_budget: Some(0.9), window: DAY };
-        let schedule = Schedule::every(Duration::from_secs(60), "x");
         let mut history = History::new(DAY, [], minute(0));
         observe(&mut history, 0..1_400, Verdict::Good);
         observe(&mut history, 1_400..1_410, Verdict::Failed);
         observe(&mut history, 1_410..1_420, Verdict::Slow);
         observe(&mut history, 1_420..1_439, Verdict::Unknown);
         history.advance(minute(1_439));
-        let status = status(&history, &objective, &schedule, minute(1_439));
+        let status = status(&history, &objective, 1_440, minute(1_439));
         assert_eq!(status.counts, Counts { good: 1_400, slow: 10, failed: 10, unknown: 19, ..Counts::default() });
         assert!((status.delivered.total - 14.4).abs() < 1e-9);
         assert!((status.delivered.left() - 4.4).abs() < 1e-9);

@@ -1,5 +1,6 @@
 //! The store: what must survive. One batch is one transaction.
 
+mod schema;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::AlertState;
 use crate::journey::Name;
-use crate::journey::outcome::{Outcome, labelled};
+use crate::journey::outcome::{Verdict, labelled};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
@@ -37,13 +38,17 @@ pub enum Change {
     },
     /// A run ended.
     Run {
-        /// The report; kept whole for failed and slow runs, and for the last good one, by retention.
+        /// The report.
         report: Box<Report>,
+        /// Whether its evidence is kept beside the row.
+        keep_evidence: bool,
     },
     /// A run's message turned up late.
     Amend {
-        /// Which run.
-        token: Token,
+        /// Whose run.
+        journey: Name,
+        /// Which slot.
+        slot: Timestamp,
         /// How late, after its deadline.
         late_by: Duration,
     },
@@ -70,6 +75,13 @@ pub enum Change {
     Owe {
         /// Its outbox row.
         row: Box<OutboxRow>,
+    },
+    /// A notifier asked us to wait, and that outlives a restart.
+    Hold {
+        /// Which notifier.
+        notifier: Name,
+        /// Nothing is sent to it before.
+        until: Timestamp,
     },
     /// An outbox row's state changed.
     Outbox {
@@ -165,21 +177,19 @@ pub struct IncidentRow {
 /// A run as lists show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRow {
-    /// The run.
-    pub token: Token,
-    /// The journey.
-    pub journey: Name,
+    /// The run, if its evidence is kept: what [`Store::report`] finds it by.
+    pub token: Option<Token>,
     /// Its slot.
     pub slot: Timestamp,
-    /// Its outcome.
-    pub outcome: Outcome,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Why, where there is a why: the cause, or the reason for not knowing.
+    pub why: String,
     /// Critical-path latency, as far as it got.
     #[serde(with = "crate::time::micros")]
     pub latency: Duration,
     /// How late its message came, if it did.
     pub late_by: Option<Duration>,
-    /// Whether its evidence is kept.
-    pub has_report: bool,
 }
 
 /// A journey's saved state.
@@ -196,10 +206,12 @@ pub struct SavedJourney {
 /// What to forget.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// Runs and incidents before this.
+    /// Runs, incidents, and delivered notices before this.
     pub runs_before: Timestamp,
-    /// Ledger entries and delivered notices before this.
-    pub settled_before: Timestamp,
+    /// Evidence of good runs before this.
+    pub good_evidence_before: Timestamp,
+    /// Ledger entries that are of no interest after this.
+    pub ledger_before: Timestamp,
 }
 
 /// What the store could not do.
@@ -249,6 +261,9 @@ pub trait Store: Send + Sync {
 
     /// The receipt of the incident's first delivered notice to this notifier.
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>>;
+
+    /// Until when the notifier last asked us to wait.
+    fn hold(&self, notifier: Name) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
 
     /// Outbox rows for people to see, newest first; `None` is every status.
     fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;

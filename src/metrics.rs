@@ -1,0 +1,463 @@
+//! The metric families: names, help, labels, and handles that their users hold. Rendered by our own server.
+//!
+//! Every series that can be known in advance is born at zero, so that a rate over its first increment is right.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
+use crate::journey::report::Report;
+use crate::journey::{Journey, Name};
+use crate::ledger::Kind;
+use crate::slo::SloStatus;
+
+/// A metric family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its help text.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident: $kind:literal $name:literal $help:literal;)+) => {
+        $(const $constant: &str = $name;)+
+        /// Every family that the daemon exports; the dashboards and rules are tested against it.
+        pub const FAMILIES: &[Family] = &[$(Family { name: $name, kind: $kind, help: $help }),+];
+    };
+}
+
+families! {
+    RUNS: "counter" "journeyman_runs_total" "Runs by journey, outcome, and cause (or reason for not knowing).";
+    RUN_DURATION: "histogram" "journeyman_run_duration_seconds" "Critical-path latency of delivered runs, from just before the first send.";
+    STEP_DURATION: "histogram" "journeyman_step_duration_seconds" "Duration of passed steps; for a receive, from just before its send to the reader's stamp.";
+    RUN_BUDGET_RATIO: "gauge" "journeyman_run_latency_budget_ratio" "Latency of the last delivered run divided by the journey's budget.";
+    LAST_RUN: "gauge" "journeyman_last_run_timestamp_seconds" "When the journey's last run ended.";
+    LAST_SUCCESS: "gauge" "journeyman_last_success_timestamp_seconds" "When the journey was last delivered, in budget or not.";
+    ALERT_STATE: "gauge" "journeyman_alert_state" "Where the journey's alert stands: 0 ok, 1 suspect, 2 recovering, 3 firing.";
+    INCIDENTS_FIRING: "gauge" "journeyman_incidents_firing" "Open incidents by severity.";
+    SLO_OBJECTIVE: "gauge" "journeyman_slo_objective_ratio" "The objective.";
+    SLO_ACHIEVED: "gauge" "journeyman_slo_achieved_ratio" "What was achieved over the window.";
+    SLO_BUDGET_LEFT: "gauge" "journeyman_slo_budget_left_ratio" "Error budget left, as a share of it; negative when overspent.";
+    SLO_BURN: "gauge" "journeyman_slo_burn_rate" "Burn rate over a window; 1 spends exactly the budget.";
+    SLO_COVERAGE: "gauge" "journeyman_slo_coverage_ratio" "Share of the window's slots that have a verdict.";
+    ARRIVALS: "counter" "journeyman_arrivals_total" "Messages that a receiving channel saw, by what they were to the ledger.";
+    LEDGER: "gauge" "journeyman_ledger_tokens" "Tokens in the ledger by state.";
+    CHANNEL_READY: "gauge" "journeyman_channel_ready" "Whether a receiving channel is proven ready.";
+    CHANNEL_FAULTS: "counter" "journeyman_channel_faults_total" "Sends and requests that failed, by cause.";
+    WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
+    LATENESS: "histogram" "journeyman_schedule_lateness_seconds" "Start of a run after its slot. Never part of a latency.";
+    SKIPPED: "counter" "journeyman_runs_skipped_total" "Slots without a run, by reason.";
+    IN_FLIGHT: "gauge" "journeyman_runs_in_flight" "Runs under way.";
+    BLIND: "counter" "journeyman_blind_seconds_total" "Time that slots were missed because the daemon was not running.";
+    NOTIFICATIONS: "counter" "journeyman_notifications_total" "Attempts to tell people, by notifier and result.";
+    TELL_DURATION: "histogram" "journeyman_notification_duration_seconds" "From the decision to the notifier's receipt.";
+    OUTBOX_PENDING: "gauge" "journeyman_outbox_pending" "Notices not delivered yet.";
+    OUTBOX_DEAD: "gauge" "journeyman_outbox_dead" "Notices given up.";
+    OUTBOX_OLDEST: "gauge" "journeyman_outbox_oldest_age_seconds" "Age of the oldest undelivered notice.";
+    STORE_UP: "gauge" "journeyman_store_up" "Whether the store took the last commit.";
+    STORE_COMMIT: "histogram" "journeyman_store_commit_seconds" "Time to make a batch durable, waiting included.";
+    CLOCK_STEPS: "counter" "journeyman_clock_steps_total" "Steps of the wall clock that were noticed.";
+    BUILD: "gauge" "journeyman_build_info" "The version, as a label.";
+    STARTED: "gauge" "process_start_time_seconds" "When the process started.";
+    MEMORY: "gauge" "process_resident_memory_bytes" "Resident memory.";
+    CPU: "counter" "process_cpu_seconds_total" "CPU time, user and system.";
+}
+
+/// Durations of journeys, in seconds; every budget and deadline of the plan is added, so that shares in budget are exact.
+const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Short things inside the daemon, in seconds.
+const SHORT: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// From a decision to a receipt, in seconds.
+const TELLING: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0];
+/// Bucket edges that budgets may add at most; a plan with more different ones keeps the smallest.
+const BUDGET_EDGES: usize = 16;
+
+const METADATA: Metadata<'static> = Metadata::new("journeyman", Level::INFO, None);
+
+/// The registry. Handles come from it; [`Metrics::render`] gives the exposition.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// A registry for a plan with these journeys. `location` becomes a label of every series.
+    pub fn new(journeys: &[Arc<Journey>], location: Option<&str>) -> Metrics {
+        let mut edges: Vec<f64> = journeys
+            .iter()
+            .flat_map(|journey| journey.budget.into_iter().chain([journey.deadline]))
+            .map(|edge| edge.as_secs_f64())
+            .collect();
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+        edges.truncate(BUDGET_EDGES);
+        edges.extend(DURATIONS);
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+        let mut builder = PrometheusBuilder::new();
+        for (family, buckets) in [
+            (RUN_DURATION, edges.as_slice()),
+            (STEP_DURATION, &edges),
+            (LATENESS, &SHORT),
+            (STORE_COMMIT, &SHORT),
+            (TELL_DURATION, &TELLING),
+        ] {
+            let matcher = Matcher::Full(family.to_owned());
+            builder = builder.set_buckets_for_metric(matcher, buckets).expect("a family has at least one bucket");
+        }
+        if let Some(location) = location {
+            builder = builder.add_global_label("location", location);
+        }
+        let recorder = builder.build_recorder();
+        for family in FAMILIES {
+            let (name, help) = (family.name.into(), SharedString::const_str(family.help));
+            match family.kind {
+                "counter" => recorder.describe_counter(name, None::<Unit>, help),
+                "gauge" => recorder.describe_gauge(name, None, help),
+                _ => recorder.describe_histogram(name, None, help),
+            }
+        }
+        let handle = recorder.handle();
+        let metrics = Metrics { recorder, handle };
+        metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        metrics
+    }
+
+    fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        let counter = self.recorder.register_counter(&key(name, labels), &METADATA);
+        counter.increment(0);
+        counter
+    }
+
+    fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.register_gauge(&key(name, labels), &METADATA)
+    }
+
+    fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
+        self.recorder.register_histogram(&key(name, labels), &METADATA)
+    }
+
+    /// The exposition in Prometheus' text format. Takes milliseconds for thousands of journeys: not on an async worker.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds recorded samples into their buckets; to be called every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// A journey's handles.
+    pub fn journey(self: &Arc<Self>, journey: &Journey) -> JourneyMetrics {
+        let name = &*journey.name;
+        let of = [("journey", name)];
+        let runs = Mutex::new(HashMap::new());
+        let handles = JourneyMetrics {
+            metrics: self.clone(),
+            journey: journey.name.clone(),
+            runs,
+            duration: self.histogram(RUN_DURATION, &of),
+            steps: journey
+                .steps
+                .iter()
+                .map(|step| self.histogram(STEP_DURATION, &[("journey", name), ("step", &step.name)]))
+                .collect(),
+            budget_ratio: self.gauge(RUN_BUDGET_RATIO, &of),
+            last_run: self.gauge(LAST_RUN, &of),
+            last_success: self.gauge(LAST_SUCCESS, &of),
+            alert_state: self.gauge(ALERT_STATE, &of),
+            slo: journey.objective.as_ref().map(|objective| {
+                let delivered = SliMetrics::new(self, name, "delivered", objective.delivered);
+                let in_budget = objective.in_budget.map(|share| SliMetrics::new(self, name, "in_budget", share));
+                (delivered, in_budget, self.gauge(SLO_COVERAGE, &of))
+            }),
+        };
+        for (outcome, cause) in [
+            ("good", ""),
+            ("slow", ""),
+            ("failed", Cause::NotReceived.as_str()),
+            ("unknown", UnknownWhy::Missed.as_str()),
+        ] {
+            handles.count(outcome, cause, 0);
+        }
+        handles.alert_state.set(0.0);
+        handles
+    }
+
+    /// A channel's handles.
+    pub fn channel(self: &Arc<Self>, channel: &Name, receives: bool) -> ChannelMetrics {
+        let mut arrivals = HashMap::new();
+        if receives {
+            for kind in Kind::ALL {
+                let labels = [("channel", &**channel), ("kind", kind.as_str())];
+                arrivals.insert(*kind, self.counter(ARRIVALS, &labels));
+            }
+        }
+        let ready = receives.then(|| self.gauge(CHANNEL_READY, &[("channel", channel)]));
+        if let Some(ready) = &ready {
+            ready.set(0.0);
+        }
+        ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready }
+    }
+
+    /// A notifier's handles.
+    pub fn notifier(&self, notifier: &Name) -> NotifierMetrics {
+        let result = |result| self.counter(NOTIFICATIONS, &[("notifier", notifier), ("result", result)]);
+        let of = [("notifier", &**notifier)];
+        let handles = NotifierMetrics {
+            sent: result("sent"),
+            retried: result("retried"),
+            throttled: result("throttled"),
+            ambiguous: result("ambiguous"),
+            dead: result("dead"),
+            fallback: result("fallback"),
+            duration: self.histogram(TELL_DURATION, &of),
+            pending: self.gauge(OUTBOX_PENDING, &of),
+            dead_rows: self.gauge(OUTBOX_DEAD, &of),
+            oldest: self.gauge(OUTBOX_OLDEST, &of),
+        };
+        handles.pending.set(0.0);
+        handles.dead_rows.set(0.0);
+        handles.oldest.set(0.0);
+        handles
+    }
+
+    /// The daemon's own handles.
+    pub fn daemon(&self) -> DaemonMetrics {
+        let firing = |severity| {
+            let gauge = self.gauge(INCIDENTS_FIRING, &[("severity", severity)]);
+            gauge.set(0.0);
+            gauge
+        };
+        let skipped = |reason| self.counter(SKIPPED, &[("reason", reason)]);
+        let handles = DaemonMetrics {
+            firing_critical: firing("critical"),
+            firing_warning: firing("warning"),
+            lateness: self.histogram(LATENESS, &[]),
+            skipped_overlap: skipped("overlap"),
+            skipped_capacity: skipped("capacity"),
+            skipped_missed: skipped("missed"),
+            in_flight: self.gauge(IN_FLIGHT, &[]),
+            blind: self.counter(BLIND, &[]),
+            ledger_expected: self.gauge(LEDGER, &[("state", "expected")]),
+            ledger_settled: self.gauge(LEDGER, &[("state", "settled")]),
+            store_up: self.gauge(STORE_UP, &[]),
+            store_commit: self.histogram(STORE_COMMIT, &[]),
+            clock_steps: self.counter(CLOCK_STEPS, &[]),
+            started: self.gauge(STARTED, &[]),
+            memory: self.gauge(MEMORY, &[]),
+            cpu: self.counter(CPU, &[]),
+        };
+        handles.store_up.set(1.0);
+        handles.in_flight.set(0.0);
+        handles
+    }
+
+    /// Sets the total of calls to a webhook's route that ended with `result`.
+    pub fn set_webhook_requests(&self, channel: &str, result: &'static str, total: u64) {
+        self.counter(WEBHOOK_REQUESTS, &[("channel", channel), ("result", result)]).absolute(total);
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    Key::from_parts(name, labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>())
+}
+
+/// One SLI's gauges.
+struct SliMetrics {
+    achieved: Gauge,
+    left: Gauge,
+    burn: [Gauge; 4],
+}
+
+impl SliMetrics {
+    fn new(metrics: &Metrics, journey: &str, sli: &str, objective: f64) -> SliMetrics {
+        let of = [("journey", journey), ("sli", sli)];
+        metrics.gauge(SLO_OBJECTIVE, &of).set(objective);
+        let burn = |window| metrics.gauge(SLO_BURN, &[("journey", journey), ("sli", sli), ("window", window)]);
+        SliMetrics {
+            achieved: metrics.gauge(SLO_ACHIEVED, &of),
+            left: metrics.gauge(SLO_BUDGET_LEFT, &of),
+            burn: [burn("objective"), burn("1h"), burn("6h"), burn("3d")],
+        }
+    }
+
+    fn set(&self, budget: &crate::slo::Budget) {
+        self.achieved.set(budget.achieved.unwrap_or(f64::NAN));
+        self.left.set(budget.left_share());
+        for (gauge, burn) in self.burn.iter().zip(budget.burn) {
+            gauge.set(burn);
+        }
+    }
+}
+
+/// A journey's handles.
+pub struct JourneyMetrics {
+    metrics: Arc<Metrics>,
+    journey: Name,
+    runs: Mutex<HashMap<(&'static str, &'static str), Counter>>,
+    duration: Histogram,
+    steps: Vec<Histogram>,
+    budget_ratio: Gauge,
+    last_run: Gauge,
+    last_success: Gauge,
+    alert_state: Gauge,
+    slo: Option<(SliMetrics, Option<SliMetrics>, Gauge)>,
+}
+
+impl JourneyMetrics {
+    fn count(&self, outcome: &'static str, cause: &'static str, by: u64) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = runs.entry((outcome, cause)).or_insert_with(|| {
+            let labels = [("journey", &*self.journey), ("outcome", outcome), ("cause", cause)];
+            self.metrics.counter(RUNS, &labels)
+        });
+        counter.increment(by);
+    }
+
+    /// A run ended.
+    pub fn observe(&self, report: &Report, budget: Option<Duration>, now: Timestamp) {
+        self.count(report.outcome.verdict().as_str(), report.outcome.label(), 1);
+        self.last_run.set(seconds(now));
+        if let Some(latency) = report.outcome.latency() {
+            self.duration.record(latency.as_secs_f64());
+            self.last_success.set(seconds(now));
+            if let Some(budget) = budget {
+                self.budget_ratio.set(latency.as_secs_f64() / budget.as_secs_f64());
+            }
+        }
+        for (step, histogram) in report.steps.iter().zip(&self.steps) {
+            use crate::journey::report::StepStatus;
+            if matches!(step.status, StepStatus::Passed | StepStatus::Slow) {
+                histogram.record(step.took.as_secs_f64());
+            }
+        }
+    }
+
+    /// Slots went by without a run.
+    pub fn unknown(&self, why: UnknownWhy, slots: u64) {
+        self.count(Outcome::Unknown { why }.verdict().as_str(), why.as_str(), slots);
+    }
+
+    /// The alert and the objective as they stand.
+    pub fn set_state(&self, phase: &crate::alert::AlertPhase, slo: Option<&SloStatus>) {
+        use crate::alert::AlertPhase;
+        self.alert_state.set(match phase {
+            AlertPhase::Ok => 0.0,
+            AlertPhase::Suspect { .. } => 1.0,
+            AlertPhase::Recovering { .. } => 2.0,
+            AlertPhase::Firing { .. } => 3.0,
+        });
+        if let (Some(status), Some((delivered, in_budget, coverage))) = (slo, &self.slo) {
+            delivered.set(&status.delivered);
+            if let (Some(gauges), Some(budget)) = (in_budget, &status.in_budget) {
+                gauges.set(budget);
+            }
+            coverage.set(status.coverage);
+        }
+    }
+}
+
+/// A channel's handles.
+pub struct ChannelMetrics {
+    metrics: Arc<Metrics>,
+    channel: Name,
+    arrivals: HashMap<Kind, Counter>,
+    ready: Option<Gauge>,
+}
+
+impl ChannelMetrics {
+    /// A message was seen.
+    pub fn arrived(&self, kind: Kind) {
+        if let Some(counter) = self.arrivals.get(&kind) {
+            counter.increment(1);
+        }
+    }
+
+    /// Whether it can receive.
+    pub fn set_ready(&self, is_ready: bool) {
+        if let Some(gauge) = &self.ready {
+            gauge.set(f64::from(u8::from(is_ready)));
+        }
+    }
+
+    /// A send or request failed.
+    pub fn fault(&self, cause: Cause) {
+        let labels = [("channel", &*self.channel), ("cause", cause.as_str())];
+        self.metrics.counter(CHANNEL_FAULTS, &labels).increment(1);
+    }
+}
+
+/// A notifier's handles.
+pub struct NotifierMetrics {
+    /// Taken by the other side.
+    pub sent: Counter,
+    /// Failed, to be tried again.
+    pub retried: Counter,
+    /// Asked to wait.
+    pub throttled: Counter,
+    /// May or may not have been taken.
+    pub ambiguous: Counter,
+    /// Given up.
+    pub dead: Counter,
+    /// Handed to the fallback.
+    pub fallback: Counter,
+    /// From the decision to the receipt.
+    pub duration: Histogram,
+    /// Undelivered rows.
+    pub pending: Gauge,
+    /// Rows given up.
+    pub dead_rows: Gauge,
+    /// Age of the oldest undelivered row, in seconds.
+    pub oldest: Gauge,
+}
+
+/// The daemon's own handles.
+pub struct DaemonMetrics {
+    /// Open critical incidents.
+    pub firing_critical: Gauge,
+    /// Open warnings.
+    pub firing_warning: Gauge,
+    /// Start of a run after its slot.
+    pub lateness: Histogram,
+    /// The run before was still going.
+    pub skipped_overlap: Counter,
+    /// No permit was free.
+    pub skipped_capacity: Counter,
+    /// The daemon was not running, or the machine slept.
+    pub skipped_missed: Counter,
+    /// Runs under way.
+    pub in_flight: Gauge,
+    /// Seconds in which slots were missed.
+    pub blind: Counter,
+    /// Tokens expected.
+    pub ledger_expected: Gauge,
+    /// Tokens remembered.
+    pub ledger_settled: Gauge,
+    /// Whether the store took the last commit.
+    pub store_up: Gauge,
+    /// Time to make a batch durable.
+    pub store_commit: Histogram,
+    /// Steps of the wall clock.
+    pub clock_steps: Counter,
+    /// When the process started.
+    pub started: Gauge,
+    /// Resident memory in bytes.
+    pub memory: Gauge,
+    /// CPU seconds.
+    pub cpu: Counter,
+}
+
+/// Seconds since the Unix epoch, as Prometheus has them.
+pub fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1e3
+}

@@ -1,0 +1,36 @@
+//! The SQLite schema, version by version. A version that has been released is never edited; the next one follows it.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::store::StoreError;
+
+/// What each version adds to the one before. The schema version is the number of these that were applied.
+const VERSIONS: &[&str] = &[include_str!("schema_1.sql")];
+
+/// Brings the schema up to date. An older store is first copied beside itself.
+///
+/// # Errors
+/// The store is newer than this build, or cannot be written.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let known = VERSIONS.len() as i64;
+    let found: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(super::sqlite::failure)?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    if found > 0 && found < known {
+        let backup = path.with_extension(format!("v{found}.bak"));
+        let target = backup.to_string_lossy().into_owned();
+        connection.execute("VACUUM INTO ?1", [target]).map_err(super::sqlite::failure)?;
+        tracing::info!(from = found, to = known, backup = %backup.display(), "migrating the store");
+    }
+    for (version, sql) in (1i64..).zip(VERSIONS).skip(found as usize) {
+        let transaction = connection.transaction().map_err(super::sqlite::failure)?;
+        transaction.execute_batch(sql).map_err(super::sqlite::failure)?;
+        transaction.pragma_update(None, "user_version", version).map_err(super::sqlite::failure)?;
+        transaction.commit().map_err(super::sqlite::failure)?;
+    }
+    Ok(())
+}
