@@ -17,15 +17,27 @@
 //! 12. A [`notifier`] renders it and tells people.
 
 pub mod alert;
+pub mod app;
 pub mod board;
+pub mod calendar;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod delivery;
+pub mod demo;
+pub mod evaluator;
+pub mod exit;
+pub mod health;
+pub mod http;
 pub mod journey;
 pub mod ledger;
+pub mod log;
 pub mod metrics;
 pub mod notice;
 pub mod notifier;
+pub mod runner;
+pub mod scheduler;
 pub mod secret;
 pub mod slo;
 pub mod store;

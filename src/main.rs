@@ -1,3 +1,127 @@
-//! The `journeyman` command.
+//! The `journeyman` command: arguments, configuration, log, runtime, and the exit code.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use journeyman::cli::{Arguments, Command, ConfigArgument, exit_code_of, print_run};
+use journeyman::clock::Clock;
+use journeyman::config::Plan;
+use journeyman::exit::{self, Failure};
+use journeyman::{app, config, demo, health, log, tls};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    tls::init();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors, and go to where they were asked for.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    match act(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("journeyman: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> Result<u8, Failure> {
+    match arguments.command.unwrap_or(Command::Run(ConfigArgument::default())) {
+        Command::Run(from) => {
+            let plan = load(&from)?;
+            log::init(&plan.log.level, plan.log.json, &plan.redactor);
+            block_on(async |stop| app::run(plan, Clock::system(), stop, |_| {}).await.map(|()| 0))
+        }
+        Command::Check { config: from, strict } => check(&from, strict),
+        Command::Once { journey, config: from, format } => {
+            let plan = load(&from)?;
+            log::init("warn", false, &plan.redactor);
+            block_on(async |stop| {
+                let (_, report) = app::once(plan, &journey, Clock::system(), stop).await?;
+                print!("{}", print_run(&report, format));
+                Ok(exit_code_of(&report.outcome))
+            })
+        }
+        Command::Demo { stay } => block_on(async |stop| demo::run(stop, stay).await.map(|()| 0)),
+        Command::Health(from) => {
+            let plan = load(&from)?;
+            block_on(async |_| Ok(health::ask(plan.http.listen).await))
+        }
+    }
+}
+
+/// Loads the plan; warnings go to the terminal, and errors are the failure.
+fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
+    let color = std::io::stderr().is_terminal();
+    match config::load(&from.config) {
+        Ok((plan, warnings)) => {
+            if !warnings.is_empty() {
+                eprint!("{}", config::render(&warnings, color));
+            }
+            Ok(plan)
+        }
+        Err(problems) => {
+            eprint!("{}", config::render(&problems, color));
+            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", from.config.display())))
+        }
+    }
+}
+
+fn check(from: &ConfigArgument, strict: bool) -> Result<u8, Failure> {
+    let color = std::io::stderr().is_terminal();
+    match config::load(&from.config) {
+        Ok((plan, warnings)) => {
+            if !warnings.is_empty() {
+                eprint!("{}", config::render(&warnings, color));
+            }
+            let counts = (plan.journeys.len(), plan.channels.len(), plan.notifiers.len());
+            println!("{}: {} journeys, {} channels, {} notifiers", from.config.display(), counts.0, counts.1, counts.2);
+            Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
+        }
+        Err(problems) => {
+            eprint!("{}", config::render(&problems, color));
+            Ok(exit::CONFIG)
+        }
+    }
+}
+
+/// Runs on a runtime of its own, with a token that the first SIGTERM or SIGINT cancels. The second ends the process at once.
+fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the signal handler lives as long as the process")]
+        tokio::spawn(heed_signals(stop.clone()));
+        let result = work(stop).await;
+        // What was printed must be out before the process ends.
+        let _ = std::io::stdout().flush();
+        result
+    })
+}
+
+async fn heed_signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be heeded; only SIGKILL will stop this process");
+        return;
+    };
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => 128 + 15,
+            _ = interrupt.recv() => 128 + 2,
+        }
+    };
+    next().await;
+    stop.cancel();
+    let code = next().await;
+    #[expect(clippy::disallowed_methods, reason = "a second signal means at once")]
+    std::process::exit(code);
+}

@@ -262,7 +262,10 @@ impl Writer {
             Change::Incident { incident } => {
                 let journey = self.journey_id(&incident.journey)?;
                 self.execute(
-                    "INSERT OR REPLACE INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    // What the first bad run said is what the incident is remembered by.
+                    "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+                        resolved = excluded.resolved, severity = excluded.severity, detectors = excluded.detectors,
+                        bad_runs = excluded.bad_runs, summary = CASE summary WHEN '' THEN excluded.summary ELSE summary END",
                     &[
                         &incident.id,
                         &journey,

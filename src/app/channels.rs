@@ -1,0 +1,113 @@
+//! Opens the channels of a plan. Nothing here touches the network but the listener for inbound webhooks, which is bound.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::board::{Board, ChannelStatus};
+use crate::channel::webhook::hooks::Hooks;
+use crate::channel::webhook::{HookCounts, Webhook};
+use crate::channel::{Channel, Listener, Readiness, Settings, http, memory};
+use crate::clock::Clock;
+use crate::config::{ChannelPlan, Plan};
+use crate::exit::{self, Failure};
+use crate::journey::Name;
+use crate::journey::message::Arrival;
+use crate::metrics::Metrics;
+use crate::runner::open::OpenChannel;
+use crate::runner::switchboard::Reading;
+
+/// Arrivals that wait for the switchboard at most; a reader beyond that waits, with its stamp already taken.
+const ARRIVALS: usize = 4_096;
+
+/// The channels of a plan, open, their readers not yet started.
+pub(super) struct Channels {
+    pub(super) open: BTreeMap<Name, Arc<OpenChannel>>,
+    pub(super) readers: Vec<Reader>,
+    pub(super) readings: HashMap<Name, Reading>,
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    pub(super) hooks: Option<(TcpListener, Hooks)>,
+    pub(super) counts: Vec<(Name, Arc<HookCounts>)>,
+}
+
+/// A channel that journeys receive on.
+pub(super) struct Reader {
+    pub(super) channel: Arc<dyn Channel>,
+    pub(super) listener: Listener,
+}
+
+/// Opens every channel of the plan.
+pub(super) async fn open(
+    plan: &Plan,
+    clock: Clock,
+    board: &Arc<Board>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<Channels, Failure> {
+    let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+    let (sender, arrivals) = mpsc::channel(ARRIVALS);
+    let hooks = bind_hooks(plan).await?;
+    let mut channels = Channels {
+        open: BTreeMap::new(),
+        readers: Vec::new(),
+        readings: HashMap::new(),
+        arrivals,
+        hooks,
+        counts: Vec::new(),
+    };
+    for (name, planned) in &plan.channels {
+        let Some(channel) = channels.connect(name, planned, clock)? else { continue };
+        let receives = receiving.contains(name);
+        let (readiness, seen) = watch::channel(Readiness::Starting);
+        let status = ChannelStatus {
+            kind: planned.kind.name,
+            readiness: receives.then_some(Readiness::Starting),
+            last_fault: None,
+            last_success: None,
+        };
+        board.set_channel(name, status);
+        let handles = metrics.channel(name, receives);
+        let open =
+            OpenChannel::new(name.clone(), channel.clone(), planned.policy.clone(), seen, clock, board.clone(), handles);
+        channels.open.insert(name.clone(), Arc::new(open));
+        if receives {
+            channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
+            let (arrivals, stop) = (sender.clone(), stop.clone());
+            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, stop };
+            channels.readers.push(Reader { channel, listener });
+        }
+    }
+    Ok(channels)
+}
+
+async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
+    let Some(hooks) = &plan.hooks else { return Ok(None) };
+    let listener = super::bind(hooks.listen, "hooks.listen").await?;
+    Ok(Some((listener, Hooks::default())))
+}
+
+impl Channels {
+    fn connect(&mut self, name: &Name, planned: &ChannelPlan, clock: Clock) -> Result<Option<Arc<dyn Channel>>, Failure> {
+        Ok(Some(match &planned.settings {
+            Settings::Http(settings) => {
+                let channel = http::Http::open(settings.clone(), &planned.policy, clock)
+                    .map_err(|why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}")))?;
+                Arc::new(channel)
+            }
+            Settings::Webhook(settings) => {
+                let Some((_, hooks)) = &self.hooks else { return Ok(None) };
+                let channel = Webhook::new(settings.clone(), hooks.clone());
+                self.counts.push((name.clone(), channel.counts()));
+                Arc::new(channel)
+            }
+            #[cfg(feature = "amqp")]
+            Settings::Amqp(settings) => Arc::new(crate::channel::amqp::open(settings.clone(), clock)),
+            Settings::Memory => Arc::new(memory::Memory::new(clock)),
+            // Its journeys are `unavailable`, and are told so.
+            Settings::Unavailable(_) => return Ok(None),
+        }))
+    }
+}

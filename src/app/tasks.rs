@@ -1,0 +1,244 @@
+//! The daemon's tasks: their names, their ends, and the small ones among them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Housekeeping;
+use crate::board::Board;
+use crate::calendar::Chore;
+use crate::channel::Readiness;
+use crate::channel::webhook::HookCounts;
+use crate::clock::Clock;
+use crate::journey::Name;
+use crate::journey::message::Arrival;
+use crate::ledger::Kind;
+use crate::metrics::DaemonMetrics;
+use crate::runner::Runner;
+use crate::runner::open::OpenChannel;
+use crate::scheduler::Observation;
+use crate::store::Retention;
+use crate::time::earlier;
+
+/// Evidence of good runs is kept for this long; that of failed and slow runs as long as the runs.
+const KEEP_GOOD_EVIDENCE: Duration = Duration::from_secs(2 * 86_400);
+
+/// Tasks with names. None is lost sight of: one that ends, or panics, is known by its name.
+#[derive(Default)]
+pub(super) struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    fn ended(&mut self, result: Result<(Id, ()), JoinError>) -> &'static str {
+        let id = match &result {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let name = self.names.remove(&id).unwrap_or("unnamed");
+        if let Err(error) = result
+            && error.is_panic()
+        {
+            tracing::error!(task = name, %error, "a task panicked");
+        }
+        name
+    }
+
+    /// The name of the next task that ends.
+    pub(super) async fn next_ended(&mut self) -> &'static str {
+        match self.set.join_next_with_id().await {
+            Some(result) => self.ended(result),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until every task of these names has ended, or says who is late.
+    pub(super) async fn wait_for(&mut self, names: &[&str], within: Duration) {
+        let all_ended = async {
+            while self.names.values().any(|name| names.contains(name)) {
+                self.next_ended().await;
+            }
+        };
+        if tokio::time::timeout(within, all_ended).await.is_err() {
+            let late: Vec<_> = self.names.values().filter(|name| names.contains(name)).collect();
+            tracing::warn!(?late, seconds = within.as_secs(), "did not stop in time");
+        }
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.set.abort_all();
+    }
+}
+
+/// Hands arrivals to the runs that wait for them; what came too late goes to the evaluator.
+pub(super) async fn match_arrivals(
+    runner: Arc<Runner>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    observations: mpsc::Sender<Observation>,
+    stop: CancellationToken,
+) {
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            arrival = arrivals.recv() => arrival,
+            // Readers have stopped by now; what they left in the channel was taken first.
+            () = stop.cancelled() => None,
+        };
+        let Some(arrival) = arrival else { return };
+        let (channel, at) = (arrival.channel.clone(), arrival.at.wall);
+        let sighting = runner.switchboard.arrive(arrival);
+        if let Some(open) = runner.channels.get(&channel) {
+            open.metrics().arrived(sighting.kind);
+        }
+        match sighting.kind {
+            Kind::Late => {
+                if let (Some(journey), Some(slot), Some(token)) = (sighting.journey, sighting.slot, sighting.token) {
+                    let late = Observation::Late { journey, slot, token, at };
+                    let _ = observations.send(late).await;
+                }
+            }
+            Kind::Duplicate | Kind::Forged => {
+                tracing::info!(%channel, kind = %sighting.kind, journey = sighting.journey.as_deref(), "unexpected arrival");
+            }
+            Kind::Expected | Kind::Orphan | Kind::Foreign | Kind::Unmatched | Kind::Refused => {}
+        }
+    }
+}
+
+/// Shows a channel's readiness on the board and in its metric, and says when it changes.
+pub(super) async fn mirror_readiness(
+    open: Arc<OpenChannel>,
+    board: Arc<Board>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
+    let mut readiness = open.readiness.clone();
+    loop {
+        let now = readiness.borrow_and_update().clone();
+        open.metrics().set_ready(now == Readiness::Ready);
+        let (ok, detail) = match &now {
+            Readiness::Ready => (true, "ready to receive".to_owned()),
+            Readiness::Starting => (false, "starting".to_owned()),
+            Readiness::Down { why } => {
+                tracing::warn!(channel = %open.name, why, "a channel cannot receive");
+                (false, why.clone())
+            }
+        };
+        board.update_channel(&open.name, |status| status.readiness = Some(now));
+        // Not critical: a broker that is down is news about the broker, not about us.
+        board.set_component(&format!("channel {}", open.name), ok, false, detail, clock.now().wall);
+        tokio::select! {
+            changed = readiness.changed() => if changed.is_err() {
+                stop.cancelled().await;
+                return;
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+impl Housekeeping {
+    /// Does what the calendar asks for, until `stop`.
+    pub(super) async fn run(
+        self,
+        mut chores: mpsc::Receiver<Chore>,
+        counts: Vec<(Name, Arc<HookCounts>)>,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let chore = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(chore) = chores.recv() => chore,
+            };
+            match chore {
+                Chore::Upkeep => {
+                    self.metrics.upkeep();
+                    observe_process(&self.daemon);
+                    for (channel, counts) in &counts {
+                        for (result, total) in counts.totals() {
+                            self.metrics.set_webhook_requests(channel, result, total);
+                        }
+                    }
+                }
+                Chore::Expire => {
+                    let (expected, settled) = self.runner.switchboard.expire(clock.now());
+                    self.daemon.ledger_expected.set(expected as f64);
+                    self.daemon.ledger_settled.set(settled as f64);
+                }
+                Chore::Retain => self.retain(clock).await,
+            }
+        }
+    }
+
+    async fn retain(&self, clock: Clock) {
+        let now = clock.now().wall;
+        let retention = Retention {
+            runs_before: earlier(now, self.keep_runs),
+            good_evidence_before: earlier(now, KEEP_GOOD_EVIDENCE.min(self.keep_runs)),
+            ledger_before: now,
+        };
+        match self.store.forget(retention).await {
+            Ok(rows) => tracing::debug!(rows, "the store forgot what is old"),
+            Err(error) => tracing::warn!(%error, "the store could not forget what is old"),
+        }
+    }
+}
+
+/// Resident memory and CPU time from procfs (proc(5)); on other systems they stay unset.
+fn observe_process(metrics: &DaemonMetrics) {
+    // Linux counts these in pages of 4 KiB and in ticks of 10 ms on every platform that we build for.
+    const PAGE: f64 = 4_096.0;
+    const TICKS: u64 = 100;
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<f64>().ok());
+    if let Some(pages) = pages {
+        metrics.memory.set(pages * PAGE);
+    }
+    let stat = std::fs::read_to_string("/proc/self/stat").ok();
+    // The command's name stands in parentheses and may hold anything; fields are counted from behind it.
+    let ticks = stat.and_then(|text| {
+        let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    });
+    if let Some(ticks) = ticks {
+        metrics.cpu.absolute(ticks / TICKS);
+    }
+}
+
+/// Feeds the supervisor's watchdog while every loop goes round. A stuck loop starves it, and we are started anew.
+pub(super) async fn feed_watchdog(board: Arc<Board>, clock: Clock, stop: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        stop.cancelled().await;
+        return;
+    };
+    loop {
+        let stuck = board.stuck(clock.now().mono);
+        if stuck.is_empty() {
+            tell_supervisor(&[sd_notify::NotifyState::Watchdog]);
+        } else {
+            tracing::error!(?stuck, "not feeding the watchdog: these loops do not go round");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(limit / 3) => {}
+        }
+    }
+}
+
+/// Tells systemd, if it started us.
+pub(super) fn tell_supervisor(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot tell the supervisor");
+    }
+}

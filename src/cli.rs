@@ -1,0 +1,101 @@
+//! The command line: what can be typed, and what is printed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::journey::outcome::Outcome;
+use crate::journey::report::{Report, waterfall};
+
+/// Watches message paths end to end: sends real messages, waits for them at the far end, and tells people when they do not come.
+#[derive(Debug, Parser)]
+#[command(name = "journeyman", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon (the default)
+    Run(ConfigArgument),
+    /// Check a configuration: every problem at once, nothing touched
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Treat warnings as errors
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Run one journey once, now, and show its waterfall; exits 0 good, 1 slow, 2 failed, 3 unknown
+    Once {
+        /// The journey's name
+        journey: String,
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How to print the run
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Show everything on a sandbox of its own: good runs, an alert with its evidence, the recovery
+    Demo {
+        /// Keep going after the script's end, until stopped
+        #[arg(long)]
+        stay: bool,
+    },
+    /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
+    Health(ConfigArgument),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArgument {
+    /// The daemon's configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "config/journeyman.toml")]
+    pub config: PathBuf,
+}
+
+impl Default for ConfigArgument {
+    fn default() -> Self {
+        ConfigArgument { config: PathBuf::from("config/journeyman.toml") }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The exit code of `once`, as Nagios plug-ins have them.
+pub fn exit_code_of(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Good { .. } => 0,
+        Outcome::Slow { .. } => 1,
+        Outcome::Failed { .. } => 2,
+        Outcome::Unknown { .. } | Outcome::Excluded { .. } => 3,
+    }
+}
+
+/// One run, printed.
+pub fn print_run(report: &Report, format: Format) -> String {
+    match format {
+        Format::Json => {
+            let text = serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+            text + "\n"
+        }
+        Format::Text => format!(
+            "{}  {}\n\n{}\nrun   {}\ntrace {}\n",
+            report.journey,
+            report.verdict_line(),
+            waterfall(report, None, 32),
+            report.token,
+            report.token.trace_id()
+        ),
+    }
+}

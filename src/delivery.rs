@@ -1,0 +1,375 @@
+//! Delivery: one worker a notifier takes the oldest notice owed, makes one attempt at a time, and records what came of it.
+//!
+//! Promise: at least once, in order for each incident and notifier; at most one repetition for each crash or unclear answer
+//! inside the moment of sending, and that one is recognisable by its delivery id.
+
+pub mod policy;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::board::{BEAT, Board, Pulse};
+use crate::clock::Clock;
+use crate::delivery::policy::{Step, after_attempt};
+use crate::journey::Name;
+use crate::metrics::NotifierMetrics;
+use crate::notice::delivery_id;
+use crate::notifier::{Delivery, Notifier, NotifyError};
+use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
+use crate::time::{Mono, between, later};
+
+/// An attempt may take this long before we stop waiting for it.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// Between two messages to one notifier: Slack takes one a second for each channel, and people read no faster.
+const PACE: Duration = Duration::from_secs(1);
+/// A store that cannot be read or written is asked again this often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Notices that wait for a worker when there is no store to keep them.
+const DIRECT: usize = 256;
+/// A notifier that has failed for this long makes the daemon unhealthy.
+const TROUBLED: Duration = Duration::from_secs(120);
+
+/// Wakes the workers.
+#[derive(Default)]
+pub struct Outbox {
+    lanes: BTreeMap<Name, Lane>,
+}
+
+struct Lane {
+    wake: Arc<Notify>,
+    direct: mpsc::Sender<OutboxRow>,
+}
+
+impl Outbox {
+    /// There are new rows.
+    pub fn wake(&self) {
+        for lane in self.lanes.values() {
+            lane.wake.notify_one();
+        }
+    }
+
+    /// Tells people although the row could not be stored. Best effort: it is lost if the process ends now.
+    pub fn tell_without_store(&self, row: OutboxRow) {
+        let Some(lane) = self.lanes.get(&row.notifier) else { return };
+        if let Err(error) = lane.direct.try_send(row) {
+            tracing::error!(%error, "a notice could neither be stored nor handed over");
+        }
+    }
+}
+
+/// Tells people through one notifier.
+pub struct Worker {
+    name: Name,
+    notifier: Arc<dyn Notifier>,
+    fallback: Option<(Name, Duration)>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    board: Arc<Board>,
+    metrics: NotifierMetrics,
+    outbox: Arc<Outbox>,
+    wake: Arc<Notify>,
+    direct: mpsc::Receiver<OutboxRow>,
+    /// Sent without the store having the row: not to be sent again when it does.
+    sent_directly: HashSet<String>,
+    /// Handed to the fallback already.
+    handed_over: HashSet<String>,
+    /// Nothing is sent before: the notifier asked us to wait.
+    hold: Option<Timestamp>,
+    /// Nothing is sent before: we keep a pace.
+    next_turn: Mono,
+    failing_since: Option<Timestamp>,
+}
+
+/// One notifier, ready to be given a worker.
+pub struct Lender {
+    /// Its name.
+    pub name: Name,
+    /// Itself.
+    pub notifier: Arc<dyn Notifier>,
+    /// Who is told instead, and after how long.
+    pub fallback: Option<(Name, Duration)>,
+    /// Its handles.
+    pub metrics: NotifierMetrics,
+}
+
+/// Makes the outbox and a worker for each notifier.
+pub fn build(
+    notifiers: Vec<Lender>,
+    store: &Arc<dyn Store>,
+    clock: Clock,
+    board: &Arc<Board>,
+) -> (Arc<Outbox>, Vec<Worker>) {
+    let mut lanes = BTreeMap::new();
+    let mut directs = BTreeMap::new();
+    for lender in &notifiers {
+        let (direct, inbox) = mpsc::channel(DIRECT);
+        directs.insert(lender.name.clone(), inbox);
+        lanes.insert(lender.name.clone(), Lane { wake: Arc::default(), direct });
+    }
+    let outbox = Arc::new(Outbox { lanes });
+    let worker = |lender: Lender| {
+        let direct = directs.remove(&lender.name)?;
+        let wake = outbox.lanes.get(&lender.name)?.wake.clone();
+        Some(Worker {
+            wake,
+            direct,
+            name: lender.name,
+            notifier: lender.notifier,
+            fallback: lender.fallback,
+            metrics: lender.metrics,
+            store: store.clone(),
+            clock,
+            board: board.clone(),
+            outbox: outbox.clone(),
+            sent_directly: HashSet::new(),
+            handed_over: HashSet::new(),
+            hold: None,
+            next_turn: Mono::default(),
+            failing_since: None,
+        })
+    };
+    let workers = notifiers.into_iter().filter_map(worker).collect();
+    (outbox, workers)
+}
+
+impl Worker {
+    /// Works until `stop`; then makes one more round of what is due, at most for `drain`, and leaves the rest to the next start.
+    pub async fn run(mut self, pulse: Arc<Pulse>, stop: CancellationToken, drain: Duration) {
+        self.hold = self.store.hold(self.name.clone()).await.unwrap_or_default();
+        loop {
+            let now = self.clock.now();
+            pulse.beat(now.mono);
+            let wait = self.round(now.wall).await;
+            self.show().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(row) = self.direct.recv() => self.tell_directly(row).await,
+                () = self.wake.notified(), if wait > Duration::ZERO => {}
+                () = tokio::time::sleep(wait.min(BEAT)) => {}
+            }
+        }
+        let last_round = async { while self.round(self.clock.now().wall).await == Duration::ZERO {} };
+        if tokio::time::timeout(drain, last_round).await.is_err() {
+            tracing::warn!(notifier = %self.name, "stopped with notices undelivered; they are kept and sent at the next start");
+        }
+    }
+
+    /// Makes an attempt at the row that is due, if any. Gives how long there is nothing to do.
+    async fn round(&mut self, now: Timestamp) -> Duration {
+        if let Some(until) = self.hold.filter(|until| *until > now) {
+            self.hand_over_overdue(now).await;
+            return between(now, until);
+        }
+        match self.store.next_due(self.name.clone(), now).await {
+            Ok(Due::Row(row)) => {
+                self.clock.sleep_until(self.next_turn).await;
+                self.attempt(*row).await
+            }
+            Ok(Due::At(at)) => {
+                self.hand_over_overdue(now).await;
+                between(now, at)
+            }
+            Ok(Due::Nothing) => BEAT,
+            Err(error) => {
+                tracing::warn!(notifier = %self.name, %error, "cannot look for notices");
+                STORE_RETRY
+            }
+        }
+    }
+
+    async fn attempt(&mut self, row: OutboxRow) -> Duration {
+        let attempt = row.state.attempt + 1;
+        if self.sent_directly.remove(&row.id) {
+            let state =
+                OutboxState { status: OutboxStatus::Sent, attempt, ..OutboxState::pending(self.clock.now().wall) };
+            return self.record(vec![Change::Outbox { id: row.id, state }]).await;
+        }
+        // On disk before the first byte leaves: after a crash, a row that says `leased` may have been taken.
+        let leased =
+            OutboxState { status: OutboxStatus::Leased, attempt, at: self.clock.now().wall, ..row.state.clone() };
+        let wait = self.record(vec![Change::Outbox { id: row.id.clone(), state: leased }]).await;
+        if wait > Duration::ZERO {
+            return wait;
+        }
+        let result = self.notify(&row, attempt, row.state.status == OutboxStatus::Ambiguous).await;
+        let now = self.clock.now();
+        self.next_turn = now.mono + PACE;
+        let (step, state) = after_attempt(&result, attempt, row.created, now.wall, fastrand::f64());
+        self.count(step, &row, now.wall);
+        let mut changes = vec![Change::Outbox { id: row.id.clone(), state }];
+        match &result {
+            Ok(_) => self.works(now.wall).await,
+            Err(error) => {
+                self.fails(error, &row, step, now.wall);
+                if let NotifyError::After { wait, .. } = error {
+                    let until = later(now.wall, *wait);
+                    self.hold = Some(until);
+                    changes.push(Change::Hold { notifier: self.name.clone(), until });
+                }
+                if step == Step::Dead || self.is_overdue(&row, now.wall) {
+                    changes.extend(self.hand_over(&row, &error.to_string(), now.wall));
+                }
+            }
+        }
+        let wait = self.record(changes).await;
+        self.outbox.wake();
+        wait
+    }
+
+    async fn notify(
+        &self,
+        row: &OutboxRow,
+        attempt: u32,
+        is_ambiguous: bool,
+    ) -> Result<crate::notifier::Receipt, NotifyError> {
+        let root = if row.sequence > 1 {
+            // Without the store the thread is not found; then the message stands alone, which is better than none.
+            self.store.root_receipt(row.incident.clone(), self.name.clone()).await.unwrap_or_default()
+        } else {
+            None
+        };
+        let delivery = Delivery {
+            id: row.id.clone(),
+            attempt,
+            is_ambiguous,
+            notification: row.notification.clone(),
+            root,
+            instead_of: row.instead_of.clone(),
+        };
+        match tokio::time::timeout(ATTEMPT, self.notifier.notify(&delivery)).await {
+            Ok(result) => result,
+            Err(_) => Err(NotifyError::Ambiguous(format!("no answer within {} s", ATTEMPT.as_secs()))),
+        }
+    }
+
+    /// The last way to tell people when the store does not work.
+    async fn tell_directly(&mut self, row: OutboxRow) {
+        self.clock.sleep_until(self.next_turn).await;
+        let result = self.notify(&row, 1, false).await;
+        let now = self.clock.now();
+        self.next_turn = now.mono + PACE;
+        match result {
+            Ok(_) => {
+                self.metrics.sent.increment(1);
+                self.sent_directly.insert(row.id);
+            }
+            Err(error) => {
+                tracing::error!(notifier = %self.name, %error, delivery = row.id, "a notice could not be sent without the store")
+            }
+        }
+    }
+
+    /// Writes; gives zero, or how long to wait before anything else if that failed.
+    async fn record(&self, changes: Vec<Change>) -> Duration {
+        match self.store.apply(changes).await {
+            Ok(()) => Duration::ZERO,
+            Err(error) => {
+                tracing::error!(notifier = %self.name, %error, "cannot record what became of a notice");
+                STORE_RETRY
+            }
+        }
+    }
+
+    fn count(&self, step: Step, row: &OutboxRow, now: Timestamp) {
+        match step {
+            Step::Sent => {
+                self.metrics.sent.increment(1);
+                self.metrics.duration.record(between(row.created, now).as_secs_f64());
+            }
+            Step::Retry => self.metrics.retried.increment(1),
+            Step::Throttled => self.metrics.throttled.increment(1),
+            Step::Ambiguous => self.metrics.ambiguous.increment(1),
+            Step::Dead => self.metrics.dead.increment(1),
+        }
+    }
+
+    async fn works(&mut self, now: Timestamp) {
+        if let Some(since) = self.failing_since.take() {
+            tracing::info!(notifier = %self.name, after_seconds = between(since, now).as_secs(), "notices are taken again");
+        }
+        self.handed_over.clear();
+        self.board.set_component(&format!("notifier {}", self.name), true, true, "takes notices", now);
+        match self.store.revive(self.name.clone(), now).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(notifier = %self.name, rows, "notices that were given up are tried again"),
+            Err(error) => tracing::warn!(notifier = %self.name, %error, "cannot look for notices that were given up"),
+        }
+    }
+
+    fn fails(&mut self, error: &NotifyError, row: &OutboxRow, step: Step, now: Timestamp) {
+        let since = *self.failing_since.get_or_insert(now);
+        let subject = &row.notification.subject;
+        match step {
+            Step::Dead => {
+                tracing::error!(notifier = %self.name, %error, journey = subject, delivery = row.id, "a notice was given up")
+            }
+            _ => {
+                tracing::error!(notifier = %self.name, %error, journey = subject, delivery = row.id, "a notice was not taken; it will be tried again")
+            }
+        }
+        let is_bad = step == Step::Dead || between(since, now) >= TROUBLED;
+        self.board.set_component(&format!("notifier {}", self.name), !is_bad, true, error.to_string(), now);
+    }
+
+    fn is_overdue(&self, row: &OutboxRow, now: Timestamp) -> bool {
+        self.fallback.as_ref().is_some_and(|(_, after)| between(row.created, now) >= *after)
+    }
+
+    /// While nothing can be sent, what waits too long goes to the fallback.
+    async fn hand_over_overdue(&mut self, now: Timestamp) {
+        if self.fallback.is_none() {
+            return;
+        }
+        let Ok(rows) = self.store.outbox(None, 1_000).await else { return };
+        let waits = |row: &OutboxRow| {
+            row.notifier == self.name
+                && !matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Dead)
+                && self.is_overdue(row, now)
+                && !self.handed_over.contains(&row.id)
+        };
+        let overdue: Vec<_> = rows.into_iter().filter(waits).collect();
+        for row in overdue.into_iter().rev() {
+            let error = row.state.error.clone().unwrap_or_else(|| "it has not taken the notice in time".to_owned());
+            let change = self.hand_over(&row, &error, now);
+            if self.record(change.into_iter().collect()).await == Duration::ZERO {
+                self.outbox.wake();
+            }
+        }
+    }
+
+    /// The same notice for the fallback. If that is told anyway, or was told already, its delivery id is there and nothing is added.
+    fn hand_over(&mut self, row: &OutboxRow, error: &str, now: Timestamp) -> Option<Change> {
+        let (fallback, _) = self.fallback.as_ref()?;
+        if !self.handed_over.insert(row.id.clone()) {
+            return None;
+        }
+        self.metrics.fallback.increment(1);
+        tracing::warn!(notifier = %self.name, to = %fallback, delivery = row.id, "handing a notice to the fallback");
+        Some(Change::Owe {
+            row: Box::new(OutboxRow {
+                id: delivery_id(&row.incident, row.sequence, fallback),
+                notifier: fallback.clone(),
+                instead_of: Some((self.name.to_string(), error.to_owned())),
+                created: row.created,
+                state: OutboxState::pending(now),
+                ..row.clone()
+            }),
+        })
+    }
+
+    async fn show(&self) {
+        let Ok(summaries) = self.store.outbox_summary().await else { return };
+        let now = self.clock.now().wall;
+        let mine = summaries.into_iter().find(|summary| summary.notifier == self.name);
+        self.metrics.pending.set(mine.as_ref().map_or(0.0, |summary| summary.pending as f64));
+        self.metrics.dead_rows.set(mine.as_ref().map_or(0.0, |summary| summary.dead as f64));
+        let oldest = mine.and_then(|summary| summary.oldest).map_or(0.0, |oldest| between(oldest, now).as_secs_f64());
+        self.metrics.oldest.set(oldest);
+    }
+}

@@ -1,0 +1,227 @@
+//! The runner: drives one [`Run`] over its channels until it has an outcome. It performs what the run asks for, and decides nothing.
+
+pub mod open;
+pub mod switchboard;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::Readiness;
+use crate::clock::Clock;
+use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
+use crate::journey::report::Report;
+use crate::journey::run::{Action, Event, Fault, Reply, Run};
+use crate::journey::token::{Mint, Token};
+use crate::journey::{Journey, Name};
+use crate::ledger::{Entry, Settled};
+use crate::runner::open::OpenChannel;
+use crate::runner::switchboard::{MAILBOX, Switchboard};
+use crate::secret::Redactor;
+use crate::store::{Change, Store};
+use crate::time::{Now, later};
+
+/// How long a run waits for its receivers to be ready. Longer is an outage of the receiver, which is `unknown`, not `failed`.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// What every run needs.
+pub struct Runner {
+    /// Every channel of the plan.
+    pub channels: BTreeMap<Name, Arc<OpenChannel>>,
+    /// Matches arrivals with runs.
+    pub switchboard: Arc<Switchboard>,
+    /// Where tokens are made durable before a send.
+    pub store: Arc<dyn Store>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Issues tokens.
+    pub mint: Arc<Mint>,
+    /// Takes secrets out of evidence.
+    pub redactor: Redactor,
+}
+
+impl Runner {
+    /// Runs `journey` for `slot`; `stop` cuts it short as `unknown`.
+    pub async fn run(&self, journey: Arc<Journey>, slot: Timestamp, stop: &CancellationToken) -> Report {
+        let now = self.clock.now();
+        let token = self.mint.issue(now.wall);
+        if let Some(why) = &journey.unavailable {
+            return not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why);
+        }
+        let (mailbox, inbox) = mpsc::channel(MAILBOX);
+        let run = Run::new(journey.clone(), token, slot, now, token.bits() as u64);
+        let mut drive = Drive { runner: self, journey: &journey, token, slot, mailbox, inbox, in_hand: None };
+        let mut report = drive.finish(run, stop).await;
+        let has_arrived = matches!(report.outcome, Outcome::Good { .. } | Outcome::Slow { .. });
+        self.switchboard.settle(token, if has_arrived { Settled::Arrived } else { Settled::Missing });
+        if journey.is_excluded(slot) {
+            report.note = Some(format!("in maintenance; it was: {}", report.verdict_line()));
+            report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
+        }
+        report.redact(|text| self.redactor.redact(text));
+        report
+    }
+
+    async fn await_ready(&self, names: &[Name]) -> Event {
+        let until = self.clock.now().mono + READY_WITHIN;
+        for name in names {
+            let Some(channel) = self.channels.get(name) else {
+                return not_ready(name, "it is not open".to_owned());
+            };
+            let mut readiness = channel.readiness.clone();
+            let ready = readiness.wait_for(|readiness| *readiness == Readiness::Ready);
+            tokio::select! {
+                biased;
+                ready = ready => if ready.is_err() {
+                    return not_ready(name, "its reader has ended".to_owned());
+                },
+                () = self.clock.sleep_until(until) => {
+                    let why = match &*channel.readiness.borrow() {
+                        Readiness::Down { why } => why.clone(),
+                        Readiness::Starting | Readiness::Ready => "it is still starting".to_owned(),
+                    };
+                    return not_ready(name, why);
+                }
+            }
+        }
+        Event::Ready
+    }
+
+    /// The token is known to the switchboard first, so that no arrival can be quicker, and on disk before anything is sent.
+    async fn record(&self, journey: &Journey, token: Token, slot: Timestamp, mailbox: mpsc::Sender<Event>) -> Event {
+        let now = self.clock.now();
+        let keep_until = later(now.wall, journey.deadline + journey.late);
+        let entry = Entry { journey: journey.name.clone(), slot, recorded: now.wall, keep_until, settled: None };
+        self.switchboard.expect(token, entry.clone(), mailbox);
+        match self.store.apply(vec![Change::Expect { token, entry }]).await {
+            Ok(()) => Event::Recorded,
+            Err(error) => Event::NotRecorded { why: error.to_string() },
+        }
+    }
+}
+
+async fn unless_stopped(stop: &CancellationToken, event: impl Future<Output = Event>) -> Event {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Event::Cancelled,
+        event = event => event,
+    }
+}
+
+fn not_ready(channel: &Name, why: String) -> Event {
+    Event::NotReady { channel: channel.clone(), why, is_known_down: false }
+}
+
+/// A report for a slot whose run could not begin.
+pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: UnknownWhy, note: &str) -> Report {
+    Report {
+        journey: journey.name.clone(),
+        token,
+        slot,
+        started: now.wall,
+        outcome: Outcome::Unknown { why },
+        latency: Duration::ZERO,
+        lateness: crate::time::between(slot, now.wall),
+        steps: Vec::new(),
+        note: Some(note.to_owned()),
+    }
+}
+
+/// One run under way.
+struct Drive<'a> {
+    runner: &'a Runner,
+    journey: &'a Journey,
+    token: Token,
+    slot: Timestamp,
+    mailbox: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    in_hand: Option<BoxFuture<'a, Result<Reply, Fault>>>,
+}
+
+impl Drive<'_> {
+    async fn finish(&mut self, mut run: Run, stop: &CancellationToken) -> Report {
+        let mut actions = VecDeque::from(run.step(Event::Begin, self.runner.clock.now()));
+        loop {
+            while let Some(action) = actions.pop_front() {
+                let event = match action {
+                    Action::Finish(report) => return *report,
+                    Action::AwaitReady(names) => Some(unless_stopped(stop, self.runner.await_ready(&names)).await),
+                    Action::Record => {
+                        let record = self.runner.record(self.journey, self.token, self.slot, self.mailbox.clone());
+                        Some(unless_stopped(stop, record).await)
+                    }
+                    Action::Perform { channel, outgoing, is_request } => {
+                        self.in_hand = Some(self.perform(&channel, *outgoing, is_request));
+                        None
+                    }
+                    Action::Abandon => {
+                        self.in_hand = None;
+                        None
+                    }
+                    Action::Expect { channel, key } => {
+                        self.runner.switchboard.expect_key(&channel, key, self.token);
+                        None
+                    }
+                };
+                if let Some(event) = event {
+                    actions.extend(run.step(event, self.runner.clock.now()));
+                }
+            }
+            let event = self.next(run.deadline(), stop).await;
+            actions.extend(run.step(event, self.runner.clock.now()));
+        }
+    }
+
+    /// What happens next. Arrivals come first: one that was here in time must not lose to the timer that says it was not.
+    async fn next(&mut self, deadline: Option<crate::time::Mono>, stop: &CancellationToken) -> Event {
+        let timer = async {
+            match deadline {
+                Some(at) => self.runner.clock.sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        let in_hand = OptionFuture::from(self.in_hand.as_mut());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Event::Cancelled,
+            Some(event) = self.inbox.recv() => event,
+            Some(answer) = in_hand => {
+                self.in_hand = None;
+                Event::Answered(answer)
+            }
+            () = timer => Event::Timer,
+        }
+    }
+
+    fn perform<'b>(
+        &self,
+        channel: &Name,
+        outgoing: crate::journey::Outgoing,
+        is_request: bool,
+    ) -> BoxFuture<'b, Result<Reply, Fault>> {
+        match self.runner.channels.get(channel) {
+            Some(channel) => {
+                let channel = channel.clone();
+                Box::pin(async move { channel.perform(&outgoing, is_request).await })
+            }
+            None => {
+                let now = self.runner.clock.now();
+                let detail = format!("channel `{channel}` is not open");
+                Box::pin(std::future::ready(Err(Fault {
+                    started: now,
+                    finished: now,
+                    cause: Cause::Blocked,
+                    detail,
+                    uncertain: false,
+                    phases: Vec::new(),
+                })))
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! An open channel as runs use it: its permits, its pace, its readiness, and what it last did.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::board::Board;
+use crate::channel::{Channel, ChannelPolicy, Readiness};
+use crate::clock::Clock;
+use crate::journey::outcome::Cause;
+use crate::journey::run::{Fault, Reply};
+use crate::journey::{Name, Outgoing};
+use crate::metrics::ChannelMetrics;
+use crate::time::Mono;
+
+/// An open channel.
+pub struct OpenChannel {
+    /// Its name.
+    pub name: Name,
+    /// The connection.
+    pub channel: Arc<dyn Channel>,
+    /// What the configuration says of it.
+    pub policy: ChannelPolicy,
+    /// Whether it can receive; only receiving channels ever say so.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Sends and requests at once.
+    permits: Semaphore,
+    pace: Mutex<Pace>,
+    clock: Clock,
+    board: Arc<Board>,
+    metrics: ChannelMetrics,
+}
+
+impl OpenChannel {
+    /// Puts `channel` to use.
+    pub fn new(
+        name: Name,
+        channel: Arc<dyn Channel>,
+        policy: ChannelPolicy,
+        readiness: watch::Receiver<Readiness>,
+        clock: Clock,
+        board: Arc<Board>,
+        metrics: ChannelMetrics,
+    ) -> OpenChannel {
+        let permits = Semaphore::new(policy.max_in_flight.max(1));
+        OpenChannel { name, channel, policy, readiness, permits, pace: Mutex::default(), clock, board, metrics }
+    }
+
+    /// Sends, or asks, when a permit is free and the rate allows. That waiting is ours and counts in no latency.
+    pub async fn perform(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
+        let asked = self.clock.now();
+        let held_back = async {
+            let permit = self.permits.acquire().await;
+            let turn = self.policy.rate.map(|rate| self.take_turn(rate));
+            if let Some(turn) = turn {
+                self.clock.sleep_until(turn).await;
+            }
+            permit
+        };
+        // All the time that the step has must not go into waiting for ourselves: half of it is left for the system.
+        let Ok(permit) = tokio::time::timeout(outgoing.timeout / 2, held_back).await else {
+            let limit = match self.policy.rate {
+                Some(rate) => format!("rate = \"{rate}/s\", max_in_flight = {}", self.policy.max_in_flight),
+                None => format!("max_in_flight = {}", self.policy.max_in_flight),
+            };
+            let detail = format!("held back by this channel's own limit ({limit}); nothing was sent");
+            let finished = self.clock.now();
+            return Err(Fault {
+                started: asked,
+                finished,
+                cause: Cause::Throttled,
+                detail,
+                uncertain: false,
+                phases: Vec::new(),
+            });
+        };
+        let _permit = permit;
+        let result = if is_request { self.channel.request(outgoing).await } else { self.channel.send(outgoing).await };
+        self.note(&result);
+        result
+    }
+
+    fn note(&self, result: &Result<Reply, Fault>) {
+        match result {
+            Ok(reply) => {
+                let at = reply.finished.wall;
+                self.board.update_channel(&self.name, |status| status.last_success = Some(at));
+            }
+            Err(fault) => {
+                self.metrics.fault(fault.cause);
+                let told = (fault.finished.wall, format!("{}: {}", fault.cause, fault.detail));
+                self.board.update_channel(&self.name, |status| status.last_fault = Some(told));
+            }
+        }
+    }
+
+    fn take_turn(&self, rate: f64) -> Mono {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(rate, self.clock.now().mono)
+    }
+
+    /// Its handles.
+    pub fn metrics(&self) -> &ChannelMetrics {
+        &self.metrics
+    }
+}
+
+/// Turns at an even rate: pure but for who holds it.
+#[derive(Debug, Default)]
+struct Pace {
+    next: Mono,
+}
+
+impl Pace {
+    /// Takes the next turn; says when it is.
+    fn take(&mut self, rate: f64, now: Mono) -> Mono {
+        let turn = self.next.max(now);
+        self.next = turn + Duration::from_secs_f64(1.0 / rate);
+        turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_evenly_spaced_and_unused_ones_are_lost() {
+        let at = |millis| Mono(Duration::from_millis(millis));
+        let mut pace = Pace::default();
+        assert_eq!(pace.take(5.0, at(1_000)), at(1_000));
+        assert_eq!(pace.take(5.0, at(1_000)), at(1_200));
+        assert_eq!(pace.take(5.0, at(1_050)), at(1_400));
+        assert_eq!(pace.take(5.0, at(9_000)), at(9_000));
+    }
+}

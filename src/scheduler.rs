@@ -1,0 +1,303 @@
+//! The scheduler: sleeps until a journey is due, starts its run, and refuses overlap. One heap, one timer.
+//!
+//! Slots are wall-clock times; waiting is monotonic. Interval journeys stay in the heap. Calendar journeys enter it when
+//! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::board::{BEAT, Pulse};
+use crate::clock::Clock;
+use crate::journey::Journey;
+use crate::journey::outcome::UnknownWhy;
+use crate::journey::report::Report;
+use crate::journey::schedule::Schedule;
+use crate::metrics::DaemonMetrics;
+use crate::runner::Runner;
+use crate::time::{Mono, Now, between, later};
+
+/// Calendar journeys enter the heap this long before they are due.
+const LOOK_AHEAD: Duration = Duration::from_secs(60);
+/// A wall clock that differs by this much from where the monotonic clock says it should be has stepped.
+const STEP: Duration = Duration::from_secs(1);
+/// A slot that could not be started within this is missed, not late: the machine slept, or we were stopped.
+const MISSED_AFTER: Duration = Duration::from_secs(10);
+
+/// What became of a slot.
+#[derive(Debug)]
+pub enum Observation {
+    /// Its run ended.
+    Finished(Box<Report>),
+    /// There was no run.
+    Skipped {
+        /// Which journey.
+        journey: Arc<Journey>,
+        /// Which slot.
+        slot: Timestamp,
+        /// Why.
+        why: UnknownWhy,
+    },
+    /// A message came after its run had ended without it.
+    Late {
+        /// Whose run.
+        journey: crate::journey::Name,
+        /// Which slot.
+        slot: Timestamp,
+        /// The run's token.
+        token: crate::journey::token::Token,
+        /// When it came.
+        at: Timestamp,
+    },
+}
+
+/// Starts runs when they are due.
+pub struct Scheduler {
+    entries: Vec<Entry>,
+    heap: BinaryHeap<Reverse<(Mono, usize)>>,
+    runner: Arc<Runner>,
+    clock: Clock,
+    permits: Permits,
+    observations: mpsc::Sender<Observation>,
+    metrics: Arc<DaemonMetrics>,
+    runs: TaskTracker,
+    /// Cuts the runs that are still going when the drain's time is over.
+    cut: CancellationToken,
+    /// Where the wall clock should be: its offset from the monotonic clock.
+    reference: Now,
+}
+
+struct Entry {
+    journey: Arc<Journey>,
+    /// The slot in the heap, or the last that was: the next is after it.
+    slot: Timestamp,
+    is_queued: bool,
+    is_running: Arc<AtomicBool>,
+}
+
+/// Global permits; a quarter is kept for critical journeys.
+#[derive(Clone)]
+struct Permits {
+    all: Arc<Semaphore>,
+    ordinary: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(max: usize) -> Permits {
+        let max = max.max(1);
+        Permits { all: Arc::new(Semaphore::new(max)), ordinary: Arc::new(Semaphore::new((max - max / 4).max(1))) }
+    }
+
+    fn take(&self, critical: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+        let ordinary = if critical { None } else { Some(self.ordinary.clone().try_acquire_owned().ok()?) };
+        Some((self.all.clone().try_acquire_owned().ok()?, ordinary))
+    }
+}
+
+impl Scheduler {
+    /// A scheduler for these journeys. Nothing is due before `clock`'s now.
+    pub fn new(
+        journeys: &[Arc<Journey>],
+        runner: Arc<Runner>,
+        max_runs: usize,
+        observations: mpsc::Sender<Observation>,
+        metrics: Arc<DaemonMetrics>,
+        clock: Clock,
+    ) -> Scheduler {
+        let now = clock.now();
+        let entry = |journey: &Arc<Journey>| Entry {
+            journey: journey.clone(),
+            slot: now.wall,
+            is_queued: false,
+            is_running: Arc::default(),
+        };
+        Scheduler {
+            entries: journeys.iter().map(entry).collect(),
+            heap: BinaryHeap::with_capacity(journeys.len()),
+            runner,
+            clock,
+            permits: Permits::new(max_runs),
+            observations,
+            metrics,
+            runs: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            reference: now,
+        }
+    }
+
+    /// Runs until `stop`; then waits for the runs under way, at most `drain`, and cuts the rest. `plan` is the calendar's tick.
+    pub async fn run(
+        mut self,
+        mut plan: mpsc::Receiver<()>,
+        pulse: Arc<Pulse>,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        self.plan(self.clock.now());
+        loop {
+            let now = self.clock.now();
+            pulse.beat(now.mono);
+            self.notice_clock_step(now);
+            self.start_due(now);
+            let due = self.heap.peek().map_or(now.mono + BEAT, |Reverse((due, _))| *due);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.clock.sleep_until(due.min(now.mono + BEAT)) => {}
+                // Ticks come from the coarse clock. Should they fail to come, the beat plans too: see `plan_overdue`.
+                Some(()) = plan.recv() => self.plan(self.clock.now()),
+            }
+            self.plan_overdue();
+        }
+        self.drain(drain).await;
+    }
+
+    async fn drain(self, within: Duration) {
+        self.runs.close();
+        if tokio::time::timeout(within, self.runs.wait()).await.is_err() {
+            tracing::warn!(runs = self.runs.len(), "cutting runs that did not end in time; they are unknown");
+            self.cut.cancel();
+            self.runs.wait().await;
+        }
+    }
+
+    /// Puts every journey into the heap whose next slot is near enough.
+    fn plan(&mut self, now: Now) {
+        for index in 0..self.entries.len() {
+            self.queue(index, now);
+        }
+    }
+
+    /// Calendar journeys whose turn nobody planned: the coarse clock is late or dead, and runs must not be.
+    fn plan_overdue(&mut self) {
+        let now = self.clock.now();
+        for index in 0..self.entries.len() {
+            let entry = &self.entries[index];
+            if !entry.is_queued && between(entry.slot, now.wall) > LOOK_AHEAD / 2 {
+                self.queue(index, now);
+            }
+        }
+    }
+
+    fn queue(&mut self, index: usize, now: Now) {
+        let entry = &mut self.entries[index];
+        if entry.is_queued {
+            return;
+        }
+        let Some(slot) = entry.journey.schedule.next(entry.slot) else { return };
+        let is_calendar = matches!(entry.journey.schedule, Schedule::Cron(_));
+        if is_calendar && slot > later(now.wall, LOOK_AHEAD) {
+            return;
+        }
+        entry.slot = slot;
+        entry.is_queued = true;
+        self.heap.push(Reverse((due_at(slot, now), index)));
+    }
+
+    fn start_due(&mut self, now: Now) {
+        while let Some(Reverse((due, index))) = self.heap.peek().copied() {
+            if due > now.mono {
+                return;
+            }
+            self.heap.pop();
+            self.entries[index].is_queued = false;
+            let slot = self.entries[index].slot;
+            let late = now.mono.since(due);
+            if late > MISSED_AFTER {
+                self.miss(index, now);
+            } else {
+                self.start(index, slot, late);
+            }
+            self.queue(index, now);
+        }
+    }
+
+    fn start(&mut self, index: usize, slot: Timestamp, late: Duration) {
+        let entry = &self.entries[index];
+        let journey = entry.journey.clone();
+        if entry.is_running.swap(true, Ordering::AcqRel) {
+            self.metrics.skipped_overlap.increment(1);
+            self.skip(journey, slot, UnknownWhy::Skipped);
+            return;
+        }
+        let running = Running(entry.is_running.clone());
+        let Some(permits) = self.permits.take(journey.critical) else {
+            self.metrics.skipped_capacity.increment(1);
+            self.skip(journey, slot, UnknownWhy::Skipped);
+            return;
+        };
+        self.metrics.lateness.record(late.as_secs_f64());
+        self.metrics.in_flight.increment(1.0);
+        let (runner, observations, cut, metrics) =
+            (self.runner.clone(), self.observations.clone(), self.cut.clone(), self.metrics.clone());
+        self.runs.spawn(async move {
+            let mut report = runner.run(journey, slot, &cut).await;
+            report.lateness = late;
+            drop((permits, running));
+            metrics.in_flight.decrement(1.0);
+            // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
+            let _ = observations.send(Observation::Finished(Box::new(report))).await;
+        });
+    }
+
+    fn skip(&self, journey: Arc<Journey>, slot: Timestamp, why: UnknownWhy) {
+        let observation = Observation::Skipped { journey, slot, why };
+        if self.observations.try_send(observation).is_err() {
+            tracing::warn!("the evaluator is behind: a skipped slot was counted in the metric only");
+        }
+    }
+
+    /// Slots that went by while nothing ran are not replayed.
+    fn miss(&mut self, index: usize, now: Now) {
+        let entry = &mut self.entries[index];
+        let journey = entry.journey.clone();
+        let first = entry.slot;
+        let until = now.wall;
+        let missed: Vec<_> = std::iter::once(first).chain(journey.schedule.slots(first, until, 100_000)).collect();
+        entry.slot = missed.last().copied().unwrap_or(first);
+        tracing::warn!(journey = %journey.name, slots = missed.len(), "slots were missed: the machine slept, or was too busy");
+        for slot in missed {
+            self.metrics.skipped_missed.increment(1);
+            self.skip(journey.clone(), slot, UnknownWhy::Missed);
+        }
+    }
+
+    /// After a step of the wall clock the slots are looked up anew; what is already due stays due.
+    fn notice_clock_step(&mut self, now: Now) {
+        let expected = self.reference.wall_at(now.mono);
+        let difference = between(expected, now.wall).max(between(now.wall, expected));
+        self.reference = now;
+        if difference < STEP {
+            return;
+        }
+        self.metrics.clock_steps.increment(1);
+        tracing::warn!(by_seconds = difference.as_secs_f64(), "the wall clock stepped; slots are planned anew");
+        self.heap.clear();
+        for entry in &mut self.entries {
+            entry.is_queued = false;
+            // What the clock jumped over is not made up for. What it goes through again runs again, and counts once.
+            entry.slot = now.wall;
+        }
+        self.plan(now);
+    }
+}
+
+fn due_at(slot: Timestamp, now: Now) -> Mono {
+    if slot >= now.wall { now.mono + between(now.wall, slot) } else { now.mono - between(slot, now.wall) }
+}
+
+/// Says that a journey's run is over, whatever ended it.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
