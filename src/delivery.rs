@@ -373,3 +373,6 @@ impl Worker {
         self.metrics.oldest.set(oldest);
     }
 }
+
+#[cfg(test)]
+mod tests;

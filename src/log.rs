@@ -12,7 +12,8 @@ const QUIET: &str = "rustls_platform_verifier=off,tokio_cron_scheduler=error,lap
 
 /// Starts logging. `level` is a `tracing` filter; one that cannot be read is `info`. Further calls do nothing.
 pub fn init(level: &str, json: bool, redactor: &Redactor) {
-    let filter = EnvFilter::try_new(format!("{QUIET},{level}")).unwrap_or_else(|_| EnvFilter::new(format!("{QUIET},info")));
+    let filter =
+        EnvFilter::try_new(format!("{QUIET},{level}")).unwrap_or_else(|_| EnvFilter::new(format!("{QUIET},info")));
     let writer = Redacting(redactor.clone());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,5 +1,7 @@
 //! The store: what must survive. One batch is one transaction.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod schema;
 pub mod sqlite;
 

@@ -753,3 +753,6 @@ fn not_reached(step: &Step) -> StepReport {
         excerpt: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -696,3 +696,6 @@ fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
 
 // Every cause and reason must have a place in WHYS, or it would be forgotten.
 const _: () = assert!(WHYS.len() == 1 + Cause::ALL.len() + UnknownWhy::ALL.len() + ExcludedWhy::ALL.len());
+
+#[cfg(test)]
+mod tests;

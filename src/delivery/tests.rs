@@ -1,0 +1,189 @@
+//! A worker with a notifier that answers as told, on a real store. Waits are bounded, and for conditions.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::notifier::Receipt;
+use crate::notifier::memory::Memory;
+use crate::store::sqlite::Sqlite;
+
+struct Stage {
+    store: Arc<dyn Store>,
+    outbox: Arc<Outbox>,
+    notifiers: BTreeMap<&'static str, Arc<Memory>>,
+    stop: CancellationToken,
+    workers: tokio::task::JoinSet<()>,
+    clock: Clock,
+    directory: PathBuf,
+}
+
+impl Stage {
+    /// Workers for `slack`, with `mail` as its fallback after `fallback_after`.
+    fn new(name: &str, fallback_after: Duration) -> Stage {
+        let directory = std::env::temp_dir().join(format!("journeyman-delivery-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        Stage::resume(directory, fallback_after)
+    }
+
+    fn resume(directory: PathBuf, fallback_after: Duration) -> Stage {
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("state.db")).unwrap());
+        let (clock, board) = (Clock::system(), Arc::new(Board::default()));
+        let metrics = crate::metrics::Metrics::new(&[], None);
+        let mut notifiers = BTreeMap::new();
+        let mut lenders = Vec::new();
+        for (name, fallback) in [("slack", Some("mail")), ("mail", None)] {
+            let memory = Arc::new(Memory::default());
+            notifiers.insert(name, memory.clone());
+            lenders.push(Lender {
+                name: name.into(),
+                notifier: memory,
+                fallback: fallback.map(|fallback| (fallback.into(), fallback_after)),
+                metrics: metrics.notifier(&name.into()),
+            });
+        }
+        let (outbox, built) = build(lenders, &store, clock, &board);
+        let (stop, mut workers) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        for worker in built {
+            let pulse = board.pulse("delivery", clock.now().mono);
+            workers.spawn(worker.run(pulse, stop.clone(), Duration::from_secs(1)));
+        }
+        Stage { store, outbox, notifiers, stop, workers, clock, directory }
+    }
+
+    async fn owe(&self, incident: &str, sequence: u32, notifier: &str) {
+        let mut row = crate::store::conformance::row(incident, sequence, notifier, 0);
+        row.created = self.clock.now().wall;
+        row.state = OutboxState::pending(row.created);
+        self.store.apply(vec![Change::Owe { row: Box::new(row) }]).await.unwrap();
+        self.outbox.wake();
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&[OutboxRow]) -> bool) -> Vec<OutboxRow> {
+        let waiting = async {
+            loop {
+                let rows = self.store.outbox(None, 999).await.unwrap();
+                if holds(&rows) {
+                    return rows;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("waited for {what}"))
+    }
+
+    fn attempts(&self, notifier: &str) -> Vec<Delivery> {
+        self.notifiers[notifier].deliveries()
+    }
+
+    async fn end(mut self) -> PathBuf {
+        self.stop.cancel();
+        while self.workers.join_next().await.is_some() {}
+        self.store.close().await.unwrap();
+        self.directory.clone()
+    }
+}
+
+fn all_sent(rows: &[OutboxRow]) -> bool {
+    rows.iter().all(|row| row.state.status == OutboxStatus::Sent)
+}
+
+const LATER: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_of_an_incident_go_in_order_and_carry_the_root() {
+    let stage = Stage::new("order", LATER);
+    stage.notifiers["slack"].script([Err(NotifyError::Backoff("503".into()))]);
+    stage.owe("i1", 1, "slack").await;
+    stage.owe("i1", 2, "slack").await;
+    stage.until("both", |rows| rows.len() == 2 && all_sent(rows)).await;
+    let told: Vec<_> = stage
+        .attempts("slack")
+        .iter()
+        .map(|d| (d.id.clone(), d.attempt, d.root.as_ref().map(|r| r.id.clone())))
+        .collect();
+    let root = Some("memory-i1.1.slack".to_owned());
+    let expected =
+        [("i1.1.slack".to_owned(), 1, None), ("i1.1.slack".to_owned(), 2, None), ("i1.2.slack".to_owned(), 1, root)];
+    assert_eq!(told, expected);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_will_never_be_taken_goes_to_the_fallback_at_once_and_comes_back_when_it_works() {
+    let stage = Stage::new("fallback", LATER);
+    stage.notifiers["slack"].script([Err(NotifyError::Never("the token was revoked".into()))]);
+    stage.owe("i1", 1, "slack").await;
+    stage
+        .until("the mail", |rows| {
+            rows.iter().any(|row| &*row.notifier == "mail" && row.state.status == OutboxStatus::Sent)
+        })
+        .await;
+    let mail = stage.attempts("mail").remove(0);
+    assert_eq!(mail.instead_of, Some(("slack".to_owned(), "the token was revoked".to_owned())));
+    let rows = stage.store.outbox(Some(OutboxStatus::Dead), 9).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    // Slack works again: the dead letter follows the next notice.
+    stage.owe("i2", 1, "slack").await;
+    stage.until("the dead letter", |rows| rows.len() == 3 && all_sent(rows)).await;
+    assert_eq!(stage.attempts("mail").len(), 1, "the fallback is told once");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_taken_in_time_goes_to_the_fallback_too() {
+    let stage = Stage::new("overdue", Duration::from_millis(300));
+    stage.notifiers["slack"].script(std::iter::repeat_n(Err(NotifyError::Backoff("503".into())), 2));
+    stage.owe("i1", 1, "slack").await;
+    stage.until("both", |rows| rows.len() == 2 && all_sent(rows)).await;
+    assert_eq!(stage.attempts("slack").len(), 3);
+    assert_eq!(stage.attempts("mail").len(), 1);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_before_the_other_side_said_also_over_a_restart() {
+    let stage = Stage::new("hold", LATER);
+    let wait = Duration::from_secs(3);
+    stage.notifiers["slack"].script([Err(NotifyError::After { wait, detail: "429".into() })]);
+    stage.owe("i1", 1, "slack").await;
+    stage.owe("i2", 1, "slack").await;
+    stage.until("the 429", |rows| rows.iter().any(|row| row.state.error.is_some())).await;
+    let asked = stage.clock.now().wall;
+    let stage = Stage::resume(stage.end().await, LATER);
+    stage.until("both", all_sent).await;
+    let first = stage.store.outbox(None, 9).await.unwrap().iter().map(|row| row.state.at).min().unwrap();
+    let waited = between(asked, first);
+    assert!(waited >= wait - Duration::from_millis(500), "sent after {waited:?}");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unclear_answer_is_looked_up_by_the_next_attempt() {
+    let stage = Stage::new("ambiguous", LATER);
+    stage.notifiers["slack"].script([Err(NotifyError::Ambiguous("reset".into())), Ok(Receipt::default())]);
+    stage.owe("i1", 1, "slack").await;
+    stage.until("it", |rows| rows.len() == 1 && all_sent(rows)).await;
+    let told: Vec<_> = stage.attempts("slack").iter().map(|d| (d.attempt, d.is_ambiguous)).collect();
+    assert_eq!(told, [(1, false), (2, true)]);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_store_people_are_told_and_not_told_again_when_it_is_back() {
+    let stage = Stage::new("direct", LATER);
+    let mut row = crate::store::conformance::row("i1", 1, "slack", 0);
+    row.created = stage.clock.now().wall;
+    row.state = OutboxState::pending(row.created);
+    stage.outbox.tell_without_store(row.clone());
+    let told = async {
+        while stage.attempts("slack").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
+    stage.store.apply(vec![Change::Owe { row: Box::new(row) }]).await.unwrap();
+    stage.outbox.wake();
+    stage.until("the row", |rows| rows.len() == 1 && all_sent(rows)).await;
+    assert_eq!(stage.attempts("slack").len(), 1);
+    stage.end().await;
+}

@@ -1,0 +1,381 @@
+//! Scripted runs: what arrives when, and what the run makes of it.
+
+use super::*;
+use crate::journey::expect::{Comparison, Expectation, Expected, JsonPath, Predicate};
+use crate::journey::schedule::Schedule;
+use crate::journey::template::Template;
+use crate::journey::token::Mint;
+use crate::journey::value::Value;
+use crate::journey::{AlertPolicy, Draft, JsonTemplate, Payload, Poll};
+
+fn now(millis: u64) -> Now {
+    Now {
+        wall: Timestamp::from_millisecond(1_790_000_000_000 + millis as i64).unwrap(),
+        mono: Mono(Duration::from_millis(millis)),
+    }
+}
+
+fn expect(query: Query, comparison: Comparison, value: Value) -> Expectation {
+    let predicate = Predicate::Compare(comparison, Expected::Fixed(value));
+    Expectation { query, predicate, message: None, soft: false }
+}
+
+fn step(name: &str, verb: Verb) -> Step {
+    Step {
+        name: name.into(),
+        verb,
+        budget: None,
+        timeout: None,
+        always: false,
+        soft: false,
+        when: None,
+        expect: Vec::new(),
+        capture: Vec::new(),
+        poll: None,
+    }
+}
+
+fn draft(channel: &str) -> Draft {
+    let known = ["sid".to_owned()].into();
+    let token = JsonTemplate::Text(Template::parse("probe {{ token }}", &known).unwrap());
+    Draft {
+        channel: channel.into(),
+        payload: Payload::Json(JsonTemplate::Object(vec![("text".to_owned(), token)])),
+        ..Draft::default()
+    }
+}
+
+fn send() -> Step {
+    step("submit", Verb::Send(draft("gateway")))
+}
+
+fn receive() -> Step {
+    step("arrive", Verb::Receive(Receive { channel: "inbound".into(), since: 0, filter: Vec::new(), key: None }))
+}
+
+fn request(name: &str) -> Step {
+    step(name, Verb::Request(draft("gateway")))
+}
+
+fn journey(steps: Vec<Step>) -> Journey {
+    Journey {
+        name: "sms".into(),
+        schedule: Schedule::every(Duration::from_secs(60), "sms"),
+        budget: Some(Duration::from_secs(5)),
+        deadline: Duration::from_secs(60),
+        late: Duration::from_secs(600),
+        objective: None,
+        alert: AlertPolicy { down_after: 3, slow_after: 3, recover_after: 2, remind: None },
+        notify: Vec::new(),
+        owner: None,
+        runbook: None,
+        labels: Default::default(),
+        muted: false,
+        critical: false,
+        steps,
+        maintenance: Vec::new(),
+        unavailable: None,
+        defined_at: String::new(),
+    }
+}
+
+/// A run on a script. Begun, ready and recorded at 0 ms unless a test says otherwise.
+struct Stage {
+    run: Run,
+    actions: Vec<Action>,
+}
+
+impl Stage {
+    fn new(journey: Journey) -> Stage {
+        let token = Mint::new([1; 32], 0).issue(now(0).wall);
+        let mut run = Run::new(Arc::new(journey), token, now(0).wall, now(0), 1);
+        let actions = run.step(Event::Begin, now(0));
+        Stage { run, actions }
+    }
+
+    fn started(journey: Journey) -> Stage {
+        let mut stage = Stage::new(journey);
+        if matches!(stage.actions[..], [Action::AwaitReady(_)]) {
+            stage.event(0, Event::Ready);
+            assert!(matches!(stage.actions[..], [Action::Record]), "the token is recorded before anything is sent");
+            stage.event(0, Event::Recorded);
+        }
+        stage
+    }
+
+    fn event(&mut self, millis: u64, event: Event) -> &mut Self {
+        self.actions = self.run.step(event, now(millis));
+        self
+    }
+
+    /// The channel's answer: it began at `from`, ended at `to`.
+    fn answer(&mut self, from: u64, to: u64, status: u16, body: &str) -> &mut Self {
+        let mut message = Message::new(body);
+        message.status = Some(status);
+        let reply = Reply {
+            started: now(from),
+            finished: now(to),
+            ack: status.to_string(),
+            message: Some(message),
+            phases: Vec::new(),
+        };
+        self.event(to, Event::Answered(Ok(reply)))
+    }
+
+    fn fault(&mut self, from: u64, to: u64, cause: Cause, uncertain: bool) -> &mut Self {
+        let detail = "it broke".to_owned();
+        let fault = Fault { started: now(from), finished: now(to), cause, detail, uncertain, phases: Vec::new() };
+        self.event(to, Event::Answered(Err(fault)))
+    }
+
+    /// A message stamped at `stamp`, seen at `seen`.
+    fn arrival(&mut self, stamp: u64, seen: u64, body: &str) -> &mut Self {
+        let event = Event::Arrived { channel: "inbound".into(), message: Arc::new(Message::new(body)), at: now(stamp) };
+        self.event(seen, event)
+    }
+
+    /// Lets the timer that the run asked for fire.
+    fn timer(&mut self) -> &mut Self {
+        let due = self.run.deadline().expect("a timer is wanted").0.as_millis() as u64;
+        self.event(due, Event::Timer)
+    }
+
+    fn report(&mut self) -> Report {
+        match self.actions.pop() {
+            Some(Action::Finish(report)) => *report,
+            other => panic!("not finished: {other:?}"),
+        }
+    }
+}
+
+fn failed(step: &str, cause: Cause) -> Outcome {
+    Outcome::Failed { step: step.into(), cause }
+}
+
+#[test]
+fn a_round_trip_is_measured_from_the_send_to_the_readers_stamp() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let [Action::Perform { outgoing, .. }] = &stage.actions[..] else { panic!("{:?}", stage.actions) };
+    assert!(String::from_utf8_lossy(&outgoing.body).contains(&stage.run.token.to_string()));
+    // 30 ms passed until the send began (a rate limit), 20 ms until it was acknowledged; it was there at 1,030 ms, seen at 1,100.
+    let report = stage.answer(30, 50, 202, "").arrival(1_030, 1_100, "hi").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(1_000) });
+    assert_eq!(report.steps[1].took, Duration::from_millis(1_000));
+    assert_eq!(report.steps[0].took, Duration::from_millis(20));
+    assert_eq!(report.steps[0].at, Duration::ZERO);
+}
+
+#[test]
+fn an_arrival_may_be_quicker_than_the_acknowledgement() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.arrival(10, 10, "hi").answer(0, 500, 202, "").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(10) });
+}
+
+#[test]
+fn over_the_budget_is_slow_and_so_is_a_step_over_its_own() {
+    let report =
+        Stage::started(journey(vec![send(), receive()])).answer(0, 5, 202, "").arrival(5_001, 5_001, "").report();
+    assert_eq!(report.outcome, Outcome::Slow { latency: Duration::from_millis(5_001) });
+    let tight = Step { budget: Some(Duration::from_millis(100)), ..receive() };
+    let report = Stage::started(journey(vec![send(), tight])).answer(0, 5, 202, "").arrival(101, 101, "").report();
+    assert_eq!(report.outcome, Outcome::Slow { latency: Duration::from_millis(101) });
+    assert_eq!(report.steps[1].status, StepStatus::Slow);
+}
+
+#[test]
+fn exactly_at_the_deadline_is_in_time_also_if_we_see_it_a_moment_later() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").arrival(60_000, 60_004, "hi").report();
+    assert_eq!(report.outcome, Outcome::Slow { latency: Duration::from_secs(60) });
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").arrival(60_001, 60_004, "hi").timer().report();
+    assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
+}
+
+#[test]
+fn what_does_not_come_is_not_received() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").timer().report();
+    assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
+    assert_eq!(report.steps[1].detail.as_deref(), Some("not received within 1m"));
+}
+
+#[test]
+fn a_send_that_is_refused_fails_there_and_later_steps_are_not_reached() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 503, "").report();
+    assert_eq!(report.outcome, failed("submit", Cause::Rejected));
+    assert_eq!(report.steps[1].status, StepStatus::Skipped);
+    let report = Stage::started(journey(vec![send(), receive()])).fault(0, 5, Cause::Unreachable, false).report();
+    assert_eq!(report.outcome, failed("submit", Cause::Unreachable));
+}
+
+#[test]
+fn an_uncertain_send_is_decided_by_what_arrives() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.fault(0, 900, Cause::Unreachable, true).arrival(950, 950, "hi").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(950) });
+    assert_eq!(report.steps[0].status, StepStatus::Warned);
+    let report =
+        Stage::started(journey(vec![send(), receive()])).fault(0, 900, Cause::Unreachable, true).timer().report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Uncertain));
+    let report = Stage::started(journey(vec![send()])).fault(0, 900, Cause::Unreachable, true).report();
+    assert_eq!(report.outcome, failed("submit", Cause::Uncertain), "nothing else can tell");
+}
+
+#[test]
+fn a_send_without_an_answer_is_abandoned_at_its_limit() {
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    stage.timer();
+    assert!(matches!(stage.actions[..], [Action::Abandon]), "{:?}", stage.actions);
+    let report = stage.arrival(10_500, 10_500, "hi").report();
+    assert!(matches!(report.outcome, Outcome::Slow { .. }), "{:?}", report.outcome);
+}
+
+#[test]
+fn what_comes_is_checked() {
+    let to = expect(Query::Form("To".into()), Comparison::Equals, Value::from("+44"));
+    let checked = Step { expect: vec![to], ..receive() };
+    let good =
+        Stage::started(journey(vec![send(), checked.clone()])).answer(0, 5, 202, "").arrival(9, 9, "To=%2B44").report();
+    assert!(matches!(good.outcome, Outcome::Good { .. }));
+    let report =
+        Stage::started(journey(vec![send(), checked])).answer(0, 5, 202, "").arrival(9, 9, "To=%2B49").report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Mismatch));
+    assert_eq!(report.steps[1].detail.as_deref(), Some("form \"To\" equals \"+44\", found \"+49\""));
+}
+
+#[test]
+fn a_copy_that_comes_before_the_run_ends_is_a_duplicate() {
+    let once = Step { expect: vec![expect(Query::Copies, Comparison::Equals, Value::from(1))], ..receive() };
+    let mut stage = Stage::started(journey(vec![send(), once.clone(), request("after")]));
+    stage.answer(0, 5, 202, "").arrival(9, 9, "hi").arrival(11, 11, "hi");
+    let report = stage.answer(10, 20, 200, "").report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Duplicate));
+    let twice = Step { expect: vec![expect(Query::Copies, Comparison::Equals, Value::from(2))], ..receive() };
+    let mut stage = Stage::started(journey(vec![send(), twice]));
+    let report = stage.answer(0, 5, 202, "").arrival(9, 9, "hi").arrival(15, 15, "hi").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(15) });
+}
+
+#[test]
+fn filters_tell_messages_of_one_channel_apart() {
+    let of = |kind: &str, name: &str| {
+        let filter = vec![expect(Query::Form("kind".into()), Comparison::Equals, Value::from(kind))];
+        step(name, Verb::Receive(Receive { channel: "inbound".into(), since: 0, filter, key: None }))
+    };
+    let mut stage = Stage::started(journey(vec![send(), of("sms", "arrive"), of("receipt", "receipt")]));
+    stage.answer(0, 5, 202, "").arrival(7, 7, "kind=receipt");
+    let report = stage.arrival(30, 30, "kind=sms").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(30) });
+    assert_eq!(report.steps[2].took, Duration::from_millis(7), "its own stamp counts, though it was asked for later");
+}
+
+#[test]
+fn captures_are_used_and_a_missing_one_fails_where_it_is_taken() {
+    let sid = Query::Json(JsonPath::parse("$.sid").unwrap());
+    let submit = Step { capture: vec![("sid".to_owned(), sid)], ..send() };
+    let mut look = request("look");
+    let Verb::Request(draft) = &mut look.verb else { panic!() };
+    draft.path = Some(Template::parse("/{{ sid }}", &["sid".to_owned()].into()).unwrap());
+    let mut stage = Stage::started(journey(vec![submit.clone(), look.clone()]));
+    stage.answer(0, 5, 202, r#"{"sid":"SM 1"}"#);
+    let [Action::Perform { outgoing, is_request: true, .. }] = &stage.actions[..] else {
+        panic!("{:?}", stage.actions)
+    };
+    assert_eq!(outgoing.path.as_deref(), Some("/SM%201"));
+    let report = Stage::started(journey(vec![submit, look])).answer(0, 5, 202, "{}").report();
+    assert_eq!(report.outcome, failed("submit", Cause::Mismatch));
+}
+
+#[test]
+fn a_poll_goes_on_until_it_holds_or_its_time_is_over() {
+    let poll = Some(Poll { every: Duration::from_millis(500), within: Duration::from_secs(2) });
+    let done = expect(Query::Body, Comparison::Equals, Value::from("done"));
+    let polled = Step { poll, expect: vec![done], ..request("receipt") };
+    let mut stage = Stage::started(journey(vec![polled.clone()]));
+    stage.answer(0, 10, 200, "queued").timer().answer(510, 520, 200, "queued").timer();
+    let report = stage.answer(1_020, 1_030, 200, "done").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(1_030) });
+    let mut stage = Stage::started(journey(vec![polled]));
+    for attempt in 0..3 {
+        stage.answer(attempt * 510, attempt * 510 + 10, 200, "queued").timer();
+    }
+    let report = stage.answer(1_530, 1_540, 200, "queued").report();
+    assert_eq!(report.outcome, failed("receipt", Cause::Mismatch));
+}
+
+#[test]
+fn clean_up_runs_whatever_happened_and_only_warns() {
+    let tidy = Step { always: true, ..request("tidy") };
+    let mut stage = Stage::started(journey(vec![send(), receive(), tidy.clone()]));
+    stage.answer(0, 5, 202, "").timer();
+    assert!(matches!(stage.actions[..], [Action::Perform { .. }]), "{:?}", stage.actions);
+    let report = stage.answer(60_010, 60_020, 500, "").report();
+    assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
+    assert_eq!(report.steps[2].status, StepStatus::Warned);
+    let mut stage = Stage::started(journey(vec![send(), receive(), tidy]));
+    stage.answer(0, 5, 202, "").arrival(9, 9, "");
+    let report = stage.answer(10, 9_000, 204, "").report();
+    assert_eq!(
+        report.outcome,
+        Outcome::Good { latency: Duration::from_millis(9) },
+        "clean-up is not the system's latency"
+    );
+}
+
+#[test]
+fn soft_steps_warn_and_conditions_skip() {
+    let soft = Step { soft: true, ..request("extra") };
+    let never = Step { when: Some(Template::literal("false")), ..request("never") };
+    let mut stage = Stage::started(journey(vec![soft, never, request("main")]));
+    stage.answer(0, 5, 500, "");
+    let report = stage.answer(6, 10, 200, "").report();
+    assert!(matches!(report.outcome, Outcome::Good { .. }));
+    let statuses: Vec<_> = report.steps.iter().map(|step| step.status).collect();
+    assert_eq!(statuses, [StepStatus::Warned, StepStatus::Skipped, StepStatus::Passed]);
+}
+
+#[test]
+fn pauses_wait_and_count_in_no_latency() {
+    let pause = step("wait", Verb::Pause(Duration::from_secs(2)));
+    let mut stage = Stage::started(journey(vec![request("first"), pause, request("second")]));
+    stage.answer(0, 10, 200, "").timer();
+    let report = stage.answer(2_010, 2_030, 200, "").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(30) });
+}
+
+#[test]
+fn not_ready_is_unknown_and_known_down_is_blocked() {
+    let not_ready =
+        |is_known_down| Event::NotReady { channel: "inbound".into(), why: "no broker".into(), is_known_down };
+    let report = Stage::new(journey(vec![send(), receive()])).event(0, not_ready(false)).report();
+    assert_eq!(report.outcome, Outcome::Unknown { why: UnknownWhy::NotReady });
+    assert!(report.note.unwrap().contains("no broker"));
+    let report = Stage::new(journey(vec![send(), receive()])).event(0, not_ready(true)).report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Blocked));
+}
+
+#[test]
+fn a_token_that_cannot_be_stored_sends_nothing() {
+    let mut stage = Stage::new(journey(vec![send(), receive()]));
+    let report = stage.event(0, Event::Ready).event(1, Event::NotRecorded { why: "disk full".into() }).report();
+    assert_eq!(report.outcome, Outcome::Unknown { why: UnknownWhy::Storage });
+}
+
+#[test]
+fn stopping_makes_a_run_unknown_wherever_it_is() {
+    let mut stages = [Stage::new(journey(vec![send(), receive()])), Stage::started(journey(vec![send(), receive()]))];
+    for stage in &mut stages {
+        let report = stage.event(7, Event::Cancelled).report();
+        assert_eq!(report.outcome, Outcome::Unknown { why: UnknownWhy::Shutdown });
+        assert!(stage.event(8, Event::Timer).actions.is_empty(), "what is done stays done");
+    }
+}
+
+#[test]
+fn a_journey_that_receives_nothing_needs_no_ledger() {
+    let stage = Stage::new(journey(vec![request("look")]));
+    assert!(matches!(stage.actions[..], [Action::Perform { is_request: true, .. }]), "{:?}", stage.actions);
+}

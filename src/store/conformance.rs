@@ -1,0 +1,230 @@
+//! What every store must do, as tests that each implementation runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::alert::{AlertPhase, Incident, NotifyReason, Severity};
+use crate::journey::outcome::{Cause, Outcome};
+use crate::journey::token::Mint;
+use crate::notice::delivery_id;
+
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+fn report(slot: i64, outcome: Outcome) -> Report {
+    Report {
+        journey: "sms".into(),
+        token: Mint::new([1; 32], slot as u32).issue(at(slot)),
+        slot: at(slot),
+        started: at(slot),
+        latency: outcome.latency().unwrap_or_default(),
+        outcome,
+        lateness: Duration::from_millis(1),
+        steps: Vec::new(),
+        note: None,
+    }
+}
+
+fn good(slot: i64) -> Report {
+    report(slot, Outcome::Good { latency: Duration::from_micros(1_234) })
+}
+
+fn failed(slot: i64) -> Report {
+    report(slot, Outcome::Failed { step: "arrive".into(), cause: Cause::NotReceived })
+}
+
+fn incident() -> Incident {
+    Incident {
+        id: "abc".into(),
+        since: at(0),
+        detectors: BTreeSet::new(),
+        worst: Severity::Critical,
+        told: None,
+        sequence: 1,
+        bad_runs: 3,
+    }
+}
+
+pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64) -> OutboxRow {
+    let notifier: Name = notifier.into();
+    OutboxRow {
+        id: delivery_id(incident_id, sequence, &notifier),
+        incident: incident_id.to_owned(),
+        sequence,
+        notifier,
+        instead_of: None,
+        created: at(created),
+        notification: Notification {
+            reason: NotifyReason::First,
+            incident: incident(),
+            at: at(created),
+            subject: "sms".into(),
+            owner: None,
+            runbook: None,
+            labels: BTreeMap::new(),
+            location: None,
+            budget: None,
+            deadline: None,
+            decision: "because".into(),
+            report: None,
+            last_good: None,
+            objective: None,
+            link: None,
+        },
+        state: OutboxState::pending(at(created)),
+    }
+}
+
+fn owe(row: OutboxRow) -> Change {
+    Change::Owe { row: Box::new(row) }
+}
+
+fn sent(row: &OutboxRow, receipt: &str) -> Change {
+    let receipt = Receipt { id: receipt.into(), place: "C1".into(), said: "ok".into() };
+    let state = OutboxState { status: OutboxStatus::Sent, receipt: Some(receipt), ..row.state.clone() };
+    Change::Outbox { id: row.id.clone(), state }
+}
+
+/// Runs every case; `open` gives the same store each time it is called, as after a restart.
+pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
+    keeps_what_it_confirmed(&open).await;
+    gives_rows_in_order(&open).await;
+    a_lease_that_was_left_is_ambiguous(&open).await;
+    forgets_only_what_is_old(&open).await;
+}
+
+async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let key = store.key().await.unwrap();
+    let (first, second) = (good(0), failed(60));
+    let span = Span { start: at(0).as_millisecond(), step: 60_000, count: 2, verdict: Verdict::Good };
+    let entry = Entry { journey: "sms".into(), slot: at(60), recorded: at(60), keep_until: at(900), settled: None };
+    let alert = AlertState { phase: AlertPhase::Firing { incident: incident() }, failed: 3, ..AlertState::default() };
+    let incident_row = IncidentRow {
+        id: "abc".into(),
+        journey: "sms".into(),
+        since: at(60),
+        resolved: None,
+        severity: "critical".into(),
+        detectors: vec!["down".into()],
+        summary: "not received".into(),
+        bad_runs: 3,
+    };
+    store
+        .apply(vec![
+            Change::Expect { token: second.token, entry: entry.clone() },
+            Change::Run { report: Box::new(first.clone()), keep_evidence: true },
+            Change::Run { report: Box::new(second.clone()), keep_evidence: true },
+            Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Put(span)] },
+            Change::Alert { journey: "sms".into(), state: Box::new(alert.clone()) },
+            Change::Incident { incident: incident_row.clone() },
+        ])
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.key().await.unwrap(), key, "the key is made once");
+    let saved = store.journey("sms".into()).await.unwrap();
+    assert_eq!((saved.spans, saved.alert, saved.last_good), (vec![span], alert, Some(first.clone())));
+    assert_eq!(store.ledger().await.unwrap(), [(second.token, entry)]);
+    assert_eq!(store.report(second.token).await.unwrap(), Some(second.clone()));
+    let late_by = Duration::from_secs(5);
+    store
+        .apply(vec![
+            Change::Amend { journey: "sms".into(), slot: at(60), late_by },
+            Change::Settle { token: second.token, how: Settled::Arrived },
+            Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Delete(span.start)] },
+            Change::Incident {
+                incident: IncidentRow { resolved: Some(at(90)), summary: String::new(), ..incident_row },
+            },
+        ])
+        .await
+        .unwrap();
+    let runs = store.runs("sms".into(), 10).await.unwrap();
+    let told: Vec<_> = runs.iter().map(|run| (run.slot, run.verdict, run.why.as_str(), run.late_by)).collect();
+    let expected = [(at(60), Verdict::Late, "not_received", Some(late_by)), (at(0), Verdict::Good, "", None)];
+    assert_eq!(told, expected);
+    assert_eq!(runs[1].latency, Duration::from_micros(1_234));
+    assert_eq!(store.ledger().await.unwrap()[0].1.settled, Some(Settled::Arrived));
+    assert!(store.journey("sms".into()).await.unwrap().spans.is_empty());
+    let incidents = store.incidents(None, 10).await.unwrap();
+    assert_eq!((incidents[0].resolved, incidents[0].summary.as_str()), (Some(at(90)), "not received"));
+    store.close().await.unwrap();
+}
+
+async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let (first, second, other) = (row("i1", 1, "slack", 0), row("i1", 2, "slack", 10), row("i2", 1, "slack", 5));
+    let mail = row("i1", 1, "mail", 0);
+    let rows = [&first, &second, &other, &mail].map(|row| owe(row.clone()));
+    store.apply(rows.to_vec()).await.unwrap();
+    store.apply(vec![owe(first.clone())]).await.unwrap();
+    assert_eq!(store.outbox(None, 10).await.unwrap().len(), 4, "what is owed already is not owed twice");
+    let due = async |now| store.next_due("slack".into(), at(now)).await.unwrap();
+    assert_eq!(due(20).await, Due::Row(Box::new(first.clone())));
+    // The first must wait; the second of its incident waits behind it, the other incident does not.
+    let waiting = OutboxState { not_before: at(100), attempt: 1, ..first.state.clone() };
+    store.apply(vec![Change::Outbox { id: first.id.clone(), state: waiting }]).await.unwrap();
+    assert_eq!(due(20).await, Due::Row(Box::new(other.clone())));
+    store.apply(vec![sent(&other, "ts2")]).await.unwrap();
+    assert_eq!(due(20).await, Due::At(at(100)));
+    assert!(matches!(due(100).await, Due::Row(row) if row.id == first.id));
+    store.apply(vec![sent(&first, "ts1")]).await.unwrap();
+    assert_eq!(due(100).await, Due::Row(Box::new(second.clone())));
+    let root = store.root_receipt("i1".into(), "slack".into()).await.unwrap();
+    assert_eq!(root.map(|receipt| receipt.id).as_deref(), Some("ts1"));
+    let dead = OutboxState { status: OutboxStatus::Dead, ..second.state.clone() };
+    store.apply(vec![Change::Outbox { id: second.id.clone(), state: dead }]).await.unwrap();
+    assert_eq!(due(100).await, Due::Nothing);
+    let summary = store.outbox_summary().await.unwrap();
+    let slack = summary.iter().find(|summary| &*summary.notifier == "slack").unwrap();
+    assert_eq!((slack.pending, slack.dead, slack.oldest), (0, 1, None));
+    assert_eq!(store.revive("slack".into(), at(200)).await.unwrap(), 1);
+    assert!(matches!(due(200).await, Due::Row(row) if row.id == second.id));
+    assert_eq!(store.outbox(Some(OutboxStatus::Sent), 10).await.unwrap().len(), 2);
+    store.apply(vec![Change::Hold { notifier: "slack".into(), until: at(500) }]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.hold("slack".into()).await.unwrap(), Some(at(500)));
+    assert_eq!(store.hold("mail".into()).await.unwrap(), None);
+    store.close().await.unwrap();
+}
+
+async fn a_lease_that_was_left_is_ambiguous(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let row = row("i3", 1, "pager", 0);
+    let leased = OutboxState { status: OutboxStatus::Leased, attempt: 1, ..row.state.clone() };
+    let change = Change::Outbox { id: row.id.clone(), state: leased };
+    store.apply(vec![owe(row.clone()), change]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    let Due::Row(found) = store.next_due("pager".into(), at(10)).await.unwrap() else { panic!("it must be due") };
+    assert_eq!((found.state.status, found.state.attempt), (OutboxStatus::Ambiguous, 1));
+    store.close().await.unwrap();
+}
+
+async fn forgets_only_what_is_old(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let runs = [good(1_000), failed(1_060), good(2_000)];
+    let changes = runs.iter().map(|report| Change::Run { report: Box::new(report.clone()), keep_evidence: true });
+    store.apply(changes.collect()).await.unwrap();
+    let before = store.outbox(Some(OutboxStatus::Pending), 99).await.unwrap().len();
+    let retention = Retention { runs_before: at(1_050), good_evidence_before: at(1_500), ledger_before: at(10_000) };
+    store.forget(retention).await.unwrap();
+    let left: Vec<_> = store.runs("sms".into(), 99).await.unwrap().iter().map(|run| run.slot).collect();
+    assert_eq!(left, [at(2_000), at(1_060)]);
+    assert!(store.report(runs[1].token).await.unwrap().is_some());
+    assert!(store.report(runs[0].token).await.unwrap().is_none());
+    assert!(store.ledger().await.unwrap().is_empty());
+    assert_eq!(store.outbox(Some(OutboxStatus::Pending), 99).await.unwrap().len(), before, "what is owed stays owed");
+    store.close().await.unwrap();
+}
