@@ -316,7 +316,7 @@ fn spawn_channels(
     stop: &CancellationToken,
 ) {
     if let Some((listener, hooks)) = channels.hooks.take() {
-        tasks.spawn("hooks", crate::channel::webhook::hooks::serve(listener, hooks, clock, stop.clone()));
+        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
     }
     for reader in std::mem::take(&mut channels.readers) {
         let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };

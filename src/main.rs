@@ -8,7 +8,7 @@ use journeyman::cli::{Arguments, Command, ConfigArgument, exit_code_of, print_ru
 use journeyman::clock::Clock;
 use journeyman::config::Plan;
 use journeyman::exit::{self, Failure};
-use journeyman::{app, config, demo, health, log, tls};
+use journeyman::{app, config, health, log, tls};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 Ok(exit_code_of(&report.outcome))
             })
         }
-        Command::Demo { stay } => block_on(async |stop| demo::run(stop, stay).await.map(|()| 0)),
+        Command::Demo { stay } => block_on(async |stop| app::demo::run(stop, stay).await.map(|()| 0)),
         Command::Health(from) => {
             let plan = load(&from)?;
             block_on(async |_| Ok(health::ask(plan.http.listen).await))

@@ -8,8 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, ChannelStatus};
-use crate::channel::webhook::hooks::Hooks;
-use crate::channel::webhook::{HookCounts, Webhook};
+use crate::channel::webhook::{HookCounts, Hooks, Webhook};
 use crate::channel::{Channel, Listener, Readiness, Settings, http, memory};
 use crate::clock::Clock;
 use crate::config::{ChannelPlan, Plan};
@@ -99,13 +98,13 @@ impl Channels {
             }
             Settings::Webhook(settings) => {
                 let Some((_, hooks)) = &self.hooks else { return Ok(None) };
-                let channel = Webhook::new(settings.clone(), hooks.clone());
+                let channel = Webhook::open(settings.clone(), hooks.clone(), clock);
                 self.counts.push((name.clone(), channel.counts()));
                 Arc::new(channel)
             }
             #[cfg(feature = "amqp")]
             Settings::Amqp(settings) => Arc::new(crate::channel::amqp::open(settings.clone(), clock)),
-            Settings::Memory => Arc::new(memory::Memory::new(clock)),
+            Settings::Memory => Arc::new(memory::Memory::open(clock)),
             // Its journeys are `unavailable`, and are told so.
             Settings::Unavailable(_) => return Ok(None),
         }))

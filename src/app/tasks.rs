@@ -12,7 +12,7 @@ use crate::app::Housekeeping;
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
-use crate::channel::webhook::HookCounts;
+use crate::channel::webhook::{CallResult, HookCounts};
 use crate::clock::Clock;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
@@ -166,8 +166,8 @@ impl Housekeeping {
                     self.metrics.upkeep();
                     observe_process(&self.daemon);
                     for (channel, counts) in &counts {
-                        for (result, total) in counts.totals() {
-                            self.metrics.set_webhook_requests(channel, result, total);
+                        for result in CallResult::ALL {
+                            self.metrics.set_webhook_requests(channel, result.as_str(), counts.of(*result));
                         }
                     }
                 }
