@@ -1,6 +1,8 @@
 //! What the integration tests share: child processes that end with their owner, free ports, bounded waiting.
-#![allow(dead_code, reason = "each theme uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each theme uses a part of it, and nothing outside imports it")]
 #![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
+
+pub mod kannel;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
