@@ -1,4 +1,5 @@
 //! The integration tests: the real daemon and the real servers that it talks to, started here and ended by their own pid.
 
+mod architecture;
 mod kannel;
 mod support;
