@@ -32,7 +32,8 @@ VOLUME ["/var/lib/journeyman"]
 EXPOSE 9464 9465
 # The daemon drains for at most 20 s: give it longer than the usual 10 before the kill.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/bin/journeyman", "health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/usr/bin/journeyman", "health", "--config", "/etc/journeyman/journeyman.toml"]
 
 ENTRYPOINT ["/usr/bin/journeyman"]
 CMD ["run", "--config", "/etc/journeyman/journeyman.toml"]
