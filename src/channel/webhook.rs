@@ -1,5 +1,18 @@
 //! Inbound webhooks: routes on the hooks listener, verified before anything is read from them.
 
+mod hooks;
+mod verify;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub use crate::channel::webhook::hooks::{CallResult, HookCounts, Hooks, Limits, serve};
+use crate::channel::{Channel, Listener, Readiness};
+use crate::clock::Clock;
+use crate::journey::Outgoing;
+use crate::journey::outcome::Cause;
+use crate::journey::run::{Fault, Reply};
 use crate::secret::Secret;
 
 /// Settings of a `webhook` channel.
@@ -61,4 +74,72 @@ pub enum Encoding {
     Hex,
     /// Base64 (RFC 4648 section 4).
     Base64,
+}
+
+/// A `webhook` channel: a route on the shared hooks listener for as long as it listens.
+pub struct Webhook {
+    settings: Arc<WebhookSettings>,
+    hooks: Hooks,
+    clock: Clock,
+    counts: Arc<HookCounts>,
+}
+
+impl Webhook {
+    /// A channel whose calls come in through `hooks`. Its route exists from `listen` on.
+    pub fn open(settings: WebhookSettings, hooks: Hooks, clock: Clock) -> Webhook {
+        Webhook { settings: Arc::new(settings), hooks, clock, counts: Arc::default() }
+    }
+
+    /// What became of the calls of its route. Counts from `open`.
+    pub fn counts(&self) -> Arc<HookCounts> {
+        self.counts.clone()
+    }
+
+    async fn receive(&self, listener: Listener) {
+        let Listener { channel, clock, arrivals, readiness, stop } = listener;
+        let route =
+            hooks::Route { channel, settings: self.settings.clone(), clock, arrivals, counts: self.counts.clone() };
+        let route = Arc::new(route);
+        // Held for as long as we listen: it takes the route away when it goes.
+        let _registered = loop {
+            // Subscribed before the attempt, so that a route that goes in between is not missed.
+            let mut changed = self.hooks.changes();
+            match self.hooks.register(route.clone()) {
+                Ok(registered) => break registered,
+                Err(holder) => {
+                    let why = format!("channel `{holder}` has the path {} already", self.settings.path);
+                    readiness.send_replace(Readiness::Down { why });
+                }
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = stop.cancelled() => return,
+            }
+        };
+        readiness.send_replace(match &self.settings.verify {
+            Verify::Unavailable(scheme) => {
+                Readiness::Down { why: format!("this build cannot verify calls by `{scheme}`, so it refuses them all") }
+            }
+            Verify::None | Verify::Bearer { .. } | Verify::Hmac { .. } => Readiness::Ready,
+        });
+        stop.cancelled().await;
+    }
+}
+
+impl Channel for Webhook {
+    fn send<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        let now = self.clock.now();
+        Box::pin(std::future::ready(Err(Fault {
+            started: now,
+            finished: now,
+            cause: Cause::Refused,
+            detail: "a webhook channel cannot send; use an `http` channel".to_owned(),
+            uncertain: false,
+            phases: Vec::new(),
+        })))
+    }
+
+    fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
+        Box::pin(self.receive(listener))
+    }
 }

@@ -3,3 +3,4 @@
 mod architecture;
 mod kannel;
 mod support;
+mod webhook_channel;

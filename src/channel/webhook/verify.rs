@@ -1,0 +1,187 @@
+//! Whether a call is from whom it claims to be. Pure but for the secrets, which may be read anew from their files.
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256, Sha512};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::channel::webhook::{Algorithm, Encoding, Verify};
+use crate::secret::Secret;
+
+impl Verify {
+    /// Whether the proof covers the body and nothing else, so that a query string could be anyone's.
+    pub(super) fn is_over_body(&self) -> bool {
+        matches!(self, Verify::Hmac { .. })
+    }
+
+    /// Judges a call by its headers and the raw bytes of its body. The reason of a refusal holds nothing that the caller sent.
+    pub(super) fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), &'static str> {
+        match self {
+            Verify::None => Ok(()),
+            Verify::Bearer { secrets } => {
+                let value = the_only(headers, AUTHORIZATION.as_str())?;
+                // The scheme is compared without case (RFC 9110 section 11.1).
+                let (scheme, token) = value.split_once(' ').ok_or("no bearer token")?;
+                if !scheme.eq_ignore_ascii_case("bearer") {
+                    return Err("not a bearer token");
+                }
+                // Hashed, so that not even the length of the secret shows in the time that the comparison takes.
+                let token = Sha256::digest(token.trim_start_matches(' '));
+                any(secrets, |secret| Sha256::digest(secret).ct_eq(&token)).then_some(()).ok_or("wrong bearer token")
+            }
+            Verify::Hmac { secrets, header, algorithm, encoding, prefix } => {
+                let value = the_only(headers, header)?;
+                let sent = value.strip_prefix(prefix.as_str()).ok_or("signature without its prefix")?;
+                let sent = match encoding {
+                    Encoding::Hex => sent.to_ascii_lowercase(),
+                    Encoding::Base64 => sent.to_owned(),
+                };
+                // Ours is encoded rather than theirs decoded: there is then one spelling of the right answer.
+                let is_right = |secret: &[u8]| {
+                    let digest = match algorithm {
+                        Algorithm::Sha256 => mac::<Hmac<Sha256>>(secret, body),
+                        Algorithm::Sha512 => mac::<Hmac<Sha512>>(secret, body),
+                    };
+                    let expected = match encoding {
+                        Encoding::Hex => hex(&digest),
+                        Encoding::Base64 => base64(&digest),
+                    };
+                    expected.as_bytes().ct_eq(sent.as_bytes())
+                };
+                any(secrets, is_right).then_some(()).ok_or("wrong signature")
+            }
+            Verify::Unavailable(_) => Err("this build cannot verify the scheme"),
+        }
+    }
+}
+
+/// The value of a header that must be there exactly once: of two, a proxy and we might each believe another.
+fn the_only<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Err("no signature header"),
+        (Some(value), None) => value.to_str().map_err(|_| "signature header is not text"),
+        (Some(_), Some(_)) => Err("signature header more than once"),
+    }
+}
+
+/// Whether any secret fits; tries them all, so that the time does not tell which one did.
+fn any(secrets: &[Secret], fits: impl Fn(&[u8]) -> Choice) -> bool {
+    secrets.iter().fold(Choice::from(0), |found, secret| found | fits(secret.reveal().as_bytes())).into()
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.update(body);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// Base64 with padding (RFC 4648 section 4).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().chain([0; 2].iter()).take(3).fold(0usize, |bits, byte| bits << 8 | usize::from(*byte));
+        for place in 0..4 {
+            let digit = DIGITS[bits >> (18 - 6 * place) & 63];
+            out.push(if place > group.len() { '=' } else { char::from(digit) });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Redactor;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// RFC 4231 section 4, cases 1 to 4, 6 and 7: key, data, HMAC-SHA-256, HMAC-SHA-512.
+    #[test]
+    fn the_vectors_of_rfc_4231() {
+        let cases: [(Vec<u8>, Vec<u8>, &str, &str); 6] = [
+            (
+                vec![0x0b; 20],
+                b"Hi There".to_vec(),
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854",
+            ),
+            (
+                b"Jefe".to_vec(),
+                b"what do ya want for nothing?".to_vec(),
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+            ),
+            (
+                vec![0xaa; 20],
+                vec![0xdd; 50],
+                "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe",
+                "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e848279a722c806b485a47e67c807b946a337bee8942674278859e13292fb",
+            ),
+            (
+                unhex("0102030405060708090a0b0c0d0e0f10111213141516171819"),
+                vec![0xcd; 50],
+                "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
+                "b0ba465637458c6990e5a8c5f61d4af7e576d97ff94b872de76f8050361ee3dba91ca5c11aa25eb4d679275cc5788063a5f19741120c4f2de2adebeb10a298dd",
+            ),
+            (
+                vec![0xaa; 131],
+                b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec(),
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+                "80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598",
+            ),
+            (
+                vec![0xaa; 131],
+                b"This is a test using a larger than block-size key and a larger than block-size data. The key needs to be hashed before being used by the HMAC algorithm.".to_vec(),
+                "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
+                "e37b6a775dc87dbaa4dfa9f96e5e3ffddebd71f8867289865df5a32d20cdc944b6022cac3c4982b10d5eeb55c3e4de15134676fb6de0446065c97440fa8c6a58",
+            ),
+        ];
+        for (key, data, sha256, sha512) in cases {
+            assert_eq!(hex(&mac::<Hmac<Sha256>>(&key, &data)), sha256);
+            assert_eq!(hex(&mac::<Hmac<Sha512>>(&key, &data)), sha512);
+        }
+    }
+
+    #[test]
+    fn the_vectors_of_rfc_4648() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn either_of_two_secrets_is_right_and_no_secret_is_never() {
+        let redactor = Redactor::new();
+        let secrets = ["old-secret", "new-secret"].map(|value| Secret::new(value.to_owned(), &redactor)).to_vec();
+        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+        let check =
+            |secrets: &[Secret], value| Verify::Bearer { secrets: secrets.to_vec() }.check(&headers(value), b"");
+        assert_eq!(check(&secrets, "Bearer old-secret"), Ok(()));
+        assert_eq!(check(&secrets, "bearer  new-secret"), Ok(()));
+        for wrong in ["Bearer", "Bearer ", "Bearer new-secre", "Bearer new-secret2", "Basic new-secret", "new-secret"] {
+            assert!(check(&secrets, wrong).is_err(), "{wrong}");
+        }
+        assert!(check(&[], "Bearer ").is_err());
+        assert!(Verify::Bearer { secrets }.check(&HeaderMap::new(), b"").is_err());
+        assert!(Verify::Unavailable("twilio").check(&HeaderMap::new(), b"").is_err());
+    }
+}
