@@ -1,7 +1,35 @@
-//! HTTP: every verb, every phase timed.
+//! HTTP: every verb, every phase timed. A status is an answer, not a fault: the run judges it.
 
+mod certificate;
+mod fault;
+mod phases;
+mod request;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{Client, Response, StatusCode};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
 use url::Url;
 
+use crate::channel::http::fault::{Reached, Signs, Verdict};
+use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
+use crate::channel::http::request::Request;
+use crate::channel::{Channel, ChannelPolicy, Listener};
+use crate::clock::Clock;
+use crate::journey::Outgoing;
+use crate::journey::message::Message;
+use crate::journey::outcome::Cause;
+use crate::journey::run::{Fault, Reply};
+use crate::journey::value::Value;
 use crate::secret::HeaderText;
 
 /// Settings of an `http` channel.
@@ -9,12 +37,251 @@ use crate::secret::HeaderText;
 pub struct HttpSettings {
     /// What a step's `path` is appended to. The channel behind a step that names a whole URL has none.
     pub url: Option<Url>,
-    /// Sent with every request.
+    /// Sent with every request to the origin of `url`; to every origin if there is no `url`.
     pub headers: Vec<(String, HeaderText)>,
     /// How many redirects are followed; none unless configured.
     pub redirects: usize,
     /// Whether each request opens a connection of its own, so that DNS, connect and TLS are measured every time.
     pub new_connection: bool,
     /// A PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<std::path::PathBuf>,
+    pub ca_file: Option<PathBuf>,
 }
+
+/// An `http` channel.
+pub struct Http {
+    settings: HttpSettings,
+    timeout: Duration,
+    clock: Clock,
+    client: Client,
+    /// Never reuses a connection.
+    fresh: Client,
+}
+
+impl Http {
+    /// Opens the channel. Reads `ca_file` and the system's certificates; touches no network.
+    ///
+    /// # Errors
+    /// In words: certificates that cannot be read.
+    pub fn open(settings: HttpSettings, policy: &ChannelPolicy, clock: Clock) -> Result<Http, String> {
+        crate::tls::init();
+        let tls = tls_config(&settings)?;
+        let client = |idle_connections| {
+            Client::builder()
+                .user_agent(concat!("journeyman/", env!("CARGO_PKG_VERSION")))
+                .tls_backend_preconfigured(tls.clone())
+                .tls_info(true)
+                .dns_resolver(Resolver)
+                .connector_layer(Timing)
+                // A proxy from the environment would be measured instead of the system.
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .pool_max_idle_per_host(idle_connections)
+                .pool_idle_timeout(IDLE)
+                .build()
+                .map_err(|error| format!("the HTTP client cannot be built: {}", Signs::read(&error).words()))
+        };
+        let fresh = client(0)?;
+        let client = if settings.new_connection { fresh.clone() } else { client(usize::MAX)? };
+        Ok(Http { timeout: policy.timeout, settings, clock, client, fresh })
+    }
+
+    async fn exchange(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
+        let request = Request::prepare(&self.settings, outgoing, is_request).map_err(|detail| {
+            let now = self.clock.now();
+            let cause = Cause::Mismatch;
+            Fault { started: now, finished: now, cause, detail, uncertain: false, phases: Vec::new() }
+        })?;
+        let limit = outgoing.timeout.min(self.timeout);
+        let mut course = Course { target: request.target(), was_redirected: false };
+        let started = self.clock.now();
+        let watch = Watch::begin(self.clock, started.mono);
+        let answer = tokio::time::timeout(limit, watch.over(self.follow(request, &watch, &mut course))).await;
+        let finished = self.clock.now();
+        let laps = watch.laps();
+        let reached = Reached { stage: laps.stage(), was_redirected: course.was_redirected };
+        let phases = laps.phases(finished.mono);
+        let verdict = match answer {
+            Ok(Ok(answer)) => return Ok(answer.reply(started, finished, phases)),
+            Ok(Err(Broken::Transport(error))) => fault::judge(&Signs::read(&error), reached, &course.target),
+            Ok(Err(Broken::Redirect(detail))) => Verdict { cause: Cause::Refused, uncertain: false, detail },
+            Err(_) => fault::judge_timeout(reached, limit, &course.target),
+        };
+        let Verdict { cause, uncertain, detail } = verdict;
+        Err(Fault { started, finished, cause, detail, uncertain, phases })
+    }
+
+    async fn follow(&self, mut request: Request, watch: &Watch, course: &mut Course) -> Result<Answer, Broken> {
+        let mut followed = 0;
+        loop {
+            let response = self.attempt(&request, watch).await?;
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let next = match self.settings.redirects {
+                0 => None,
+                _ => request.redirected(response.status(), location).map_err(Broken::Redirect)?,
+            };
+            let Some(next) = next else { return Answer::read(response, watch).await };
+            if followed == self.settings.redirects {
+                return Err(Broken::Redirect(format!(
+                    "{} redirected once more after {followed} redirects, which is as many as the channel follows",
+                    course.target
+                )));
+            }
+            followed += 1;
+            *course = Course { target: next.target(), was_redirected: true };
+            watch.mark(Laps::again);
+            request = next;
+        }
+    }
+
+    /// One request, one response's head.
+    async fn attempt(&self, request: &Request, watch: &Watch) -> Result<Response, Broken> {
+        let error = match submit(&self.client, request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        // A server may close a kept-alive connection at the very moment that we write to it. That says nothing about the
+        // system, and RFC 9112 section 9.3.1 lets a request without side effects be repeated. Others are told as uncertain.
+        let is_stale = watch.mark(|laps, _| laps.stage() == Stage::FirstByte && !laps.has_connected())
+            && Signs::read(&error).is_closed();
+        if !(is_stale && request.is_safe()) {
+            return Err(Broken::Transport(error));
+        }
+        watch.mark(Laps::again);
+        submit(&self.fresh, request).await.map_err(Broken::Transport)
+    }
+}
+
+impl Channel for Http {
+    fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(self.exchange(outgoing, false))
+    }
+
+    fn request<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(self.exchange(outgoing, true))
+    }
+
+    /// HTTP is asked, it does not call: nothing arrives here.
+    fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
+        Box::pin(async move { listener.stop.cancelled().await })
+    }
+}
+
+/// Whom an exchange is with by now.
+struct Course {
+    target: String,
+    was_redirected: bool,
+}
+
+/// Why there is no answer.
+enum Broken {
+    Transport(reqwest::Error),
+    Redirect(String),
+}
+
+async fn submit(client: &Client, request: &Request) -> Result<Response, reqwest::Error> {
+    let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
+    if !request.body.is_empty() {
+        builder = builder.body(request.body.clone());
+    }
+    builder.send().await
+}
+
+/// A response, read.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    is_truncated: bool,
+    certificate_expires: Option<jiff::Timestamp>,
+}
+
+impl Answer {
+    async fn read(mut response: Response, watch: &Watch) -> Result<Answer, Broken> {
+        watch.mark(|laps, at| laps.go_on(Stage::Body, at));
+        let peer = response.extensions().get::<reqwest::tls::TlsInfo>().and_then(|info| info.peer_certificate());
+        let certificate_expires = peer.and_then(certificate::not_after);
+        let mut body = Vec::new();
+        let mut is_truncated = false;
+        while let Some(chunk) = response.chunk().await.map_err(Broken::Transport)? {
+            let room = MAX_BODY - body.len();
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() > room {
+                is_truncated = true;
+                break;
+            }
+        }
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Answer { status: response.status(), headers, body, is_truncated, certificate_expires })
+    }
+
+    fn reply(
+        self,
+        started: crate::time::Now,
+        finished: crate::time::Now,
+        phases: Vec<crate::journey::report::Phase>,
+    ) -> Reply {
+        let mut message = Message::new(self.body);
+        message.status = Some(self.status.as_u16());
+        message.headers = (self.headers.iter())
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        if self.is_truncated {
+            message.facts.insert("truncated", Value::Bool(true));
+        }
+        if let Some(at) = self.certificate_expires {
+            message.facts.insert("certificate_expires", Value::Text(at.to_string()));
+        }
+        let ack = match self.status.canonical_reason() {
+            Some(reason) => format!("{} {reason}", self.status.as_u16()),
+            None => self.status.as_u16().to_string(),
+        };
+        Reply { started, finished, ack, message: Some(message), phases }
+    }
+}
+
+fn tls_config(settings: &HttpSettings) -> Result<ClientConfig, String> {
+    let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    let mut config = match verifier(settings, provider)? {
+        Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
+        None => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.resumption = Resumption::store(Arc::new(NoSessions));
+    Ok(config)
+}
+
+/// Who says whether a certificate is trusted. `None` if the system trusts nobody and the channel speaks no TLS anyway.
+fn verifier(settings: &HttpSettings, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<Verifier>>, String> {
+    // A root store is some 200 kB and milliseconds of parsing: every channel without roots of its own shares one.
+    static SYSTEM: OnceLock<Arc<Verifier>> = OnceLock::new();
+    if let Some(path) = &settings.ca_file {
+        let told = |what: &dyn std::fmt::Display| format!("`ca_file` {}: {what}", path.display());
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| told(&error))?;
+        if certificates.is_empty() {
+            return Err(told(&"no certificate in it; it must be in PEM format"));
+        }
+        let verifier = Verifier::new_with_extra_roots(certificates, provider.clone()).map_err(|error| told(&error))?;
+        return Ok(Some(Arc::new(verifier)));
+    }
+    if let Some(verifier) = SYSTEM.get() {
+        return Ok(Some(verifier.clone()));
+    }
+    match Verifier::new(provider.clone()) {
+        Ok(verifier) => Ok(Some(SYSTEM.get_or_init(|| Arc::new(verifier)).clone())),
+        Err(_) if settings.url.as_ref().is_some_and(|url| url.scheme() == "http") => Ok(None),
+        Err(error) => Err(format!(
+            "the system's certificates cannot be loaded ({error}); install them (Debian: `ca-certificates`) or set `ca_file`"
+        )),
+    }
+}
+
+/// A response body is read this far.
+const MAX_BODY: usize = 1 << 20;
+/// A connection is reused only this long after its last response: one second less than Node.js and Apache httpd keep one,
+/// the shortest of the usual servers, so that ours is never the request that meets a closing connection.
+const IDLE: Duration = Duration::from_secs(4);

@@ -2,5 +2,6 @@
 
 mod architecture;
 mod kannel;
+mod http_channel;
 mod support;
 mod webhook_channel;

@@ -1,4 +1,5 @@
 //! The hooks listener and its channels, called by raw sockets as the internet calls them.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -248,7 +249,8 @@ fn no_forged_call_is_handed_over() {
     block_on(with_gate(settings("/hook", github(&[key, "k3y-two"])), Limits::default(), 64, async |gate| {
         let good = format!("sha256={}", hex(&sha256(key, body)));
         let name = "x-hub-signature-256";
-        let mut forged: Vec<(String, Vec<(&str, String)>, String)> = Vec::new();
+        type Call = (String, Vec<(&'static str, String)>, String);
+        let mut forged: Vec<Call> = Vec::new();
         let mut add = |what: &str, headers: Vec<(&'static str, String)>, body: &str| {
             forged.push((what.to_owned(), headers, body.to_owned()));
         };
