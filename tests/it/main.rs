@@ -3,5 +3,7 @@
 mod architecture;
 mod kannel;
 mod http_channel;
+mod email;
+mod notify_webhook;
 mod support;
 mod webhook_channel;

@@ -3,6 +3,10 @@
 #![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
 
 pub mod kannel;
+pub mod fake_smtp;
+pub mod mail;
+pub mod notices;
+pub mod postfix;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,114 @@
+//! Notices to tell: one incident of the journey `sms-round-trip`, with a failed run and the last good one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use journeyman::alert::{Detector, Incident, NotifyReason, Severity};
+use journeyman::journey::outcome::{Cause, Outcome};
+use journeyman::journey::report::{Phase, Report, StepReport, StepStatus};
+use journeyman::journey::token::Token;
+use journeyman::notice::{Notification, delivery_id};
+use journeyman::notifier::Delivery;
+
+/// When the notices are decided.
+pub fn noon() -> Timestamp {
+    "2026-03-14T12:00:00Z".parse().expect("a timestamp")
+}
+
+/// A step that began `at` milliseconds after the first and took `took`.
+pub fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, status: StepStatus) -> StepReport {
+    StepReport {
+        name: name.into(),
+        verb: verb.to_owned(),
+        channel: Some(channel.into()),
+        at: Duration::from_millis(at),
+        took: Duration::from_millis(took),
+        status,
+        detail: None,
+        ack: None,
+        phases: Vec::new(),
+        hops: Vec::new(),
+        checks: Vec::new(),
+        excerpt: None,
+    }
+}
+
+/// The run that decided it: sent, never received.
+pub fn failed_run() -> Report {
+    let mut submit = step("submit", "send", "gateway", 0, 12, StepStatus::Passed);
+    submit.ack = Some("202".to_owned());
+    submit.phases = vec![Phase { name: "connect".to_owned(), took: Duration::from_millis(3) }];
+    let mut arrive = step("arrive", "receive", "inbound", 0, 60_000, StepStatus::Failed);
+    arrive.detail = Some("not received within 60s".to_owned());
+    Report {
+        journey: "sms-round-trip".into(),
+        token: Token::from_bits(0x0195_93f0_0000_0001_0000_0000_0000_0007),
+        slot: "2026-03-14T11:59:00Z".parse().expect("a timestamp"),
+        started: "2026-03-14T11:59:00.2Z".parse().expect("a timestamp"),
+        outcome: Outcome::Failed { step: "arrive".into(), cause: Cause::NotReceived },
+        latency: Duration::from_secs(60),
+        lateness: Duration::from_millis(200),
+        steps: vec![submit, arrive],
+        note: None,
+    }
+}
+
+/// The last good run before.
+pub fn good_run() -> Report {
+    let latency = Duration::from_millis(2_400);
+    Report {
+        token: Token::from_bits(0x0195_93e0_0000_0001_0000_0000_0000_0003),
+        slot: "2026-03-14T11:56:00Z".parse().expect("a timestamp"),
+        started: "2026-03-14T11:56:00Z".parse().expect("a timestamp"),
+        outcome: Outcome::Good { latency },
+        latency,
+        lateness: Duration::ZERO,
+        steps: vec![
+            step("submit", "send", "gateway", 0, 11, StepStatus::Passed),
+            step("arrive", "receive", "inbound", 0, 2_400, StepStatus::Passed),
+        ],
+        ..failed_run()
+    }
+}
+
+/// Notice number `sequence` of the incident.
+pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
+    Notification {
+        reason,
+        incident: Incident {
+            id: "7f3a2c01d2e4".to_owned(),
+            since: "2026-03-14T11:57:00Z".parse().expect("a timestamp"),
+            detectors: BTreeSet::from([Detector::Down]),
+            worst: Severity::Critical,
+            told: None,
+            sequence,
+            bad_runs: 3,
+        },
+        at: noon(),
+        subject: "sms-round-trip".to_owned(),
+        owner: Some("team-messaging".to_owned()),
+        runbook: Some("https://wiki.example.net/sms?a=1&b=2".to_owned()),
+        labels: BTreeMap::from([("tier".to_owned(), "1".to_owned())]),
+        location: Some("london-1".to_owned()),
+        budget: Some(Duration::from_secs(10)),
+        deadline: Some(Duration::from_secs(60)),
+        decision: "3 or more failed runs in a row (down_after = 3)".to_owned(),
+        report: Some(failed_run()),
+        last_good: Some(good_run()),
+        objective: Some("99.2% delivered of 99.5% over 30d".to_owned()),
+        link: Some("https://probes.example.net/journeys/sms-round-trip".to_owned()),
+    }
+}
+
+/// Its first attempt by notifier `ops-mail`.
+pub fn delivery(reason: NotifyReason, sequence: u32) -> Delivery {
+    Delivery {
+        id: delivery_id("7f3a2c01d2e4", sequence, &"ops-mail".into()),
+        attempt: 1,
+        is_ambiguous: false,
+        notification: notification(reason, sequence),
+        root: None,
+        instead_of: None,
+    }
+}
