@@ -1,17 +1,139 @@
-//! Configuration: `load` gives a plan, or every problem that the files have.
+//! Configuration: [`load`] gives a plan, or every problem that the files have.
+//!
+//! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a step's
+//! verb) are taken apart by hand, so that a problem points at the bytes that it is about.
+
+mod channels;
+mod daemon;
+mod document;
+mod expectations;
+mod files;
+mod journeys;
+mod lint;
+mod merge;
+mod notifiers;
+pub mod problem;
+mod secrets;
+mod steps;
+mod templates;
+mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::channel::{self, ChannelPolicy};
+use crate::config::document::{Context, Data, Node};
+use crate::config::problem::{Place, Source};
+pub use crate::config::problem::{Problem, Severity, render};
 use crate::journey::{Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
+
+/// Loads the daemon's file at `path` and the probe files that it names. Beside the plan stand the problems that are no errors.
+///
+/// # Errors
+/// Every problem of all files, in their order. Nothing is applied then.
+pub fn load(path: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let context = Context::new(path.parent().unwrap_or(Path::new("")).to_owned());
+    let main = read_file(&context, path, 0, None).and_then(|source| Node::parse(&context, &source));
+    let patterns = main.as_ref().and_then(|main| main.get("probes"));
+    let files = patterns.map(|node| probe_files(&context, node)).unwrap_or_default();
+    let probes = files.iter().zip(1..).map(|((path, place), order)| read_file(&context, path, order, Some(place)));
+    let probes = probes.collect();
+    plan(context, main, probes)
+}
+
+/// As [`load`], from texts with names to show in problems. Paths in them are relative to `base`; `probes` in the daemon's
+/// text is not followed.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(
+    name: &str,
+    text: &str,
+    probes: &[(&str, &str)],
+    base: &Path,
+) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let context = Context::new(base.to_owned());
+    let main = Node::parse(&context, &Source::new(name, text, 0));
+    let probes = probes.iter().zip(1..).map(|((name, text), order)| Some(Source::new(name, text, order))).collect();
+    plan(context, main, probes)
+}
+
+/// The plan of all files. A file that is not there or not TOML makes the load fail, and the others are checked all the same.
+fn plan(
+    mut context: Context,
+    main: Option<Node>,
+    probes: Vec<Option<Arc<Source>>>,
+) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let all = probes.len();
+    let probes: Vec<Node> = probes.into_iter().flatten().filter_map(|source| Node::parse(&context, &source)).collect();
+    context.is_incomplete = probes.len() < all;
+    // Without the daemon's file nothing is known of what the journeys refer to.
+    let plan = main.map(|main| daemon::plan(&context, &main, &probes));
+    let failed = context.error_count() > 0;
+    let problems = problem::sort(context.into_problems());
+    match plan {
+        Some(plan) if !failed => Ok((plan, problems)),
+        _ => Err(problems),
+    }
+}
+
+/// Reads a file. `named_by` is where its name stands, if another file has it.
+fn read_file(context: &Context, path: &Path, order: usize, named_by: Option<&Place>) -> Option<Arc<Source>> {
+    let shown = files::clean(path).display().to_string();
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let nowhere = Place::new(&Source::new(&shown, "", order), 0..0);
+            context.add(Problem::error(named_by.unwrap_or(&nowhere), format!("cannot read {shown}: {error}")));
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(Source::new(&shown, &text, order)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let source = Source::new(&shown, &String::from_utf8_lossy(error.as_bytes()), order);
+            secrets::hide_by_name(&source);
+            secrets::hide_passwords(&source);
+            context.add(Problem::error(&Place::new(&source, at..at + 1), "this is not UTF-8, as TOML has to be"));
+            None
+        }
+    }
+}
+
+/// The files that the patterns under `probes` name, each once, with where its pattern stands.
+fn probe_files(context: &Context, node: &Node) -> Vec<(PathBuf, Place)> {
+    let mut files: Vec<(PathBuf, Place)> = Vec::new();
+    let Data::List(patterns) = &node.data else {
+        context.expected(node, "probes", "a list of strings, as in `[\"../probes/*.toml\"]`");
+        return files;
+    };
+    for node in patterns {
+        let Some(pattern) = context.text(node, "probes") else { continue };
+        match files::expand(&context.base.join(pattern)) {
+            Ok(found) if found.is_empty() => {
+                let problem = Problem::warning(&node.place, format!("no file matches `{pattern}`"));
+                context.add(problem.hint("patterns are relative to this file"));
+            }
+            Ok(found) => {
+                for path in found {
+                    if !files.iter().any(|(other, _)| files::clean(other) == files::clean(&path)) {
+                        files.push((path, node.place.clone()));
+                    }
+                }
+            }
+            Err(error) => context.add(Problem::error(&node.place, format!("cannot look for files: {error}"))),
+        }
+    }
+    files
+}
 
 /// All that a process needs to know, checked.
 #[derive(Debug)]

@@ -5,5 +5,6 @@ mod kannel;
 mod http_channel;
 mod email;
 mod notify_webhook;
+mod config;
 mod support;
 mod webhook_channel;

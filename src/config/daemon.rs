@@ -1,0 +1,278 @@
+//! The daemon's own tables: listeners, store, log, dead man's switch, maintenance.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::channel::http::HttpSettings;
+use crate::channel::{self, ChannelPolicy, kind_of};
+use crate::config::channels::{self, Channel};
+use crate::config::document::{Context, Node, Section};
+use crate::config::journeys::{self, Catalog, Loaded, calendar};
+use crate::config::merge::Fragments;
+use crate::config::notifiers::{self, Notifier};
+use crate::config::problem::{Place, Problem};
+use crate::config::{ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, files, lint, steps, values};
+use crate::journey::{Maintenance, Name};
+
+pub(super) const KEYS: &[&str] = &[
+    "probes",
+    "location",
+    "max_runs",
+    "http",
+    "hooks",
+    "store",
+    "log",
+    "dead_man",
+    "defaults",
+    "fragment",
+    "channels",
+    "notifiers",
+    "maintenance",
+    "journey",
+];
+pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
+pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "admin_token"];
+pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url"];
+pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
+pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
+pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "every"];
+pub(super) const MAINTENANCE_KEYS: &[&str] = &["name", "journeys", "cron", "timezone", "lasts", "exclude_from_slo"];
+
+const HTTP_LISTEN: &str = "127.0.0.1:9464";
+const HOOKS_LISTEN: &str = "127.0.0.1:9465";
+const MAX_RUNS: usize = 512;
+const DATABASE: &str = "journeyman.db";
+const KEEP_RUNS: Duration = Duration::from_secs(90 * 86_400);
+
+/// The plan of a daemon's file and its probe files.
+pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
+    // The root of a document is a table, so it can always be opened.
+    let root = Section::open(context, main, "file", KEYS);
+    for probe in probes {
+        let _ = Section::open_or(context, probe, "file", PROBE_KEYS, |key| {
+            KEYS.contains(&key)
+                .then(|| "this belongs in the daemon's file; probe files hold journeys and fragments".to_owned())
+        });
+    }
+    let get = |key: &str| root.as_ref().and_then(|root| root.get(key));
+    let http = http(context, get("http"));
+    let channels = channels::read(context, get("channels"));
+    let notifiers = notifiers::read(context, get("notifiers"));
+    let location = root.as_ref().and_then(|root| root.text("location"));
+    if location.is_some_and(str::is_empty) {
+        context.add(Problem::error(&main.get("location").unwrap_or(main).place, "`location` is empty"));
+    }
+    let files = || [main].into_iter().chain(probes);
+    let catalog = Catalog {
+        channels: &channels,
+        notifiers: &notifiers,
+        fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
+        defaults: get("defaults"),
+        location,
+        needs_implicit: Cell::new(false),
+    };
+    let mut journeys = journeys::read(context, &catalog, files().filter_map(|file| file.get("journey")));
+    maintenance(context, get("maintenance"), &mut journeys);
+    if !context.is_incomplete {
+        catalog.fragments.check_used(context);
+        if !journeys.is_empty() {
+            check_told(context, &notifiers, &journeys);
+        } else {
+            let problem = Problem::warning(&main.place, "there is no journey in these files");
+            context.add(problem.hint("`probes = [\"probes/*.toml\"]` names the files that have them"));
+        }
+    }
+    let is_webhook = |channel: &Channel| channel.kind.is_some_and(|kind| kind.name == "webhook");
+    let hooks = hooks(context, get("hooks"), channels.values().any(is_webhook), &http);
+    dead_man(context, get("dead_man"));
+    let max_runs =
+        root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
+    let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
+    let active = journeys.into_iter().filter(|loaded| loaded.is_active);
+    let journeys = active.map(|loaded| Arc::new(loaded.journey)).collect();
+    let mut opened: BTreeMap<Name, ChannelPlan> =
+        channels.into_iter().filter_map(|(name, channel)| Some((name, channel.plan?))).collect();
+    if let (true, Some(kind)) = (needs_implicit, kind_of(steps::IMPLICIT)) {
+        let settings = channel::Settings::Http(HttpSettings::default());
+        opened.insert(steps::IMPLICIT.into(), ChannelPlan { kind, policy: ChannelPolicy::default(), settings });
+    }
+    Plan {
+        journeys,
+        channels: opened,
+        notifiers: notifiers.into_iter().filter_map(|(name, notifier)| Some((name, notifier.plan?))).collect(),
+        http,
+        hooks,
+        store: store(context, get("store")),
+        log: log(context, get("log")),
+        location,
+        max_runs,
+        redactor: context.redactor.clone(),
+    }
+}
+
+/// Says which notifiers nobody is ever told by.
+fn check_told(context: &Context, notifiers: &BTreeMap<Name, Notifier>, journeys: &[Loaded]) {
+    let named = journeys.iter().flat_map(|loaded| &loaded.journey.notify);
+    let told: BTreeSet<&Name> = named.flat_map(|name| notifiers::chain(notifiers, name)).collect();
+    for (name, notifier) in notifiers.iter().filter(|(name, _)| !told.contains(name)) {
+        let problem = Problem::warning(&notifier.place, format!("no journey tells anybody by `{name}`"));
+        context.add(problem.hint(format!("`notify = [\"{name}\"]` in a journey or in [defaults]")));
+    }
+}
+
+/// `[http]`
+pub(super) fn http(context: &Context, node: Option<&Node>) -> HttpPlan {
+    let section = node.and_then(|node| Section::open(context, node, "http", HTTP_KEYS));
+    let section = section.as_ref();
+    HttpPlan {
+        listen: listen(section, HTTP_LISTEN),
+        public_url: public_url(section),
+        admin_token: section.and_then(|section| context.secret(section.get("admin_token")?, "admin_token")),
+    }
+}
+
+/// `[hooks]`; there if it is written down or a webhook channel needs it.
+pub(super) fn hooks(context: &Context, node: Option<&Node>, is_needed: bool, http: &HttpPlan) -> Option<HooksPlan> {
+    if node.is_none() && !is_needed {
+        return None;
+    }
+    let section = node.and_then(|node| Section::open(context, node, "hooks", HOOKS_KEYS));
+    let section = section.as_ref();
+    let plan = HooksPlan { listen: listen(section, HOOKS_LISTEN), public_url: public_url(section) };
+    if plan.listen == http.listen && plan.listen.port() != 0 {
+        let place = section.map(|section| section.get("listen").map_or(&section.node.place, |node| &node.place));
+        if let Some(place) = place {
+            let problem = Problem::error(place, format!("[http] listens at {} already", plan.listen));
+            context.add(problem.hint("callers from outside have a listener of their own, without pages and metrics"));
+        }
+    }
+    Some(plan)
+}
+
+fn listen(section: Option<&Section<'_>>, default: &str) -> SocketAddr {
+    let found = section.and_then(|section| {
+        let node = section.get("listen")?;
+        let text = section.context.text(node, "listen")?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            let problem = Problem::error(&node.place, format!("`{text}` is not an address to listen at"));
+            section
+                .context
+                .add(problem.hint("write an IP address and a port, as in \"127.0.0.1:9464\" or \"[::]:9464\""));
+        }
+        address
+    });
+    found.unwrap_or_else(|| default.parse().expect("a valid address"))
+}
+
+fn public_url(section: Option<&Section<'_>>) -> Option<url::Url> {
+    let section = section?;
+    section.context.url(section.get("public_url")?, "public_url", &["https", "http"])
+}
+
+/// `[store]`
+pub(super) fn store(context: &Context, node: Option<&Node>) -> StorePlan {
+    let section = node.and_then(|node| Section::open(context, node, "store", STORE_KEYS));
+    let path = section.as_ref().and_then(|section| {
+        let node = section.get("url")?;
+        let text = context.text(node, "url")?;
+        match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() && !path.starts_with("//") => Some(path.to_owned()),
+            Some(("postgres" | "postgresql", _)) => {
+                let problem = Problem::error(&node.place, "state in PostgreSQL is not in this version yet");
+                context.add(problem.hint(format!("write `url = \"sqlite:{DATABASE}\"` until then")));
+                None
+            }
+            _ => {
+                let problem = Problem::error(&node.place, "this is not a place to keep state");
+                context.add(problem.hint(format!("write `url = \"sqlite:{DATABASE}\"`: a path relative to this file")));
+                None
+            }
+        }
+    });
+    StorePlan {
+        path: files::clean(&context.base.join(path.as_deref().unwrap_or(DATABASE))),
+        keep_runs: section.and_then(|section| section.duration("keep_runs")).unwrap_or(KEEP_RUNS),
+    }
+}
+
+/// `[log]`
+pub(super) fn log(context: &Context, node: Option<&Node>) -> LogPlan {
+    const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
+    let mut plan = LogPlan { json: false, level: "info".to_owned() };
+    let Some(section) = node.and_then(|node| Section::open(context, node, "log", LOG_KEYS)) else { return plan };
+    if let Some(node) = section.get("format") {
+        plan.json = context.choice(node, "format", &[("text", false), ("json", true)]).unwrap_or(false);
+    }
+    if let Some(text) = section.text("level") {
+        // A lone word that is no level would be taken for the name of a module, and everything else silenced.
+        let is_word = !text.contains(['=', ',', '[']);
+        let is_level = LEVELS.contains(&text) || (!is_word && tracing_subscriber::EnvFilter::try_new(text).is_ok());
+        if !is_level {
+            let place = section.get("level").map_or(&section.node.place, |node| &node.place);
+            let problem = Problem::error(place, format!("`{text}` is not a log level"));
+            let hint = if is_word { values::suggestion(text, LEVELS.iter().copied()) } else { None };
+            context.add(problem.hint(hint.unwrap_or_else(|| "as in \"info\" or \"info,journeyman=debug\"".to_owned())));
+        }
+        plan.level = text.to_owned();
+    }
+    plan
+}
+
+/// `[dead_man]`
+pub(super) fn dead_man(context: &Context, node: Option<&Node>) {
+    let Some(section) = node.and_then(|node| Section::open(context, node, "dead_man", DEAD_MAN_KEYS)) else { return };
+    section.require("url", "the address that is pinged");
+    let _ = section.get("url").map(|node| context.url(node, "url", &["https", "http"]));
+    let _ = section.duration("every");
+    let problem = Problem::warning(&section.node.place, "this version does not ping a dead man's switch yet");
+    context.add(problem.hint("let Prometheus alert on `up` of this daemon until then"));
+}
+
+/// `[[maintenance]]`: gives each window to the journeys that it names.
+pub(super) fn maintenance(context: &Context, node: Option<&Node>, journeys: &mut [Loaded]) {
+    let list = node.and_then(|node| context.list(node, "maintenance", "a list of tables: `[[maintenance]]`"));
+    for node in list.unwrap_or_default() {
+        let Some(section) = Section::open(context, node, "maintenance", MAINTENANCE_KEYS) else { continue };
+        section.require("name", "what it is, for people");
+        section.require("lasts", "how long a window is, as in \"2h\"");
+        section.require("cron", "when a window begins, as in \"0 2 * * SUN\"");
+        section.require("journeys", "the names of journeys, or patterns as in `[\"sms-*\"]`");
+        let window = window(&section);
+        for (pattern, node) in section.strings("journeys").unwrap_or_default() {
+            let mut matched =
+                journeys.iter_mut().filter(|loaded| files::matches(pattern, &loaded.journey.name)).peekable();
+            if matched.peek().is_none() && !context.is_incomplete {
+                let problem = Problem::warning(&node.place, format!("no journey's name matches `{pattern}`"));
+                context.add(problem);
+            }
+            let Some(window) = &window else { continue };
+            for loaded in matched {
+                let windows = &mut loaded.journey.maintenance;
+                // Two patterns of one window may name the same journey.
+                if windows.last().is_none_or(|last| last.name != window.name) {
+                    windows.push(window.clone());
+                }
+            }
+        }
+    }
+}
+
+fn window(section: &Section<'_>) -> Option<Maintenance> {
+    let (name, lasts) = (section.text("name"), section.duration("lasts"));
+    let exclude_from_slo = section.bool("exclude_from_slo", true);
+    let begins = calendar(section, "cron")?;
+    let first = begins.next(lint::REFERENCE).unwrap_or(Timestamp::MAX);
+    let second = begins.next(first).unwrap_or(Timestamp::MAX);
+    if let Some(lasts) = lasts.filter(|lasts| crate::time::between(first, second) <= *lasts) {
+        let place: &Place = section.place_of("lasts");
+        let problem = format!("a window lasts {}, and the next one begins before it ends", lint::told(lasts));
+        section.context.add(Problem::warning(place, problem).hint("there is never a time without maintenance"));
+    }
+    Some(Maintenance { name: name?.to_owned(), begins, lasts: lasts?, exclude_from_slo })
+}

@@ -1,0 +1,350 @@
+//! `[[journey]]`: schedule, limits, objective, alert policy, receivers.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::channels::Channel;
+use crate::config::document::{Context, Data, IDENTIFIER_HINT, NAME_HINT, Node, Section, is_identifier, is_name};
+use crate::config::merge::{Fragments, Variant, merge, variants};
+use crate::config::notifiers::Notifier;
+use crate::config::problem::{Place, Problem};
+use crate::config::steps::Steps;
+use crate::config::{lint, values};
+use crate::journey::schedule::{Calendar, Schedule};
+use crate::journey::{AlertPolicy, Journey, Name, Objective};
+
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "every",
+    "cron",
+    "timezone",
+    "budget",
+    "deadline",
+    "late",
+    "objective",
+    "alert",
+    "notify",
+    "owner",
+    "runbook",
+    "labels",
+    "muted",
+    "critical",
+    "enabled",
+    "locations",
+    "quorum",
+    "matrix",
+    "use",
+    "step",
+];
+/// What makes a journey this one rather than another.
+const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
+pub(super) const OBJECTIVE_KEYS: &[&str] = &["delivered", "in_budget", "window"];
+pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind"];
+
+/// A run lasts this long at most if nothing is said about it.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Nothing is waited or listened for longer: the ledger of tokens would grow without end.
+const LONGEST: Duration = Duration::from_secs(86_400);
+/// More often than this is load, not monitoring.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const WINDOW: Duration = Duration::from_secs(30 * 86_400);
+const REMIND: Duration = Duration::from_secs(4 * 3_600);
+
+/// What journeys refer to.
+pub(super) struct Catalog<'a> {
+    pub(super) channels: &'a BTreeMap<Name, Channel>,
+    pub(super) notifiers: &'a BTreeMap<Name, Notifier>,
+    pub(super) fragments: Fragments,
+    pub(super) defaults: Option<&'a Node>,
+    pub(super) location: Option<&'a str>,
+    /// A step asks a whole address.
+    pub(super) needs_implicit: Cell<bool>,
+}
+
+/// A journey with what is needed to check it further.
+pub(super) struct Loaded {
+    pub(super) journey: Journey,
+    /// The definition with defaults, fragment and matrix worked in.
+    pub(super) node: Node,
+    /// Its steps, with their fragments.
+    pub(super) steps: Vec<Node>,
+    /// Where its name is.
+    pub(super) place: Place,
+    /// Neither disabled nor for other locations.
+    pub(super) is_active: bool,
+}
+
+/// Reads the journeys of all files.
+pub(super) fn read<'a>(
+    context: &Context,
+    catalog: &Catalog<'_>,
+    tables: impl Iterator<Item = &'a Node>,
+) -> Vec<Loaded> {
+    let allowed: Vec<_> = KEYS.iter().copied().filter(|key| !NOT_BY_DEFAULT.contains(key)).collect();
+    if let Some(defaults) = catalog.defaults {
+        let _ = Section::open_or(context, defaults, "defaults", &allowed, |key| {
+            KEYS.contains(&key).then(|| "every journey has its own".to_owned())
+        });
+    }
+    let mut journeys = Vec::new();
+    for node in
+        tables.flat_map(|list| context.list(list, "journey", "a list of tables: `[[journey]]`").unwrap_or_default())
+    {
+        if context.table(node, "journey").is_none() {
+            continue;
+        }
+        let node = catalog.fragments.apply(context, node);
+        let node = catalog.defaults.map_or_else(|| node.clone(), |defaults| merge(&node, defaults));
+        journeys.extend(variants(context, node).into_iter().filter_map(|variant| journey(context, catalog, variant)));
+    }
+    let mut seen: BTreeMap<Name, Place> = BTreeMap::new();
+    for loaded in journeys.iter().filter(|loaded| !loaded.journey.name.is_empty()) {
+        if let Some(other) = seen.insert(loaded.journey.name.clone(), loaded.place.clone()) {
+            let problem = Problem::error(&loaded.place, format!("two journeys are named `{}`", loaded.journey.name));
+            context.add(problem.also(&other, "the other one"));
+        }
+    }
+    journeys
+}
+
+fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option<Loaded> {
+    let errors = context.error_count();
+    let section = Section::open(context, &variant.node, "journey", KEYS)?;
+    let name = name(&section, &variant.values);
+    let place = section.get("name").map_or(&section.node.place, |node| &node.place).clone();
+    let schedule = schedule(&section, &name);
+    let budget = section.duration("budget");
+    let default = budget.map_or(DEADLINE, |budget| budget.saturating_mul(10).max(DEADLINE)).min(LONGEST);
+    let deadline = limit(&section, "deadline").unwrap_or(default);
+    let late = limit(&section, "late");
+    if let Some(late) = late.filter(|late| *late < deadline) {
+        let problem = format!("`late` ({}) is before the deadline ({})", lint::told(late), lint::told(deadline));
+        context.add(
+            Problem::error(section.place_of("late"), problem).hint("it counts from the send, as the deadline does"),
+        );
+    }
+    let objective = section.get("objective").and_then(|node| objective(context, node));
+    let alert = alert(context, section.get("alert"), &schedule);
+    let notify = notify(&section, catalog);
+    let labels = labels(&section, &variant.values);
+    let (is_enabled, muted) = (section.bool("enabled", true), section.bool("muted", false));
+    let is_active = is_enabled && is_here(&section, catalog, &name);
+    if let Some(2..) = section.whole("quorum", 1..=1_000) {
+        let problem = Problem::warning(section.place_of("quorum"), "`quorum` is not evaluated by this version yet");
+        context.add(problem.hint("people are told as soon as one location sees a failure"));
+    }
+    let nodes: Vec<Node> = section
+        .require("step", "what it does: one `[[journey.step]]` or more")
+        .and_then(|node| context.list(node, "step", "a list of tables: `[[journey.step]]`"))
+        .unwrap_or_default()
+        .iter()
+        .map(|node| catalog.fragments.apply(context, node))
+        .collect();
+    if section.get("step").is_some_and(|node| matches!(&node.data, Data::List(items) if items.is_empty())) {
+        context.add(Problem::error(section.place_of("step"), "a journey has at least one step"));
+    }
+    let mut reader = Steps::new(context, catalog);
+    let steps = reader.read(&nodes);
+    let unavailable = reader.unavailable.into_iter().next();
+    if let (Some(reason), true) = (&unavailable, is_enabled) {
+        let problem = Problem::warning(&place, format!("journey `{name}` cannot run: {reason}"));
+        context.add(
+            problem.hint(
+                "its slots will be `unknown`, and people are told that it is stale; `enabled = false` puts it away",
+            ),
+        );
+    }
+    if is_enabled
+        && !muted
+        && section.get("notify").is_none_or(|node| matches!(&node.data, Data::List(items) if items.is_empty()))
+    {
+        let problem = Problem::warning(&place, format!("nobody is told when `{name}` fails"));
+        context
+            .add(problem.hint("`notify = [\"…\"]` in the journey or in [defaults]; `muted = true` if that is meant"));
+    }
+    let text = |key: &str| section.text(key).map(str::to_owned);
+    let journey = Journey {
+        schedule: schedule.unwrap_or_else(|| Schedule::every(Duration::from_secs(60), &name)),
+        name: name.as_str().into(),
+        budget,
+        deadline,
+        late: late.unwrap_or_else(|| deadline.saturating_mul(10).min(LONGEST)),
+        objective,
+        alert,
+        notify,
+        owner: text("owner"),
+        runbook: text("runbook"),
+        labels,
+        muted,
+        critical: section.bool("critical", false),
+        steps,
+        maintenance: Vec::new(),
+        unavailable,
+        defined_at: format!("{}:{}", variant.node.place.source().name(), variant.node.place.line()),
+    };
+    let loaded = Loaded { journey, steps: nodes, place, is_active, node: variant.node };
+    if context.error_count() == errors {
+        lint::journey(context, catalog, &loaded);
+    }
+    Some(loaded)
+}
+
+/// The name with a matrix's values: `checkout-api[eu]`.
+fn name(section: &Section<'_>, values: &[(String, String)]) -> String {
+    let Some(node) = section.require("name", "the name of the journey, as in `name = \"sms-round-trip\"`") else {
+        return String::new();
+    };
+    let Some(name) = section.context.text(node, "name") else { return String::new() };
+    if !is_name(name) {
+        let problem = Problem::error(&node.place, format!("`{name}` cannot be a name"));
+        section.context.add(problem.hint(NAME_HINT));
+    }
+    if values.is_empty() {
+        return name.to_owned();
+    }
+    let values: Vec<_> = values.iter().map(|(_, value)| value.as_str()).collect();
+    format!("{name}[{}]", values.join(","))
+}
+
+fn schedule(section: &Section<'_>, name: &str) -> Option<Schedule> {
+    let context = section.context;
+    let (key, node) = section.only_one(
+        &["every", "cron"],
+        true,
+        "`every = \"1m\"`, or `cron = \"*/5 * * * *\"` with a `timezone`",
+    )?;
+    if key == "every" {
+        if section.get("timezone").is_some() {
+            context.add(Problem::warning(section.place_of("timezone"), "`timezone` does nothing without `cron`"));
+        }
+        let every = context.duration(node, key)?;
+        if every < SHORTEST_INTERVAL {
+            let problem = Problem::error(&node.place, format!("`every` is at least {}", lint::told(SHORTEST_INTERVAL)));
+            context.add(problem);
+            return None;
+        }
+        return Some(Schedule::every(every, name));
+    }
+    calendar(section, "cron").map(|calendar| Schedule::Cron(Box::new(calendar)))
+}
+
+/// The calendar of a section's `cron` and `timezone`.
+pub(super) fn calendar(section: &Section<'_>, key: &str) -> Option<Calendar> {
+    let context = section.context;
+    let mut zone = section.text("timezone").unwrap_or("UTC");
+    if let Err(reason) = Calendar::parse("* * * * *", zone) {
+        let problem = Problem::error(section.get("timezone").map_or(&section.node.place, |node| &node.place), reason);
+        context.add(problem.hint("IANA names, as in \"Europe/London\" or \"UTC\""));
+        zone = "UTC";
+    }
+    let node = section.get(key)?;
+    let text = context.text(node, key)?;
+    match Calendar::parse(text, zone) {
+        Ok(calendar) if calendar.next(lint::REFERENCE).is_none() => {
+            context.add(Problem::error(&node.place, format!("`{text}` never comes")));
+            None
+        }
+        Ok(calendar) => Some(calendar),
+        Err(reason) => {
+            let problem = Problem::error(&node.place, format!("`{text}` is not a cron expression: {reason}"));
+            context.add(problem.hint("minute, hour, day, month, weekday, as in \"*/5 * * * *\""));
+            None
+        }
+    }
+}
+
+/// A length of time that something is waited for.
+fn limit(section: &Section<'_>, key: &str) -> Option<Duration> {
+    let found = section.duration(key)?;
+    if found > LONGEST {
+        let place = section.get(key).map_or(&section.node.place, |node| &node.place);
+        section.context.add(Problem::error(place, format!("`{key}` is at most 24h")));
+    }
+    Some(found)
+}
+
+fn objective(context: &Context, node: &Node) -> Option<Objective> {
+    let section = Section::open(context, node, "objective", OBJECTIVE_KEYS)?;
+    section.require("delivered", "the share of runs that must be delivered, as in \"99.5%\"");
+    let (delivered, in_budget) = (section.share("delivered"), section.share("in_budget"));
+    let window = section.duration("window").unwrap_or(WINDOW);
+    for (key, share) in [("delivered", delivered), ("in_budget", in_budget)] {
+        if share == Some(0.0) {
+            context.add(Problem::error(section.place_of(key), format!("`{key}` of 0% promises nothing")));
+        }
+    }
+    Some(Objective { delivered: delivered?, in_budget, window })
+}
+
+fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) -> AlertPolicy {
+    let is_frequent =
+        schedule.as_ref().is_some_and(|schedule| lint::least_interval(schedule) < Duration::from_secs(120));
+    let default = AlertPolicy {
+        down_after: if is_frequent { 3 } else { 2 },
+        slow_after: 3,
+        recover_after: 2,
+        remind: Some(REMIND),
+    };
+    let Some(section) = node.and_then(|node| Section::open(context, node, "alert", ALERT_KEYS)) else { return default };
+    let count = |key: &str, default: u32| section.whole(key, 1..=1_000).map_or(default, |count| count as u32);
+    let remind = match section.get("remind") {
+        None => default.remind,
+        Some(node) if node.as_text() == Some("never") => None,
+        Some(node) => context.duration(node, "remind"),
+    };
+    AlertPolicy {
+        down_after: count("down_after", default.down_after),
+        slow_after: count("slow_after", default.slow_after),
+        recover_after: count("recover_after", default.recover_after),
+        remind,
+    }
+}
+
+fn notify(section: &Section<'_>, catalog: &Catalog<'_>) -> Vec<Name> {
+    let mut notify: Vec<Name> = Vec::new();
+    for (text, node) in section.strings("notify").unwrap_or_default() {
+        match catalog.notifiers.get_key_value(text) {
+            Some((name, _)) if notify.contains(name) => {
+                section
+                    .context
+                    .add(Problem::warning(&node.place, format!("`{text}` is told once, though named twice")));
+            }
+            Some((name, _)) => notify.push(name.clone()),
+            None => {
+                let problem = Problem::error(&node.place, format!("no notifier is named `{text}`"));
+                let hint = values::suggestion(text, catalog.notifiers.keys().map(|name| &**name));
+                section.context.add(problem.hint(hint.unwrap_or_else(|| format!("define it: `[notifiers.{text}]`"))));
+            }
+        }
+    }
+    notify
+}
+
+fn labels(section: &Section<'_>, values: &[(String, String)]) -> BTreeMap<String, String> {
+    let context = section.context;
+    let mut labels: BTreeMap<String, String> = values.iter().cloned().collect();
+    for entry in section.get("labels").and_then(|node| context.table(node, "labels")).unwrap_or_default() {
+        if !is_identifier(&entry.key) {
+            let problem = Problem::error(&entry.key_place, format!("`{}` cannot be the name of a label", entry.key));
+            context.add(problem.hint(IDENTIFIER_HINT));
+        }
+        if let Some(text) = context.text(&entry.value, &entry.key) {
+            labels.insert(entry.key.clone(), text.to_owned());
+        }
+    }
+    labels
+}
+
+/// Whether the journey runs at this daemon's location.
+fn is_here(section: &Section<'_>, catalog: &Catalog<'_>, name: &str) -> bool {
+    let Some(locations) = section.strings("locations") else { return true };
+    let is_here = locations.iter().any(|(location, _)| Some(*location) == catalog.location);
+    if !is_here {
+        let here =
+            catalog.location.map_or("this daemon has no `location`".to_owned(), |here| format!("this is `{here}`"));
+        let problem = format!("journey `{name}` runs at other locations: {here}");
+        section.context.add(Problem::note(section.place_of("locations"), problem));
+    }
+    is_here
+}

@@ -1,0 +1,385 @@
+//! Configurations as people write them: those that ship, good ones, bad ones with what is said about them, and mangled ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use journeyman::channel;
+use journeyman::channel::webhook::{Algorithm, Encoding, Verify};
+use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
+use journeyman::journey::expect::Query;
+use journeyman::journey::schedule::Schedule;
+use journeyman::journey::template::Scope;
+use journeyman::journey::token::Token;
+use journeyman::journey::{AlertPolicy, Journey, Objective, Poll, Verb};
+use journeyman::notifier;
+use journeyman::notifier::email::Security;
+use journeyman::notifier::slack::SlackSettings;
+use proptest::prelude::*;
+
+/// The files of a directory with this ending, in order.
+fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory}: {error}"));
+    let mut files: Vec<_> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    files.sort();
+    assert!(!files.is_empty(), "there are no {ending} files in {directory}");
+    files
+}
+
+fn loaded(path: &Path) -> (Plan, Vec<Problem>) {
+    load(path).unwrap_or_else(|problems| panic!("{}:\n{}", path.display(), render(&problems, false)))
+}
+
+/// Compares with the file, or writes it if `UPDATE_EXPECT` is set. Gives whether they were the same.
+fn is_as_expected(path: &Path, told: &str) -> bool {
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    if std::env::var_os("UPDATE_EXPECT").is_some() && expected != told {
+        if told.is_empty() {
+            std::fs::remove_file(path).unwrap()
+        } else {
+            std::fs::write(path, told).unwrap()
+        }
+        return true;
+    }
+    if expected != told {
+        eprintln!("--- {}\n{expected}\n+++ now\n{told}", path.display());
+    }
+    expected == told
+}
+
+#[test]
+fn what_ships_loads() {
+    for path in files("config", ".toml") {
+        let (plan, problems) = loaded(&path);
+        assert!(problems.iter().all(|problem| !problem.is_error()));
+        assert!(!plan.journeys.is_empty(), "{}", path.display());
+    }
+    let (plan, _) = loaded(Path::new("config/journeyman.toml"));
+    let defined: Vec<_> =
+        plan.journeys.iter().map(|journey| journey.defined_at.rsplit_once(':').unwrap().0.to_owned()).collect();
+    for path in files("probes", ".toml") {
+        assert!(defined.contains(&path.display().to_string()), "{} gives no journey", path.display());
+    }
+}
+
+#[test]
+fn good_files_load_with_no_more_than_the_expected_warnings() {
+    let mut all_good = true;
+    for path in files("tests/it/config/good", ".toml") {
+        let (_, problems) = loaded(&path);
+        let told = if problems.is_empty() { String::new() } else { render(&problems, false) };
+        all_good &= is_as_expected(&path.with_extension("stderr"), &told);
+    }
+    assert!(all_good, "UPDATE_EXPECT=1 rewrites the expectations");
+}
+
+#[test]
+fn bad_files_are_explained() {
+    let files = files("tests/it/config/bad", ".toml");
+    assert!(files.len() >= 25, "{}", files.len());
+    let mut all_good = true;
+    for path in files {
+        let Err(problems) = load(&path) else { panic!("{} loads", path.display()) };
+        assert!(problems.iter().any(Problem::is_error), "{}", path.display());
+        all_good &= is_as_expected(&path.with_extension("stderr"), &render(&problems, false));
+    }
+    assert!(all_good, "UPDATE_EXPECT=1 rewrites the expectations");
+}
+#[test]
+fn no_problem_shows_a_secret() {
+    let mut seen = 0;
+    for directory in ["tests/it/config/good", "tests/it/config/bad"] {
+        for path in files(directory, ".toml") {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).replace("CANARY-NO-SECRET", "");
+            if !text.contains("CANARY") {
+                continue;
+            }
+            seen += 1;
+            let problems = load(&path).map_or_else(|problems| problems, |(_, problems)| problems);
+            let told = [render(&problems, false), render(&problems, true), format!("{problems:?}")].concat();
+            assert!(!told.replace("CANARY-NO-SECRET", "").contains("CANARY"), "{}\n{told}", path.display());
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+}
+
+/// The plan of a text, which must have no error.
+fn plan_of(text: &str) -> (Plan, Vec<Problem>) {
+    match load_text("test.toml", text, &[], Path::new(".")) {
+        Ok(loaded) => loaded,
+        Err(problems) => panic!("{}", render(&problems, false)),
+    }
+}
+
+fn journey(plan: &Plan, name: &str) -> Arc<Journey> {
+    let found = plan.journeys.iter().find(|journey| &*journey.name == name);
+    found.unwrap_or_else(|| panic!("no journey is named {name}")).clone()
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn the_example_means_what_it_says() {
+    let (plan, problems) = loaded(Path::new("config/journeyman.toml"));
+    let names: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
+    let expected = [
+        "mail-round-trip",
+        "checkout-api[eu]",
+        "checkout-api[us]",
+        "legacy-script",
+        "order-pipeline",
+        "order-backlog",
+        "sms-round-trip",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(plan.location.as_deref(), Some("london-1"));
+    assert_eq!((plan.http.listen.port(), plan.hooks.as_ref().map(|hooks| hooks.listen.port())), (9464, Some(9465)));
+    assert_eq!(plan.http.admin_token.as_ref().unwrap().reveal().as_str(), "example-admin-token");
+    assert_eq!(plan.redactor.clean("Bearer example-slack-bot-token"), "Bearer •••");
+    assert_eq!(plan.store.path, Path::new("state/journeyman.db"));
+    assert_eq!(plan.store.keep_runs, seconds(90 * 86_400));
+    assert_eq!(plan.notifiers["oncall"].fallback.as_deref(), Some("ops-mail"));
+    assert_eq!(plan.notifiers["oncall"].fallback_after, seconds(120));
+
+    let sms = journey(&plan, "sms-round-trip");
+    assert_eq!(sms.defined_at, "probes/sms.toml:3");
+    assert_eq!((sms.budget, sms.deadline, sms.late), (Some(seconds(5)), seconds(60), seconds(600)));
+    let objective = Objective { delivered: 0.995, in_budget: Some(0.99), window: seconds(30 * 86_400) };
+    assert_eq!(sms.objective, Some(objective));
+    assert_eq!(sms.notify.iter().map(|name| &**name).collect::<Vec<_>>(), ["oncall", "ops-mail"]);
+    let steps: Vec<_> = sms.steps.iter().map(|step| (&*step.name, step.verb.as_str(), step.always)).collect();
+    let expected = [
+        ("submit", "send", false),
+        ("arrive", "receive", false),
+        ("receipt", "request", false),
+        ("tidy", "request", true),
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(sms.steps[2].poll, Some(Poll { every: Duration::from_millis(500), within: seconds(10) }));
+    assert!(matches!(&sms.steps[0].capture[..], [(name, Query::Json(_))] if name == "sid"));
+    assert_eq!(sms.maintenance.len(), 1, "the glob of the maintenance window names it");
+    assert!(sms.unavailable.as_ref().unwrap().contains("twilio"));
+
+    let pipeline = journey(&plan, "order-pipeline");
+    assert_eq!((pipeline.unavailable.as_ref(), pipeline.maintenance.len()), (None, 0));
+    let expected = AlertPolicy { down_after: 3, slow_after: 3, recover_after: 2, remind: Some(seconds(4 * 3_600)) };
+    assert_eq!(pipeline.alert, expected);
+    assert_eq!(pipeline.steps[1].name.as_ref(), "receive orders");
+
+    let checkout = journey(&plan, "checkout-api[us]");
+    assert_eq!(checkout.labels["region"], "us");
+    let Verb::Request(draft) = &checkout.steps[0].verb else { panic!("{:?}", checkout.steps[0].verb) };
+    assert_eq!(draft.url.as_ref().unwrap().source(), "https://us.shop.example.net/health/checkout");
+    assert_eq!(plan.channels[&draft.channel].kind.name, "http");
+    assert!(
+        matches!(journey(&plan, "mail-round-trip").schedule, Schedule::Cron(_)),
+        "its own cron beats the default every"
+    );
+    assert!(problems.iter().all(|problem| problem.severity == Severity::Warning));
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let (plan, problems) = loaded(Path::new("tests/it/config/good/smallest.toml"));
+    assert!(problems.is_empty());
+    assert_eq!(plan.http.listen.to_string(), "127.0.0.1:9464");
+    assert!(plan.hooks.is_none() && plan.http.admin_token.is_none() && plan.location.is_none());
+    assert_eq!(plan.store.path, Path::new("tests/it/config/good/journeyman.db"));
+    assert_eq!((plan.max_runs, plan.log.json, plan.log.level.as_str()), (512, false, "info"));
+    let home = journey(&plan, "home-page");
+    assert_eq!((home.budget, home.deadline, home.late), (None, seconds(30), seconds(300)));
+    assert_eq!((home.objective.as_ref(), home.muted, home.critical), (None, false, false));
+    assert_eq!((home.alert.down_after, home.alert.slow_after, home.alert.recover_after), (3, 3, 2));
+    assert_eq!(plan.channels.keys().map(|name| &**name).collect::<Vec<_>>(), ["http"]);
+
+    let text = |keys: &str| {
+        format!(
+            "[channels.w]\ntype = \"webhook\"\npath = \"/w\"\nverify = {{ scheme = \"none\" }}\n[[journey]]\nname = \"a\"\nmuted = true\n{keys}\n[[journey.step]]\npause = \"1ms\""
+        )
+    };
+    for (keys, down_after, deadline, late) in [
+        ("every = \"119s\"", 3, 30, 300),
+        ("every = \"2m\"", 2, 30, 300),
+        ("cron = \"* * * * *\"", 3, 30, 300),
+        ("cron = \"0 * * * *\"", 2, 30, 300),
+        ("every = \"2h\"\nbudget = \"2s\"", 2, 30, 300),
+        ("every = \"2h\"\nbudget = \"4s\"", 2, 40, 400),
+        ("every = \"2d\"\nbudget = \"3h\"", 2, 86_400, 86_400),
+        ("every = \"2d\"\ndeadline = \"5h\"", 2, 5 * 3_600, 86_400),
+    ] {
+        let (plan, _) = plan_of(&text(keys));
+        let one = journey(&plan, "a");
+        let found = (one.alert.down_after, one.deadline, one.late);
+        assert_eq!(found, (down_after, seconds(deadline), seconds(late)), "{keys}");
+        assert_eq!(plan.hooks.unwrap().listen.to_string(), "127.0.0.1:9465", "a webhook channel needs the listener");
+    }
+}
+
+#[test]
+fn every_key_arrives_in_the_plan() {
+    let (plan, _) = loaded(Path::new("tests/it/config/good/everything.toml"));
+    let names: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
+    assert_eq!(names, ["sms[eu,a]", "sms[us,a]", "orders"], "others are disabled or for elsewhere");
+    let sms = journey(&plan, "sms[us,a]");
+    let labels: Vec<_> = sms.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(labels, ["path=a", "region=eu", "team=ops", "tier=silver"], "own, then fragment, then defaults");
+    assert_eq!(sms.alert, AlertPolicy { down_after: 5, slow_after: 3, recover_after: 2, remind: None });
+    assert!(sms.critical && !sms.maintenance[0].exclude_from_slo);
+    let Verb::Send(draft) = &sms.steps[0].verb else { panic!() };
+    assert_eq!(draft.method.as_deref(), Some("PUT"));
+    let built_in = [("token", "jm0"), ("trace_id", "t"), ("run", "r"), ("journey", "sms")];
+    let built_in = built_in.map(|(name, value)| (name, value.to_owned()));
+    let scope = Scope::new(built_in, "2026-11-21T07:00:00Z".parse().unwrap(), 1);
+    let sent = draft.render(&scope, Token::from_bits(1), seconds(1)).unwrap();
+    assert_eq!(sent.path.as_deref(), Some("/a/messages"));
+    let query = [("region", "US"), ("page", "1"), ("dry", "false")];
+    assert_eq!(sent.query, query.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(sent.headers, [("X-Run".to_owned(), "r".to_owned())]);
+    let body = String::from_utf8(sent.body).unwrap();
+    assert!(body.starts_with("To=%2B44&Body=jm0+") && body.ends_with("&At=2026-11-21T07%3A00%3A00Z"), "{body}");
+    assert_eq!(sms.steps[0].expect.len(), 2, "from the step's fragment");
+    let Verb::Receive(receive) = &sms.steps[2].verb else { panic!() };
+    assert_eq!((receive.since, receive.filter.len(), receive.key.as_ref().unwrap().source()), (0, 1, "{{ sid }}"));
+    let checks: Vec<_> =
+        sms.steps[2].expect.iter().map(|expectation| (expectation.message.as_deref(), expectation.soft)).collect();
+    let expected = [(Some("the id that we were given"), false), (None, true), (Some("quick"), false)];
+    assert_eq!(checks[..3], expected);
+    let names: Vec<_> = sms.steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, ["submit", "pause", "receive hook", "request api", "request http"]);
+
+    let orders = journey(&plan, "orders");
+    let names: Vec<_> = orders.steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, ["send orders", "send orders #2", "receive orders"]);
+    let Verb::Send(draft) = &orders.steps[0].verb else { panic!() };
+    let sent = draft.render(&scope, Token::from_bits(1), seconds(1)).unwrap();
+    let body = String::from_utf8(sent.body).unwrap();
+    assert_eq!(body, r#"{"f":1.5,"id":"jm0","list":["r",2],"n":1,"ok":true}"#);
+    assert_eq!((sent.fields["exchange"].as_str(), sent.fields["routing_key"].as_str()), ("other", "probe.jm0"));
+    let Verb::Receive(receive) = &orders.steps[2].verb else { panic!() };
+    assert_eq!(receive.since, 1, "the last send before it");
+
+    let channel::Settings::Http(http) = &plan.channels["api"].settings else { panic!() };
+    assert_eq!((http.redirects, http.new_connection, http.headers.len()), (3, true, 2));
+    let policy = &plan.channels["api"].policy;
+    assert_eq!((policy.rate, policy.max_in_flight, policy.timeout), (Some(50.0 / 60.0), 2, seconds(90)));
+    let channel::Settings::Webhook(hook) = &plan.channels["hook"].settings else { panic!() };
+    assert_eq!((hook.path.as_str(), hook.max_body, hook.respond), ("/inbound/sms", 65_536, 204));
+    let Verify::Hmac { secrets, header, algorithm, encoding, prefix } = &hook.verify else { panic!() };
+    assert_eq!((secrets.len(), header.as_str(), prefix.as_str()), (2, "X-Hub-Signature", "sha512="));
+    assert_eq!((*algorithm, *encoding), (Algorithm::Sha512, Encoding::Base64));
+    assert!(plan.channels["hook"].policy.key.is_some() && plan.channels["hook"].policy.filter.len() == 2);
+    let channel::Settings::Amqp(amqp) = &plan.channels["orders"].settings else { panic!() };
+    assert_eq!((amqp.exchange.as_str(), amqp.routing_key.as_str()), ("orders", "order.created"));
+    assert_eq!(amqp.queue.as_ref().unwrap().bind[1].exchange, "fanout");
+    assert_eq!(plan.redactor.clean("amqps://mq.example.net/vhost"), "amqps://mq.example.net/vhost");
+
+    let notifier::Settings::Email(email) = &plan.notifiers["mail"].settings else { panic!() };
+    assert_eq!((email.host.as_str(), email.port, email.security), ("mail.example.net", 587, Security::StartTls));
+    assert_eq!(email.credentials.as_ref().unwrap().0, "probe@example.net");
+    let notifier::Settings::Slack(SlackSettings::Webhook { url }) = &plan.notifiers["slack-hook"].settings else {
+        panic!()
+    };
+    assert!(url.reveal().starts_with("https://hooks.slack.com/"));
+    assert!(!format!("{plan:?}").contains("hooks.slack.com"));
+}
+
+#[test]
+fn a_missing_file_is_explained() {
+    let problems = load(Path::new("tests/it/config/gone.toml")).unwrap_err();
+    let told = render(&problems, false);
+    assert!(told.contains("cannot read tests/it/config/gone.toml") && told.ends_with("1 error\n"), "{told}");
+}
+
+/// The example, as texts.
+fn example() -> Vec<(String, String)> {
+    let paths = std::iter::once(PathBuf::from("config/journeyman.toml")).chain(files("probes", ".toml"));
+    paths.map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Delete(usize),
+    Insert(Vec<u8>),
+    Replace(Vec<u8>),
+}
+
+fn edit() -> impl Strategy<Value = (usize, prop::sample::Index, Edit)> {
+    let snippet = prop_oneof![
+        prop::collection::vec(any::<u8>(), 1..6),
+        prop::sample::select(vec![
+            "\"",
+            "{{",
+            "}}",
+            "[[",
+            "]",
+            "{",
+            "}",
+            "=",
+            "\n",
+            ",",
+            "'",
+            "0",
+            "-",
+            "99999999999999999999",
+            "é",
+            "$.",
+            "(",
+            "*",
+            "[[journey]]\n",
+            "[[journey.step]]\n",
+            "[channels.x]\n",
+            "use = \"x\"\n",
+            "true",
+            "\"1m\"",
+            "inf",
+            "#",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    let edit = prop_oneof![
+        (1usize..40).prop_map(Edit::Delete),
+        snippet.clone().prop_map(Edit::Insert),
+        snippet.prop_map(Edit::Replace)
+    ];
+    (0usize..5, any::<prop::sample::Index>(), edit)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mangled_files_never_panic_and_every_problem_has_its_place(edits in prop::collection::vec(edit(), 1..5)) {
+        let mut texts = example();
+        prop_assert_eq!(texts.len(), 5);
+        for (file, at, edit) in edits {
+            let mut bytes = texts[file].1.clone().into_bytes();
+            let at = at.index(bytes.len() + 1);
+            match edit {
+                Edit::Delete(length) => drop(bytes.drain(at..(at + length).min(bytes.len()))),
+                Edit::Insert(snippet) => drop(bytes.splice(at..at, snippet)),
+                Edit::Replace(snippet) => {
+                    let end = (at + snippet.len()).min(bytes.len());
+                    drop(bytes.splice(at..end, snippet));
+                }
+            }
+            texts[file].1 = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        let probes: Vec<_> = texts[1..].iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let result = load_text(&texts[0].0, &texts[0].1, &probes, Path::new("config"));
+        let failed = result.is_err();
+        let problems = result.map_or_else(|problems| problems, |(_, problems)| problems);
+        prop_assert_eq!(failed, problems.iter().any(Problem::is_error));
+        for problem in &problems {
+            let (place, text) = (&problem.place, problem.place.source().text());
+            prop_assert!(texts.iter().any(|(name, _)| name == place.source().name()));
+            prop_assert!(place.range().end <= text.len() && !text.is_empty());
+            prop_assert!(place.line() >= 1 && place.line() <= text.matches('\n').count() + 1 && place.column() >= 1);
+            prop_assert!(!problem.message.is_empty());
+        }
+        let told = render(&problems, false);
+        prop_assert!(told.matches("--> ").count() >= problems.len(), "{}", told);
+    }
+}
