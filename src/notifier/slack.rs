@@ -38,6 +38,8 @@ const PAGE_SIZE: usize = 200;
 const PAGES: usize = 10;
 /// More than this of a webhook's answer is not read.
 const ANSWER_SIZE: usize = 4_096;
+/// The last part of a webhook's path is its key, of 24 characters at Slack; a shorter one is a word.
+const WEBHOOK_KEY: usize = 16;
 /// The place of a message that has no address.
 const WEBHOOK_PLACE: &str = "incoming webhook";
 
@@ -88,7 +90,7 @@ pub fn open(settings: SlackSettings, redactor: Redactor, clock: Clock) -> Result
             Mode::Bot { client: SlackClient::new(connector), token, channel }
         }
         SlackSettings::Webhook { url } => {
-            webhook_url(&url)?;
+            webhook_url(&url, &redactor)?;
             let client = reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CALL_TIMEOUT / 2)
@@ -179,7 +181,6 @@ impl Bot<'_> {
     async fn edit(&self, root: &Place, reply: Place, told: &str) -> Result<Receipt, NotifyError> {
         let edited = self.send("chat.update", Part::Root, |content| {
             SlackApiChatUpdateRequest::new(root.channel.clone().into(), content, root.ts.clone().into())
-                .with_parse("none".to_owned())
         });
         match edited.await {
             Ok(_) => Ok(reply.receipt(&format!("{told}; the incident's message was edited"))),
@@ -207,7 +208,6 @@ impl Bot<'_> {
         let is_broadcast = self.page.delivery.notification.reason == NotifyReason::Repeat;
         let answer = self.send("chat.postMessage", part, |content| {
             SlackApiChatPostMessageRequest::new(channel.into(), content.with_metadata(self.page.metadata()))
-                .with_parse("none".to_owned())
                 .with_unfurl_links(false)
                 .with_unfurl_media(false)
                 .opt_thread_ts(thread.map(|root| root.ts.clone().into()))
@@ -349,7 +349,7 @@ async fn post_webhook(client: &reqwest::Client, url: &Secret, page: Page<'_>) ->
         // Nothing can be looked up here, so a notice that was sent twice must be recognisable by people.
         content.text = content.text.map(|text| format!("{} [{}]", text.trim_end(), escape::line(id, 60)));
         let body = serde_json::to_vec(&content).map_err(|error| NotifyError::Never(format!("no JSON: {error}")))?;
-        match post(client, webhook_url(url).map_err(NotifyError::Never)?, body).await {
+        match post(client, webhook_url(url, page.redactor).map_err(NotifyError::Never)?, body).await {
             Ok(()) => {
                 return Ok(Receipt { id: id.clone(), place: WEBHOOK_PLACE.to_owned(), said: "ok".to_owned() });
             }
@@ -380,9 +380,17 @@ async fn post(client: &reqwest::Client, url: Url, body: Vec<u8>) -> Result<(), R
     answer::webhook(response.status().as_u16(), retry_after, &String::from_utf8_lossy(&body))
 }
 
-fn webhook_url(url: &Secret) -> Result<Url, String> {
+/// The webhook's address. What of it is secret is hidden from here on, should an answer repeat it without the host.
+fn webhook_url(url: &Secret, redactor: &Redactor) -> Result<Url, String> {
     match Url::parse(&url.reveal()) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            redactor.add(url.path());
+            let key = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+            if key.len() >= WEBHOOK_KEY {
+                redactor.add(key);
+            }
+            Ok(url)
+        }
         _ => Err("the Slack webhook is not a URL: it looks like https://hooks.slack.com/services/…".to_owned()),
     }
 }

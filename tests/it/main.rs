@@ -6,5 +6,6 @@ mod http_channel;
 mod email;
 mod notify_webhook;
 mod config;
+mod slack;
 mod support;
 mod webhook_channel;

@@ -7,6 +7,7 @@ pub mod fake_smtp;
 pub mod mail;
 pub mod notices;
 pub mod postfix;
+pub(crate) mod fake_slack;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

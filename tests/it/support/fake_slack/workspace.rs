@@ -1,0 +1,229 @@
+//! The workspace behind the fake: channels, messages, and what each method does with them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use journeyman::clock::Clock;
+use serde_json::{Value, json};
+
+use super::{Answer, BOT, CHANNEL, Message, Request};
+
+/// One channel.
+#[derive(Default)]
+pub(super) struct Channel {
+    pub(super) name: String,
+    pub(super) is_member: bool,
+    pub(super) is_archived: bool,
+    pub(super) messages: Vec<Message>,
+}
+
+/// A workspace, and what was asked of it.
+pub(super) struct State {
+    pub(super) channels: BTreeMap<String, Channel>,
+    pub(super) scripts: HashMap<String, VecDeque<Answer>>,
+    pub(super) requests: Vec<Request>,
+    pub(super) clock: Clock,
+    last_ts: i64,
+}
+
+/// What a method answers: a code for `ok: false`, or the answer's fields.
+pub(super) type Outcome = Result<Value, &'static str>;
+
+impl State {
+    pub(super) fn new() -> State {
+        let alerts = Channel { name: "alerts".to_owned(), is_member: true, ..Channel::default() };
+        State {
+            channels: [(CHANNEL.to_owned(), alerts)].into(),
+            scripts: HashMap::new(),
+            requests: Vec::new(),
+            clock: Clock::system(),
+            last_ts: 0,
+        }
+    }
+
+    pub(super) fn call(&mut self, method: &str, arguments: &Value) -> Outcome {
+        match method {
+            "auth.test" => Ok(json!({ "user_id": BOT, "team_id": "T0FAKE", "user": "journeyman", "bot_id": "B0FAKE" })),
+            "chat.postMessage" => self.post(arguments),
+            "chat.update" => self.update(arguments),
+            "chat.delete" => self.remove(arguments),
+            "conversations.history" => self.history(arguments),
+            "conversations.replies" => self.replies(arguments),
+            _ => Err("unknown_method"),
+        }
+    }
+
+    fn post(&mut self, arguments: &Value) -> Outcome {
+        let id = self.channel_id(arguments)?;
+        let channel = &self.channels[&id];
+        if !channel.is_member {
+            return Err("not_in_channel");
+        }
+        if channel.is_archived {
+            return Err("is_archived");
+        }
+        check(arguments, 40_000)?;
+        let message = self.store(&id, BOT, arguments);
+        Ok(json!({ "channel": id, "ts": message.ts, "message": message.json(false) }))
+    }
+
+    pub(super) fn store(&mut self, channel: &str, user: &str, arguments: &Value) -> Message {
+        let now = self.clock.now().wall.as_microsecond();
+        self.last_ts = now.max(self.last_ts + 1);
+        let ts = format!("{}.{:06}", self.last_ts / 1_000_000, self.last_ts % 1_000_000);
+        let list = |key: &str| arguments.get(key).cloned().unwrap_or_else(|| json!([]));
+        let message = Message {
+            ts,
+            thread_ts: arguments["thread_ts"].as_str().map(str::to_owned),
+            user: user.to_owned(),
+            text: text(arguments, "text"),
+            blocks: list("blocks"),
+            attachments: list("attachments"),
+            metadata: arguments["metadata"].clone(),
+            is_broadcast: is_set(arguments, "reply_broadcast"),
+            edits: 0,
+        };
+        let channel = self.channels.get_mut(channel).expect("the channel was looked up");
+        channel.messages.push(message.clone());
+        message
+    }
+
+    fn update(&mut self, arguments: &Value) -> Outcome {
+        // Unlike chat.postMessage, this method takes ids only.
+        let id = text(arguments, "channel");
+        let channel = self.channels.get_mut(&id).ok_or("channel_not_found")?;
+        check(arguments, 4_000)?;
+        let ts = text(arguments, "ts");
+        let message = channel.messages.iter_mut().find(|message| message.ts == ts).ok_or("message_not_found")?;
+        if message.user != BOT {
+            return Err("cant_update_message");
+        }
+        // Attachments and metadata stay unless named; blocks go when there is text without them.
+        if let Some(text) = arguments["text"].as_str() {
+            message.text = text.to_owned();
+            message.blocks = json!([]);
+        }
+        for (key, field) in [
+            ("blocks", &mut message.blocks),
+            ("attachments", &mut message.attachments),
+            ("metadata", &mut message.metadata),
+        ] {
+            if let Some(value) = arguments.get(key) {
+                *field = value.clone();
+            }
+        }
+        message.edits += 1;
+        Ok(json!({ "channel": id, "ts": ts, "text": message.text, "message": message.json(false) }))
+    }
+
+    fn remove(&mut self, arguments: &Value) -> Outcome {
+        let id = text(arguments, "channel");
+        let channel = self.channels.get_mut(&id).ok_or("channel_not_found")?;
+        let ts = text(arguments, "ts");
+        let at = channel.messages.iter().position(|message| message.ts == ts).ok_or("message_not_found")?;
+        if channel.messages[at].user != BOT {
+            return Err("cant_delete_message");
+        }
+        channel.messages.remove(at);
+        Ok(json!({ "channel": id, "ts": ts }))
+    }
+
+    fn history(&self, arguments: &Value) -> Outcome {
+        let channel = self.readable(arguments)?;
+        let messages = channel.messages.iter().filter(|message| message.thread_ts.is_none() || message.is_broadcast);
+        // Newest first.
+        Ok(page(messages.rev().collect(), arguments))
+    }
+
+    fn replies(&self, arguments: &Value) -> Outcome {
+        let channel = self.readable(arguments)?;
+        let ts = text(arguments, "ts");
+        if !channel.messages.iter().any(|message| message.ts == ts) {
+            return Err("thread_not_found");
+        }
+        let thread = |message: &&Message| message.ts == ts || message.thread_ts.as_deref() == Some(&ts);
+        Ok(page(channel.messages.iter().filter(thread).collect(), arguments))
+    }
+
+    fn readable(&self, arguments: &Value) -> Result<&Channel, &'static str> {
+        let channel = self.channels.get(&text(arguments, "channel")).ok_or("channel_not_found")?;
+        channel.is_member.then_some(channel).ok_or("not_in_channel")
+    }
+
+    fn channel_id(&self, arguments: &Value) -> Result<String, &'static str> {
+        let wanted = text(arguments, "channel");
+        let name = wanted.trim_start_matches('#');
+        let found = self.channels.iter().find(|(id, channel)| **id == wanted || channel.name == name);
+        found.map(|(id, _)| id.clone()).ok_or("channel_not_found")
+    }
+}
+
+/// The limits that Slack documents, and the one on all blocks that it does not.
+pub(super) fn check(arguments: &Value, longest_text: usize) -> Result<(), &'static str> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = text(arguments, "text");
+    let attachments = list(&arguments["attachments"]);
+    let mut blocks = list(&arguments["blocks"]);
+    blocks.extend(attachments.iter().flat_map(|attachment| list(&attachment["blocks"])));
+    if text.is_empty() && blocks.is_empty() && attachments.is_empty() {
+        return Err("no_text");
+    }
+    if text.chars().count() > longest_text {
+        return Err("msg_too_long");
+    }
+    if blocks.len() > 50 {
+        return Err("invalid_blocks");
+    }
+    let mut sum = 0;
+    for block in &blocks {
+        let longest = match block["type"].as_str() {
+            Some("header") => 150,
+            Some("section" | "context") => 3_000,
+            _ => return Err("invalid_blocks"),
+        };
+        let fields = list(&block["fields"]);
+        let elements = list(&block["elements"]);
+        let own = block.get("text").map(|own| (own.clone(), longest));
+        let parts =
+            fields.iter().map(|field| (field.clone(), 2_000)).chain(elements.iter().map(|e| (e.clone(), 3_000)));
+        let parts: Vec<_> = own.into_iter().chain(parts).collect();
+        if parts.is_empty() || fields.len() > 10 || elements.len() > 10 {
+            return Err("invalid_blocks");
+        }
+        for (part, longest) in parts {
+            let length = part["text"].as_str().ok_or("invalid_blocks")?.chars().count();
+            if length == 0 || length > longest {
+                return Err("invalid_blocks");
+            }
+            sum += length;
+        }
+    }
+    if sum > 13_200 { Err("msg_blocks_too_long") } else { Ok(()) }
+}
+
+/// The messages after `oldest`, a page of them, with a cursor for the next.
+fn page(messages: Vec<&Message>, arguments: &Value) -> Value {
+    let number = |key: &str| text(arguments, key).parse::<f64>().ok();
+    let oldest = number("oldest").unwrap_or(0.0);
+    let limit = number("limit").map_or(100, |limit| limit as usize);
+    let start: usize = text(arguments, "cursor").parse().unwrap_or(0);
+    let with_metadata = is_set(arguments, "include_all_metadata");
+    let wanted: Vec<_> =
+        messages.into_iter().filter(|message| message.ts.parse::<f64>().is_ok_and(|ts| ts > oldest)).collect();
+    let has_more = wanted.len() > start + limit;
+    let shown: Vec<_> = wanted.iter().skip(start).take(limit).map(|message| message.json(with_metadata)).collect();
+    let cursor = if has_more { (start + limit).to_string() } else { String::new() };
+    json!({ "messages": shown, "has_more": has_more, "response_metadata": { "next_cursor": cursor } })
+}
+
+/// An argument as text; numbers come as either.
+pub(super) fn text(arguments: &Value, key: &str) -> String {
+    match &arguments[key] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn is_set(arguments: &Value, key: &str) -> bool {
+    matches!(text(arguments, key).as_str(), "true" | "1")
+}
