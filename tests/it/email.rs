@@ -298,8 +298,9 @@ async fn a_server_that_hangs_before_the_content_is_harmless() {
 
 #[tokio::test]
 async fn a_server_that_hangs_after_the_dot_is_doubt() {
-    let (answer, _, mails) = stalled(At::Dot, Act::TakeAndHang).await;
+    let (answer, took, mails) = stalled(At::Dot, Act::TakeAndHang).await;
     assert!(ambiguous(answer).contains("no answer within 30.0s"));
+    assert!((30..32).contains(&took.as_secs()), "{took:?}");
     assert_eq!(mails, 1);
 }
 

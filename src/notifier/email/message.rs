@@ -172,3 +172,37 @@ fn hash(text: &str, digits: usize) -> String {
     hex.truncate(digits);
     hex
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_id_is_lawful_stable_and_different_for_each_recipient() {
+        let id = |delivery: &str, to: &str| message_id(delivery, &to.parse().unwrap(), "example.net");
+        let plain = id("7f3a2c01d2e4.1.ops-mail", "ops@example.net");
+        assert_eq!(plain, "<7f3a2c01d2e4.1.ops-mail.edc0424c5325@example.net>");
+        assert_eq!(plain, id("7f3a2c01d2e4.1.ops-mail", "Ops <OPS@example.net>"));
+        assert_ne!(plain, id("7f3a2c01d2e4.1.ops-mail", "duty@example.net"));
+        let odd = ["7f.1.Büro 2", "7f.1.b..c", "7f.1.", "7f.1.a>\r\nBcc: b", &"x".repeat(500)];
+        let mut seen = std::collections::BTreeSet::new();
+        for delivery in odd {
+            let id = id(delivery, "ops@example.net");
+            let left = id.strip_prefix('<').and_then(|id| id.strip_suffix("@example.net>")).unwrap();
+            let is_atom = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            assert!(
+                left.len() < 160 && left.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom)),
+                "{id}"
+            );
+            assert!(seen.insert(id));
+        }
+        assert_ne!(dot_atom("7f.1.a b"), dot_atom("7f.1.a-b"), "what was changed is told apart");
+    }
+
+    #[test]
+    fn a_list_id_is_one_label() {
+        assert_eq!(label("Checkout API [eu]"), "checkout-api-eu");
+        assert_eq!(label("a\r\nBcc: b"), "a-bcc-b");
+        assert_eq!(label("日本"), hash("日本", 12));
+    }
+}
