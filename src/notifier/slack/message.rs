@@ -402,7 +402,9 @@ mod tests {
             part in prop::sample::select(vec![Part::Root, Part::Reply]),
             detail in prop::sample::select(DETAILS.to_vec()),
             steps in 0_usize..30,
+            longest in prop::sample::select(vec![200, 3_000]),
         ) {
+            let text: String = text.chars().cycle().take(longest).collect();
             let delivery = delivery(reason, &text, steps);
             let redactor = Redactor::new();
             let content = Page { delivery: &delivery, redactor: &redactor }.content(part, detail);
