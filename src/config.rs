@@ -1,7 +1,7 @@
 //! Configuration: [`load`] gives a plan, or every problem that the files have.
 //!
-//! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a step's
-//! verb) are taken apart by hand, so that a problem points at the bytes that it is about.
+//! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a
+//! step's verb) are taken apart by hand, so that a problem points at the bytes that it is about.
 
 mod channels;
 mod daemon;
@@ -34,7 +34,8 @@ use crate::journey::{Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
 
-/// Loads the daemon's file at `path` and the probe files that it names. Beside the plan stand the problems that are no errors.
+/// Loads the daemon's file at `path` and the probe files that it names. Beside the plan stand the problems that are not
+/// errors.
 ///
 /// # Errors
 /// Every problem of all files, in their order. Nothing is applied then.
@@ -218,4 +219,75 @@ pub struct LogPlan {
     pub json: bool,
     /// A `tracing` filter: `info`, `journeyman=debug`.
     pub level: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys that the loader knows, by the heading in `docs/configuration.md` that they stand under.
+    fn known() -> Vec<(&'static str, Vec<&'static str>)> {
+        let of_steps = channel::KINDS.iter().filter(|kind| kind.available != channel::Availability::Planned);
+        let fields = of_steps.flat_map(|kind| kind.fields.iter().copied());
+        let message = steps::MESSAGE_KEYS.iter().copied().chain(["headers", "poll"]).chain(fields).collect();
+        let (predicates, queries) = expectations::keys()
+            .into_iter()
+            .partition(|key| expectations::predicates().any(|name| name == *key) || ["message", "soft"].contains(key));
+        vec![
+            ("Secrets", secrets::SECRET_KEYS.to_vec()),
+            ("The daemon's file", daemon::KEYS.to_vec()),
+            ("http", daemon::HTTP_KEYS.to_vec()),
+            ("hooks", daemon::HOOKS_KEYS.to_vec()),
+            ("store", daemon::STORE_KEYS.to_vec()),
+            ("log", daemon::LOG_KEYS.to_vec()),
+            ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
+            ("maintenance", daemon::MAINTENANCE_KEYS.to_vec()),
+            ("Channels", channels::COMMON_KEYS.to_vec()),
+            ("http channel", channels::HTTP_KEYS.to_vec()),
+            ("webhook channel", channels::WEBHOOK_KEYS.to_vec()),
+            ("verify", channels::HMAC_KEYS.to_vec()),
+            #[cfg(feature = "amqp")]
+            ("amqp channel", channels::AMQP_KEYS.to_vec()),
+            #[cfg(feature = "amqp")]
+            ("queue", channels::QUEUE_KEYS.to_vec()),
+            ("Notifiers", notifiers::COMMON_KEYS.to_vec()),
+            ("slack notifier", notifiers::SLACK_KEYS.to_vec()),
+            ("email notifier", notifiers::EMAIL_KEYS.to_vec()),
+            ("webhook notifier", notifiers::WEBHOOK_KEYS.to_vec()),
+            ("Journeys", journeys::KEYS.to_vec()),
+            ("objective", journeys::OBJECTIVE_KEYS.to_vec()),
+            ("alert", journeys::ALERT_KEYS.to_vec()),
+            ("Steps", [steps::VERBS, steps::COMMON_KEYS].concat()),
+            ("send and request", message),
+            ("poll", steps::POLL_KEYS.to_vec()),
+            ("receive", steps::RECEIVE_KEYS.to_vec()),
+            ("check and exec", [steps::CHECK_KEYS, steps::EXEC_KEYS].concat()),
+            ("Queries", queries),
+            ("Predicates", predicates),
+        ]
+    }
+
+    #[test]
+    fn the_reference_has_every_key_and_no_other() {
+        let text = include_str!("../docs/configuration.md");
+        let mut documented: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut heading = "";
+        for line in text.lines() {
+            if line.starts_with('#') {
+                heading = line.trim_start_matches('#').trim();
+            } else if let Some((key, _)) = line.strip_prefix("| `").and_then(|row| row.split_once("` |")) {
+                documented.entry(heading).or_default().push(key);
+            }
+        }
+        for (heading, mut keys) in known() {
+            keys.sort_unstable();
+            keys.dedup();
+            let mut rows = documented.remove(heading).unwrap_or_default();
+            rows.sort_unstable();
+            assert_eq!(rows, keys, "under {heading}");
+        }
+        if cfg!(feature = "amqp") {
+            assert!(documented.is_empty(), "{documented:?}");
+        }
+    }
 }

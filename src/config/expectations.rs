@@ -75,7 +75,8 @@ pub(super) fn keys() -> Vec<&'static str> {
     queries.chain(predicates()).chain(BESIDE.iter().copied()).chain(["over"]).collect()
 }
 
-fn predicates() -> impl Iterator<Item = &'static str> {
+/// The keys that judge a value.
+pub(super) fn predicates() -> impl Iterator<Item = &'static str> {
     Comparison::ALL.iter().map(|(name, _)| *name).chain(OTHER_PREDICATES.iter().copied())
 }
 

@@ -34,8 +34,8 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     pattern[at..].iter().all(|c| *c == '*')
 }
 
-/// The files that match a path pattern, in the order of their names. `*` and `?` stay within one directory, `**` is any depth of
-/// them. Hidden files match only a pattern that begins with a dot.
+/// The files that match a path pattern, in the order of their names. `*` and `?` stay within one directory, `**` is any
+/// depth of them. Hidden files match only a pattern that begins with a dot.
 ///
 /// # Errors
 /// A directory that cannot be read; one that is not there matches nothing.

@@ -87,7 +87,7 @@ fn limits(context: &Context, loaded: &Loaded) {
         let which = if loaded.node.get("deadline").is_some() { "deadline" } else { "default deadline" };
         let key = if loaded.node.get("every").is_some() { "every" } else { "cron" };
         let problem = format!(
-            "the {which} ({}) is longer than the interval ({}): while a run of `{name}` is waiting, the next ones are skipped",
+            "the {which} ({}) is longer than the interval ({}): while a run of `{name}` is going, others are skipped",
             told(*deadline),
             told(interval)
         );

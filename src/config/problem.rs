@@ -291,7 +291,7 @@ fn draw(problem: &Problem, renderer: &Renderer) -> String {
     out
 }
 
-/// Adds the line at `place`. A mask is not as long as what it hides, so the column before it may have to be put right: `moved`.
+/// Adds the line at `place`. A mask is not as long as what it hides, so the column behind it is put right later: `moved`.
 fn show<'a>(
     group: Group<'a>,
     place: &'a Place,

@@ -7,6 +7,7 @@ use crate::config::document::{Context, IDENTIFIER_HINT, Node, Section, is_identi
 use crate::config::expectations::Reader;
 use crate::config::journeys::Catalog;
 use crate::config::problem::{Place, Problem};
+use crate::config::secrets::{is_header_name, is_secret_name};
 use crate::config::values;
 use crate::journey::expect::{Expectation, Query};
 use crate::journey::template::{BUILT_IN, FUNCTIONS, Template};
@@ -77,7 +78,7 @@ impl<'a> Steps<'a> {
             _ => self.target(verb, object),
         };
         let kind = target.as_ref().and_then(|target| target.kind);
-        let known = known(verb, kind, target.is_some());
+        let known = known(verb, kind);
         let section = Section::open_or(context, node, "step", &known, |key| explain(key, verb, kind))?;
         let name = self.name(&section, verb, target.as_ref());
         let when = section.get("when").and_then(|node| context.template(node, "when", &self.names));
@@ -198,7 +199,7 @@ impl<'a> Steps<'a> {
         self.catalog.needs_implicit.set(true);
         let is_http = ["http://", "https://", "{{"].iter().any(|begin| text.starts_with(begin));
         if !is_http {
-            let problem = Problem::error(&object.place, format!("`{text}` is neither a channel nor an HTTP address"));
+            let problem = Problem::error(&object.place, "this is neither a channel nor an HTTP address");
             context.add(problem.hint("an address begins with `https://` or `http://`"));
             return None;
         }
@@ -273,8 +274,14 @@ impl<'a> Steps<'a> {
             |node: Option<&Node>, key: &str| node.map(|node| context.pairs(node, key, names)).unwrap_or_default();
         let headers = if target.kind.is_some_and(|kind| kind.headers) { section.get("headers") } else { None };
         for entry in headers.map(Node::entries).unwrap_or_default() {
-            if !super::secrets::is_header_name(&entry.key) {
+            if !is_header_name(&entry.key) {
                 context.add(Problem::error(&entry.key_place, format!("`{}` is not the name of a header", entry.key)));
+            }
+            if let Some(text) = entry.value.as_text().filter(|text| !text.contains("{{") && is_secret_name(&entry.key))
+            {
+                context.redactor.add(text);
+                let problem = Problem::warning(&entry.value.place, format!("`{}` is a literal secret", entry.key));
+                context.add(problem.hint("put it among the `headers` of the channel, which may be kept elsewhere"));
             }
         }
         let payloads: &[&'static str] =
@@ -350,7 +357,7 @@ impl<'a> Steps<'a> {
 }
 
 /// The keys that a step with this verb may have.
-fn known(verb: &'static str, kind: Option<&Kind>, has_target: bool) -> Vec<&'static str> {
+fn known(verb: &'static str, kind: Option<&Kind>) -> Vec<&'static str> {
     let own = match verb {
         "send" | "request" => MESSAGE_KEYS,
         "receive" => RECEIVE_KEYS,
@@ -370,7 +377,6 @@ fn known(verb: &'static str, kind: Option<&Kind>, has_target: bool) -> Vec<&'sta
             }
             // Nobody knows which keys a channel has that is not there: all of them pass.
             None => {
-                debug_assert!(has_target || verb == "send" || verb == "request");
                 known.extend(KINDS.iter().flat_map(|kind| kind.fields));
                 known.push("headers");
             }

@@ -20,8 +20,10 @@ use proptest::prelude::*;
 /// The files of a directory with this ending, in order.
 fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory}: {error}"));
-    let mut files: Vec<_> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("a directory can be read").path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
     files.sort();
     assert!(!files.is_empty(), "there are no {ending} files in {directory}");
     files
@@ -36,9 +38,9 @@ fn is_as_expected(path: &Path, told: &str) -> bool {
     let expected = std::fs::read_to_string(path).unwrap_or_default();
     if std::env::var_os("UPDATE_EXPECT").is_some() && expected != told {
         if told.is_empty() {
-            std::fs::remove_file(path).unwrap()
+            std::fs::remove_file(path).expect("a file can be removed")
         } else {
-            std::fs::write(path, told).unwrap()
+            std::fs::write(path, told).expect("a file can be written")
         }
         return true;
     }
@@ -195,11 +197,9 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((home.alert.down_after, home.alert.slow_after, home.alert.recover_after), (3, 3, 2));
     assert_eq!(plan.channels.keys().map(|name| &**name).collect::<Vec<_>>(), ["http"]);
 
-    let text = |keys: &str| {
-        format!(
-            "[channels.w]\ntype = \"webhook\"\npath = \"/w\"\nverify = {{ scheme = \"none\" }}\n[[journey]]\nname = \"a\"\nmuted = true\n{keys}\n[[journey.step]]\npause = \"1ms\""
-        )
-    };
+    let webhook = "[channels.w]\ntype = 'webhook'\npath = '/w'\nverify = { scheme = 'none' }\n";
+    let text =
+        |keys: &str| format!("{webhook}[[journey]]\nname = 'a'\nmuted = true\n{keys}\n[[journey.step]]\npause = '1ms'");
     for (keys, down_after, deadline, late) in [
         ("every = \"119s\"", 3, 30, 300),
         ("every = \"2m\"", 2, 30, 300),
@@ -296,7 +296,7 @@ fn a_missing_file_is_explained() {
 /// The example, as texts.
 fn example() -> Vec<(String, String)> {
     let paths = std::iter::once(PathBuf::from("config/journeyman.toml")).chain(files("probes", ".toml"));
-    paths.map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap())).collect()
+    paths.map(|path| (path.display().to_string(), std::fs::read_to_string(path).expect("it is there"))).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -348,7 +348,7 @@ fn edit() -> impl Strategy<Value = (usize, prop::sample::Index, Edit)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn mangled_files_never_panic_and_every_problem_has_its_place(edits in prop::collection::vec(edit(), 1..5)) {
