@@ -1,5 +1,20 @@
-//! AMQP 0-9-1: publish with confirms and `mandatory`, receive on a queue of our own.
+//! AMQP 0-9-1 (RabbitMQ): publish with confirms and `mandatory`, receive on a queue of our own.
+//!
+//! Publishing and receiving have a connection each, because a broker that runs out of memory or disk stops reading from
+//! connections that publish. lapin's own recovery is off: a connection that breaks is seen, told, and made anew here.
 
+mod link;
+mod message;
+mod publish;
+mod receive;
+mod refusal;
+
+use futures_util::future::BoxFuture;
+
+use crate::channel::{Channel, Listener};
+use crate::clock::Clock;
+use crate::journey::Outgoing;
+use crate::journey::run::{Fault, Reply};
 use crate::secret::Secret;
 
 /// Settings of an `amqp` channel.
@@ -31,4 +46,27 @@ pub struct Binding {
     pub exchange: String,
     /// With which key.
     pub routing_key: String,
+}
+
+/// An `amqp` channel.
+pub struct Amqp {
+    settings: AmqpSettings,
+    publisher: publish::Publisher,
+}
+
+/// A channel with these settings. Nothing is connected before it is needed.
+pub fn open(settings: AmqpSettings, clock: Clock) -> Amqp {
+    Amqp { publisher: publish::Publisher::new(settings.clone(), clock), settings }
+}
+
+impl Channel for Amqp {
+    /// Publishes and waits for the broker's confirm. A message that no queue takes comes back and is `unroutable`.
+    fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(self.publisher.send(outgoing))
+    }
+
+    /// Declares the queue and its bindings, and consumes; ready from the broker's consume-ok on.
+    fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
+        Box::pin(receive::listen(&self.settings, listener))
+    }
 }
