@@ -2,12 +2,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each theme uses a part of it, and nothing outside imports it")]
 #![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
 
-pub mod kannel;
+pub(crate) mod fake_slack;
 pub mod fake_smtp;
+pub mod kannel;
 pub mod mail;
 pub mod notices;
+pub(crate) mod pipeline;
 pub mod postfix;
-pub(crate) mod fake_slack;
+pub(crate) mod proxy;
+pub(crate) mod rabbitmq;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
