@@ -1,0 +1,141 @@
+//! The API: what the pages show, as JSON.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::http::Shared;
+use crate::http::model::{Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
+use crate::journey::Name;
+use crate::journey::report::Report;
+use crate::journey::token::Token;
+use crate::store::OutboxStatus;
+
+/// Rows in a list unless asked otherwise.
+const ROWS: usize = 100;
+/// Rows in a list at most.
+const MOST_ROWS: usize = 1_000;
+
+/// How long a list is to be.
+#[derive(Debug, Deserialize)]
+pub(super) struct Limit {
+    limit: Option<usize>,
+}
+
+impl Limit {
+    fn rows(&self) -> usize {
+        self.limit.unwrap_or(ROWS).clamp(1, MOST_ROWS)
+    }
+}
+
+pub(super) async fn journeys(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
+    let now = shared.views.clock.now().wall;
+    let statuses = shared.views.board.journeys();
+    let admitted = statuses.iter().filter(|status| filter.admits(status));
+    let journeys: Vec<_> = admitted.map(|status| JourneyView::new(status, now)).collect();
+    answer(&shared, "journeys", journeys)
+}
+
+pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    match shared.views.board.journey(&name) {
+        Some(status) => answer(&shared, "journey", JourneyDetail::new(&status, shared.views.clock.now().wall)),
+        None => refuse(StatusCode::NOT_FOUND, "no journey has this name"),
+    }
+}
+
+pub(super) async fn runs(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Query(limit): Query<Limit>,
+) -> Response {
+    if shared.views.board.journey(&name).is_none() {
+        return refuse(StatusCode::NOT_FOUND, "no journey has this name");
+    }
+    match shared.ask(shared.views.store.runs(name.into(), limit.rows())).await {
+        Ok(rows) => answer(&shared, "runs", rows.iter().map(RunView::new).collect::<Vec<_>>()),
+        Err(error) => unavailable(&shared, &error),
+    }
+}
+
+pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Response {
+    match find_run(&shared, &token).await {
+        Ok(Some(report)) => answer(&shared, "run", ReportView::new(&report)),
+        Ok(None) => refuse(StatusCode::NOT_FOUND, "no evidence is kept for this token"),
+        Err(error) => unavailable(&shared, &error),
+    }
+}
+
+pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(limit): Query<Limit>) -> Response {
+    let now = shared.views.clock.now().wall;
+    match shared.ask(shared.views.store.incidents(None, limit.rows())).await {
+        Ok(rows) => {
+            answer(&shared, "incidents", rows.into_iter().map(|row| IncidentView::new(row, now)).collect::<Vec<_>>())
+        }
+        Err(error) => unavailable(&shared, &error),
+    }
+}
+
+/// Which notices a list shows.
+#[derive(Debug, Deserialize)]
+pub(super) struct OutboxQuery {
+    status: Option<OutboxStatus>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn outbox(State(shared): State<Arc<Shared>>, Query(query): Query<OutboxQuery>) -> Response {
+    let limit = Limit { limit: query.limit };
+    let rows = shared.ask(shared.views.store.outbox(query.status, limit.rows())).await;
+    let summary = shared.ask(shared.views.store.outbox_summary()).await;
+    match (rows, summary) {
+        (Ok(rows), Ok(summary)) => {
+            let notices: Vec<_> = rows.into_iter().map(NoticeView::new).collect();
+            json(&shown(&json!({ "notifiers": summary, "notices": notices }), &shared.views.redactor))
+        }
+        (Err(error), _) | (_, Err(error)) => unavailable(&shared, &error),
+    }
+}
+
+/// Brings the dead notices of a notifier back.
+pub(super) async fn retry(State(shared): State<Arc<Shared>>, Path(notifier): Path<String>) -> Response {
+    let now = shared.views.clock.now().wall;
+    let notifier = Name::from(notifier);
+    match shared.ask(shared.views.store.revive(notifier.clone(), now)).await {
+        Ok(revived) => {
+            tracing::info!(%notifier, revived, "dead notices are to be tried again, as the API asked");
+            json(&json!({ "revived": revived }))
+        }
+        Err(error) => unavailable(&shared, &error),
+    }
+}
+
+/// The evidence of a run: kept in the store, or still on the board.
+pub(super) async fn find_run(shared: &Shared, token: &str) -> Result<Option<Report>, String> {
+    let Some(token) = Token::parse(token) else { return Ok(None) };
+    let stored = shared.ask(shared.views.store.report(token)).await?;
+    Ok(stored.or_else(|| {
+        let statuses = shared.views.board.journeys();
+        let reports = statuses.iter().flat_map(|status| [status.last.clone(), status.last_good.clone()]).flatten();
+        reports.into_iter().find(|report| report.token == token).map(|report| (*report).clone())
+    }))
+}
+
+fn answer(shared: &Shared, name: &str, model: impl Serialize) -> Response {
+    json(&json!({ name: shown(&model, &shared.views.redactor) }))
+}
+
+fn unavailable(shared: &Shared, error: &str) -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(error))
+}
+
+/// An error in the API's form.
+pub(super) fn refuse(status: StatusCode, message: &str) -> Response {
+    (status, json(&json!({ "error": message }))).into_response()
+}
+
+pub(super) fn json(body: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}

@@ -1,0 +1,131 @@
+//! For machines that watch us: metrics, liveness, readiness, health.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::http::{Shared, api};
+use crate::metrics::Metrics;
+use crate::time::Mono;
+
+/// The board's component that says whether the store takes commits. Readiness needs it to be there and well.
+pub const STORE_COMPONENT: &str = "store";
+
+/// Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// A rendered exposition serves every scrape for so long.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The rendered metrics: one render at a time, and none while the last is fresh, so that a storm of scrapes costs one a second.
+pub(super) struct Exposition {
+    metrics: Arc<Metrics>,
+    turn: Arc<Semaphore>,
+    last: Arc<Mutex<Option<(Mono, Bytes)>>>,
+}
+
+impl Exposition {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Exposition {
+        Exposition { metrics, turn: Arc::new(Semaphore::new(1)), last: Arc::default() }
+    }
+
+    /// The exposition as it was at `now` or less than a second before; `None` if rendering panicked.
+    async fn text(&self, now: Mono) -> Option<Bytes> {
+        let turn = self.turn.clone().acquire_owned().await.ok()?;
+        let (metrics, last) = (self.metrics.clone(), self.last.clone());
+        let render = move || {
+            // Held by the work, not by the caller: one who leaves does not let a second render begin.
+            let _turn = turn;
+            let is_fresh = |(at, _): &&(Mono, Bytes)| now.since(*at) < FRESH;
+            if let Some((_, text)) = last.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(is_fresh) {
+                return text.clone();
+            }
+            let text = Bytes::from(metrics.render());
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, text.clone()));
+            text
+        };
+        tokio::task::spawn_blocking(render).await.ok()
+    }
+}
+
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.exposition.text(shared.views.clock.now().mono).await {
+        Some(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
+        None => api::refuse(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered"),
+    }
+}
+
+/// Whether our own loops go round. Says nothing of the watched systems: restarting us would not heal them.
+pub(super) async fn live(State(shared): State<Arc<Shared>>) -> Response {
+    let stuck = shared.views.board.stuck(shared.views.clock.now().mono);
+    answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck": stuck }))
+}
+
+/// Whether we do our work: all is built, every loop goes round, and what we learn can be kept.
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let views = &shared.views;
+    let now = views.clock.now();
+    let mut reasons = Vec::new();
+    if !views.ready.load(Ordering::Acquire) {
+        reasons.push("still starting".to_owned());
+    }
+    reasons.extend(views.board.stuck(now.mono).iter().map(|name| format!("loop {name} is stuck")));
+    match views.board.components(now.mono, now.wall).get(STORE_COMPONENT) {
+        Some(store) if store.ok => {}
+        Some(store) => reasons.push(format!("store: {}", views.redactor.clean(&store.detail))),
+        None => reasons.push("store: not heard of yet".to_owned()),
+    }
+    answer(reasons.is_empty(), json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+}
+
+/// Part by part; 503 if one is bad without which we cannot do our main work.
+pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let views = &shared.views;
+    let now = views.clock.now();
+    let components = views.board.components(now.mono, now.wall);
+    let is_failing = components.values().any(|component| component.critical && !component.ok);
+    let status = match components.values().all(|component| component.ok) {
+        true => "ok",
+        false if is_failing => "failing",
+        false => "degraded",
+    };
+    let body = json!({
+        "status": status,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": now.mono.0.as_secs(),
+        "location": views.location,
+        "at": now.wall,
+        "components": components,
+    });
+    answer(!is_failing, super::model::shown(&body, &views.redactor))
+}
+
+fn answer(is_well: bool, body: serde_json::Value) -> Response {
+    let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, api::json(&body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scrape_within_a_second_gets_the_same_bytes_and_costs_no_render() {
+        let metrics = Arc::new(Metrics::new(&[], None));
+        let exposition = Exposition::new(metrics.clone());
+        let clock_steps = metrics.daemon().clock_steps;
+        let at = |millis| Mono(Duration::from_millis(millis));
+        let first = exposition.text(at(0)).await.unwrap();
+        clock_steps.increment(7);
+        let within = exposition.text(at(999)).await.unwrap();
+        assert_eq!(first.as_ptr(), within.as_ptr(), "the cached bytes themselves");
+        let after = exposition.text(at(1_000)).await.unwrap();
+        assert!(String::from_utf8_lossy(&after).contains("journeyman_clock_steps_total 7"));
+    }
+}

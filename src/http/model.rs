@@ -1,0 +1,412 @@
+//! What is shown, as data: the API answers with it, and the pages are rendered from it. Field names are a promise.
+//!
+//! Durations are seconds, times are RFC 3339 in UTC, shares lie in `0..=1`; what is not known is null.
+
+mod record;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::alert::{AlertPhase, Detector, Incident, Severity};
+use crate::board::{JourneyStatus, STRIP_CELLS};
+use crate::journey::outcome::Verdict;
+use crate::journey::report::Report;
+use crate::journey::schedule::Schedule;
+use crate::journey::{Journey, Name};
+use crate::secret::Redactor;
+use crate::slo::{Budget, Counts, SloStatus};
+use crate::time::{Human, earlier, later};
+
+pub(super) use record::{ChannelView, IncidentView, NoticeView, ReportView, RunView, StepView};
+
+/// One cell of the strip that shows 24 hours.
+const CELL: Duration = Duration::from_secs(86_400 / STRIP_CELLS as u64);
+
+/// `model` as JSON, without secrets: the one way out for pages and API.
+pub(super) fn shown(model: &impl Serialize, redactor: &Redactor) -> Value {
+    let mut value = serde_json::to_value(model).expect("every model is plain data with text keys");
+    redact(&mut value, redactor);
+    value
+}
+
+fn redact(value: &mut Value, redactor: &Redactor) {
+    match value {
+        Value::String(text) => {
+            if let Some(clean) = redactor.redact(text) {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, redactor)),
+        Value::Object(members) => members.values_mut().for_each(|member| redact(member, redactor)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// Without the noise of binary fractions: nobody means 216.0000000000002 runs.
+fn tidy(number: f64) -> f64 {
+    (number * 1e9).round() / 1e9
+}
+
+/// A journey in one word, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    /// Firing: failed runs.
+    Down,
+    /// Firing: slow runs.
+    Slow,
+    /// Firing: no verdict.
+    Stale,
+    /// Something was bad, not often enough to tell anyone.
+    Suspect,
+    /// Good again, not yet often enough.
+    Recovering,
+    /// Nothing is known to be wrong, and the last slot has no verdict, or there was none yet.
+    Unknown,
+    /// Nothing is wrong.
+    Ok,
+}
+
+impl State {
+    pub(super) const ALL: [State; 7] =
+        [State::Down, State::Slow, State::Stale, State::Suspect, State::Recovering, State::Unknown, State::Ok];
+
+    pub(super) fn of(status: &JourneyStatus) -> State {
+        match &status.phase {
+            AlertPhase::Firing { incident } => State::of_incident(incident),
+            AlertPhase::Suspect { .. } => State::Suspect,
+            AlertPhase::Recovering { .. } => State::Recovering,
+            AlertPhase::Ok => match status.last.as_deref().map(|report| report.outcome.verdict()) {
+                None | Some(Verdict::Unknown) => State::Unknown,
+                Some(_) if status.journey.unavailable.is_some() => State::Unknown,
+                Some(_) => State::Ok,
+            },
+        }
+    }
+
+    /// The word that the notices of the incident have.
+    fn of_incident(incident: &Incident) -> State {
+        match incident.detectors.iter().max_by_key(|detector| detector.severity()) {
+            Some(Detector::Slow) => State::Slow,
+            Some(Detector::Stale) => State::Stale,
+            Some(Detector::Down) | None => State::Down,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            State::Down => "down",
+            State::Slow => "slow",
+            State::Stale => "stale",
+            State::Suspect => "suspect",
+            State::Recovering => "recovering",
+            State::Unknown => "unknown",
+            State::Ok => "ok",
+        }
+    }
+}
+
+/// A journey, in a list.
+#[derive(Debug, Serialize)]
+pub(super) struct JourneyView {
+    name: Name,
+    state: State,
+    owner: Option<String>,
+    runbook: Option<String>,
+    labels: BTreeMap<String, String>,
+    critical: bool,
+    muted: bool,
+    /// The name of the maintenance window that is open.
+    maintenance: Option<String>,
+    unavailable: Option<String>,
+    interval_seconds: f64,
+    budget_seconds: Option<f64>,
+    deadline_seconds: f64,
+    incident: Option<OpenIncident>,
+    last_run: Option<LastRun>,
+    last_good: Option<Timestamp>,
+    slo: Option<SloView>,
+    at: Timestamp,
+}
+
+impl JourneyView {
+    pub(super) fn new(status: &JourneyStatus, now: Timestamp) -> JourneyView {
+        let journey = &*status.journey;
+        JourneyView {
+            name: journey.name.clone(),
+            state: State::of(status),
+            owner: journey.owner.clone(),
+            runbook: journey.runbook.clone(),
+            labels: journey.labels.clone(),
+            critical: journey.critical,
+            muted: journey.muted,
+            maintenance: journey.maintenance.iter().find(|window| window.is_active(now)).map(|open| open.name.clone()),
+            unavailable: journey.unavailable.clone(),
+            interval_seconds: seconds(journey.schedule.interval(now)),
+            budget_seconds: journey.budget.map(seconds),
+            deadline_seconds: seconds(journey.deadline),
+            incident: status.phase.incident().map(|incident| OpenIncident::new(incident, status)),
+            last_run: status.last.as_deref().map(LastRun::new),
+            last_good: status.last_good.as_deref().map(|report| report.slot),
+            slo: status.slo.as_ref().map(SloView::new),
+            at: status.at,
+        }
+    }
+}
+
+/// The incident of a journey that fires or recovers.
+#[derive(Debug, Serialize)]
+pub(super) struct OpenIncident {
+    id: String,
+    since: Timestamp,
+    state: State,
+    severity: Severity,
+    detectors: Vec<Detector>,
+    bad_runs: u32,
+    /// When people were told last; null if nobody was.
+    told: Option<Timestamp>,
+    /// The last run in a sentence.
+    summary: Option<String>,
+}
+
+impl OpenIncident {
+    fn new(incident: &Incident, status: &JourneyStatus) -> OpenIncident {
+        OpenIncident {
+            id: incident.id.clone(),
+            since: incident.since,
+            state: State::of(status),
+            severity: incident.worst,
+            detectors: incident.detectors.iter().copied().collect(),
+            bad_runs: incident.bad_runs,
+            told: incident.told.map(|told| told.at),
+            summary: status.last.as_deref().map(Report::verdict_line),
+        }
+    }
+}
+
+/// A journey's last run, in a list.
+#[derive(Debug, Serialize)]
+struct LastRun {
+    token: String,
+    slot: Timestamp,
+    ended: Timestamp,
+    verdict: Verdict,
+    why: &'static str,
+    /// Null unless the run was delivered.
+    latency_seconds: Option<f64>,
+    summary: String,
+}
+
+impl LastRun {
+    fn new(report: &Report) -> LastRun {
+        LastRun {
+            token: report.token.to_string(),
+            slot: report.slot,
+            ended: later(report.started, report.latency),
+            verdict: report.outcome.verdict(),
+            why: report.outcome.label(),
+            latency_seconds: report.outcome.latency().map(seconds),
+            summary: report.verdict_line(),
+        }
+    }
+}
+
+/// Where an objective stands.
+#[derive(Debug, Serialize)]
+struct SloView {
+    window_seconds: f64,
+    counts: Counts,
+    coverage: f64,
+    /// Whether enough slots have a verdict to judge.
+    sufficient: bool,
+    delivered: BudgetView,
+    in_budget: Option<BudgetView>,
+}
+
+/// An error budget.
+#[derive(Debug, Serialize)]
+struct BudgetView {
+    objective: f64,
+    achieved: Option<f64>,
+    /// The 95 % Wilson interval around it.
+    interval: Option<(f64, f64)>,
+    total_runs: f64,
+    spent_runs: u64,
+    /// Negative when overspent, as is the share.
+    left_runs: f64,
+    left_share: f64,
+    left_seconds: f64,
+    burn_rate: BurnView,
+    next_refund: Option<Timestamp>,
+    exhausted_at: Option<Timestamp>,
+}
+
+/// Burn rates; null where an objective of 100 % lets any failure burn without bound.
+#[derive(Debug, Serialize)]
+struct BurnView {
+    window: Option<f64>,
+    #[serde(rename = "1h")]
+    hour: Option<f64>,
+    #[serde(rename = "6h")]
+    six_hours: Option<f64>,
+    #[serde(rename = "3d")]
+    three_days: Option<f64>,
+}
+
+impl SloView {
+    fn new(slo: &SloStatus) -> SloView {
+        let budget = |budget: &Budget| {
+            let [window, hour, six_hours, three_days] = budget.burn.map(|burn| (burn < f64::MAX).then(|| tidy(burn)));
+            BudgetView {
+                objective: budget.objective,
+                achieved: budget.achieved.map(tidy),
+                interval: budget.interval.map(|(low, high)| (tidy(low), tidy(high))),
+                total_runs: tidy(budget.total),
+                spent_runs: budget.spent,
+                left_runs: tidy(budget.left()),
+                left_share: tidy(budget.left_share()),
+                left_seconds: seconds(slo.left_time(budget)),
+                burn_rate: BurnView { window, hour, six_hours, three_days },
+                next_refund: budget.next_refund,
+                exhausted_at: budget.exhausted_at,
+            }
+        };
+        SloView {
+            window_seconds: seconds(slo.window),
+            counts: slo.counts,
+            coverage: tidy(slo.coverage),
+            sufficient: slo.is_sufficient(),
+            delivered: budget(&slo.delivered),
+            in_budget: slo.in_budget.as_ref().map(budget),
+        }
+    }
+}
+
+/// A journey, all of it.
+#[derive(Debug, Serialize)]
+pub(super) struct JourneyDetail {
+    #[serde(flatten)]
+    journey: JourneyView,
+    schedule: String,
+    next_slot: Option<Timestamp>,
+    policy: String,
+    notify: Vec<Name>,
+    steps: Vec<StepPlan>,
+    last_24_hours: Vec<Cell>,
+    last_report: Option<ReportView>,
+    last_good_report: Option<ReportView>,
+}
+
+/// A step as it is defined.
+#[derive(Debug, Serialize)]
+struct StepPlan {
+    name: Name,
+    verb: &'static str,
+    channel: Option<Name>,
+    budget_seconds: Option<f64>,
+    timeout_seconds: Option<f64>,
+}
+
+/// Half an hour of verdicts.
+#[derive(Debug, Serialize)]
+struct Cell {
+    from: Timestamp,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+impl JourneyDetail {
+    pub(super) fn new(status: &JourneyStatus, now: Timestamp) -> JourneyDetail {
+        let journey = &*status.journey;
+        let cells = status.strip.iter().enumerate();
+        JourneyDetail {
+            journey: JourneyView::new(status, now),
+            schedule: match &journey.schedule {
+                Schedule::Every { every, .. } => format!("every {}", Human(*every)),
+                Schedule::Cron(_) => format!("by calendar, about every {}", Human(journey.schedule.interval(now))),
+            },
+            next_slot: journey.schedule.next(now),
+            policy: policy(journey),
+            notify: journey.notify.clone(),
+            steps: journey
+                .steps
+                .iter()
+                .map(|step| StepPlan {
+                    name: step.name.clone(),
+                    verb: step.verb.as_str(),
+                    channel: step.verb.channel().cloned(),
+                    budget_seconds: step.budget.map(seconds),
+                    timeout_seconds: step.timeout.map(seconds),
+                })
+                .collect(),
+            last_24_hours: cells.map(|(at, counts)| Cell { from: cell_start(status, at), counts: *counts }).collect(),
+            last_report: status.last.as_deref().map(ReportView::new),
+            last_good_report: status.last_good.as_deref().map(ReportView::new),
+        }
+    }
+}
+
+/// When the strip's cell `at` begins.
+pub(super) fn cell_start(status: &JourneyStatus, at: usize) -> Timestamp {
+    let back = status.strip.len().saturating_sub(at);
+    earlier(status.at, CELL * u32::try_from(back).unwrap_or(u32::MAX))
+}
+
+/// The alert policy in words.
+fn policy(journey: &Journey) -> String {
+    let policy = &journey.alert;
+    let remind = match policy.remind {
+        Some(remind) => format!("reminded every {}", Human(remind)),
+        None => "never reminded".to_owned(),
+    };
+    let tells = match (journey.muted, journey.notify.is_empty()) {
+        (true, _) => "Muted: tells nobody.".to_owned(),
+        (false, true) => "Tells nobody: no notifier is named.".to_owned(),
+        (false, false) => format!("Tells {}.", journey.notify.join(", ")),
+    };
+    format!(
+        "Down after {} in a row, slow after {} in a row, stale after two intervals without a verdict. \
+         Well again after {} in a row; {remind}. {tells}",
+        plural(policy.down_after, "failed run"),
+        plural(policy.slow_after, "slow run"),
+        plural(policy.recover_after, "good run"),
+    )
+}
+
+fn plural(count: u32, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Which journeys a list shows.
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct Filter {
+    /// Only those in this state.
+    pub(super) state: Option<String>,
+    /// Only those whose name, owner or a label contains this, in either case.
+    pub(super) q: Option<String>,
+}
+
+impl Filter {
+    pub(super) fn admits(&self, status: &JourneyStatus) -> bool {
+        let state = self.state.as_deref().filter(|state| !state.is_empty());
+        state.is_none_or(|state| state == State::of(status).as_str()) && self.finds(&status.journey)
+    }
+
+    /// Whether the text is found, whatever the state.
+    pub(super) fn finds(&self, journey: &Journey) -> bool {
+        let wanted = self.q.as_deref().unwrap_or_default().trim().to_lowercase();
+        let mut texts = [&*journey.name]
+            .into_iter()
+            .chain(journey.owner.as_deref())
+            .chain(journey.labels.values().map(String::as_str));
+        wanted.is_empty() || texts.any(|text| text.to_lowercase().contains(&wanted))
+    }
+}

@@ -1,0 +1,225 @@
+//! What is on record, as data: runs, evidence, incidents, notices, and the channels' last words.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::seconds;
+use crate::board::ChannelStatus;
+use crate::channel::Readiness;
+use crate::journey::Name;
+use crate::journey::expect::{Check, cut_at};
+use crate::journey::outcome::{Outcome, Verdict};
+use crate::journey::report::{Report, StepReport, StepStatus};
+use crate::notifier::Receipt;
+use crate::store::{IncidentRow, OutboxRow, OutboxStatus, RunRow};
+use crate::time::between;
+
+/// What came back is shown up to this many bytes.
+const EXCERPT: usize = 1_024;
+/// A notice's headline is shown up to this many bytes.
+const HEADLINE: usize = 300;
+
+/// A run, in a list.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct RunView {
+    /// Null where no evidence is kept.
+    token: Option<String>,
+    slot: Timestamp,
+    verdict: Verdict,
+    why: String,
+    /// As far as the run got.
+    latency_seconds: f64,
+    late_by_seconds: Option<f64>,
+}
+
+impl RunView {
+    pub(in crate::http) fn new(row: &RunRow) -> RunView {
+        RunView {
+            token: row.token.map(|token| token.to_string()),
+            slot: row.slot,
+            verdict: row.verdict,
+            why: row.why.clone(),
+            latency_seconds: seconds(row.latency),
+            late_by_seconds: row.late_by.map(seconds),
+        }
+    }
+}
+
+/// A run's evidence.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct ReportView {
+    journey: Name,
+    token: String,
+    trace_id: String,
+    slot: Timestamp,
+    started: Timestamp,
+    verdict: Verdict,
+    why: &'static str,
+    failed_step: Option<Name>,
+    summary: String,
+    note: Option<String>,
+    latency_seconds: f64,
+    lateness_seconds: f64,
+    steps: Vec<StepView>,
+}
+
+impl ReportView {
+    pub(in crate::http) fn new(report: &Report) -> ReportView {
+        ReportView {
+            journey: report.journey.clone(),
+            token: report.token.to_string(),
+            trace_id: report.token.trace_id(),
+            slot: report.slot,
+            started: report.started,
+            verdict: report.outcome.verdict(),
+            why: report.outcome.label(),
+            failed_step: match &report.outcome {
+                Outcome::Failed { step, .. } => Some(step.clone()),
+                _ => None,
+            },
+            summary: report.verdict_line(),
+            note: report.note.clone(),
+            latency_seconds: seconds(report.latency),
+            lateness_seconds: seconds(report.lateness),
+            steps: report.steps.iter().map(StepView::new).collect(),
+        }
+    }
+}
+
+/// A step's evidence.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct StepView {
+    name: Name,
+    verb: String,
+    channel: Option<Name>,
+    at_seconds: f64,
+    took_seconds: f64,
+    status: StepStatus,
+    summary: String,
+    detail: Option<String>,
+    ack: Option<String>,
+    phases: Vec<PartView>,
+    hops: Vec<PartView>,
+    checks: Vec<Check>,
+    excerpt: Option<String>,
+}
+
+/// A part of a step, or a hop of its message.
+#[derive(Debug, Serialize)]
+struct PartView {
+    name: String,
+    took_seconds: f64,
+}
+
+impl StepView {
+    pub(in crate::http) fn new(step: &StepReport) -> StepView {
+        let part = |name: &str, took| PartView { name: name.to_owned(), took_seconds: seconds(took) };
+        StepView {
+            name: step.name.clone(),
+            verb: step.verb.clone(),
+            channel: step.channel.clone(),
+            at_seconds: seconds(step.at),
+            took_seconds: seconds(step.took),
+            status: step.status,
+            summary: step.summary(),
+            detail: step.detail.clone(),
+            ack: step.ack.clone(),
+            phases: step.phases.iter().map(|phase| part(&phase.name, phase.took)).collect(),
+            hops: step.hops.iter().map(|hop| part(&hop.name, hop.took)).collect(),
+            checks: step.checks.clone(),
+            excerpt: step.excerpt.as_deref().map(|text| cut_at(text, EXCERPT)),
+        }
+    }
+}
+
+/// An incident, in a list.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct IncidentView {
+    #[serde(flatten)]
+    row: IncidentRow,
+    open: bool,
+    lasted_seconds: f64,
+}
+
+impl IncidentView {
+    pub(in crate::http) fn new(row: IncidentRow, now: Timestamp) -> IncidentView {
+        let lasted_seconds = seconds(between(row.since, row.resolved.unwrap_or(now)));
+        IncidentView { open: row.resolved.is_none(), lasted_seconds, row }
+    }
+}
+
+/// A notice owed or given.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct NoticeView {
+    id: String,
+    incident: String,
+    sequence: u32,
+    notifier: Name,
+    /// The notifier for which this one stands in, and what it said.
+    instead_of: Option<(String, String)>,
+    subject: String,
+    reason: &'static str,
+    headline: String,
+    created: Timestamp,
+    status: OutboxStatus,
+    attempts: u32,
+    /// Null once nothing more will be tried.
+    next_try: Option<Timestamp>,
+    error: Option<String>,
+    receipt: Option<Receipt>,
+    at: Timestamp,
+}
+
+impl NoticeView {
+    pub(in crate::http) fn new(row: OutboxRow) -> NoticeView {
+        let is_over = matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Dead);
+        NoticeView {
+            headline: cut_at(&row.notification.headline(), HEADLINE),
+            id: row.id,
+            incident: row.incident,
+            sequence: row.sequence,
+            notifier: row.notifier,
+            instead_of: row.instead_of,
+            subject: row.notification.subject,
+            reason: row.notification.reason.as_str(),
+            created: row.created,
+            status: row.state.status,
+            attempts: row.state.attempt,
+            next_try: (!is_over).then_some(row.state.not_before),
+            error: row.state.error,
+            receipt: row.state.receipt,
+            at: row.state.at,
+        }
+    }
+
+    pub(in crate::http) fn incident(&self) -> &str {
+        &self.incident
+    }
+}
+
+/// A channel.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct ChannelView {
+    name: Name,
+    kind: &'static str,
+    /// `ready`, `starting`, `down`; null for a channel that nobody receives on.
+    readiness: Option<&'static str>,
+    why: Option<String>,
+    last_fault: Option<String>,
+    last_fault_at: Option<Timestamp>,
+    last_success: Option<Timestamp>,
+}
+
+impl ChannelView {
+    pub(in crate::http) fn new(name: Name, status: ChannelStatus) -> ChannelView {
+        let (readiness, why) = match status.readiness {
+            None => (None, None),
+            Some(Readiness::Starting) => (Some("starting"), None),
+            Some(Readiness::Ready) => (Some("ready"), None),
+            Some(Readiness::Down { why }) => (Some("down"), Some(why)),
+        };
+        let (last_fault_at, last_fault) = status.last_fault.unzip();
+        let (kind, last_success) = (status.kind, status.last_success);
+        ChannelView { name, kind, readiness, why, last_fault, last_fault_at, last_success }
+    }
+}

@@ -1,0 +1,154 @@
+//! The routes: one table says which there are and who may call them, and nothing else makes any.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use subtle::ConstantTimeEq;
+
+use crate::http::{Shared, api, events, health, pages};
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Whoever reaches the listener.
+    Public,
+    /// Whoever has the admin token; nobody if none is configured.
+    Admin,
+}
+
+/// A route as the table declares it.
+#[derive(Clone, Debug)]
+pub struct RouteInfo {
+    /// Its method; a route for `GET` answers `HEAD` as well.
+    pub method: Method,
+    /// Its path, parameters in braces.
+    pub path: &'static str,
+    /// Who may call it.
+    pub visibility: Visibility,
+}
+
+struct Route {
+    info: RouteInfo,
+    handler: MethodRouter<Arc<Shared>>,
+}
+
+fn routes() -> Vec<Route> {
+    vec![
+        get("/", pages::status),
+        get("/journeys/{name}", pages::journey),
+        get("/runs/{token}", pages::run),
+        get("/incidents", pages::incidents),
+        get("/alerts/outbox", pages::outbox),
+        get("/api/v1/journeys", api::journeys),
+        get("/api/v1/journeys/{name}", api::journey),
+        get("/api/v1/journeys/{name}/runs", api::runs),
+        get("/api/v1/runs/{token}", api::run),
+        get("/api/v1/incidents", api::incidents),
+        get("/api/v1/outbox", api::outbox),
+        get("/api/v1/health", health::health),
+        admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
+        get("/events", events::events),
+        get("/metrics", health::metrics),
+        get("/live", health::live),
+        get("/ready", health::ready),
+        get("/health", health::health),
+        get("/static/{file}", pages::file),
+    ]
+}
+
+fn get<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let info = RouteInfo { method: Method::GET, path, visibility: Visibility::Public };
+    Route { info, handler: on(MethodFilter::GET, handler) }
+}
+
+fn admin_post<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let info = RouteInfo { method: Method::POST, path, visibility: Visibility::Admin };
+    Route { info, handler: on(MethodFilter::POST, handler) }
+}
+
+/// Every route that there is.
+pub fn table() -> Vec<RouteInfo> {
+    routes().into_iter().map(|route| route.info).collect()
+}
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let mut router = Router::new();
+    for Route { info, handler } in routes() {
+        let handler = match info.visibility {
+            Visibility::Public => handler,
+            Visibility::Admin => handler.layer(middleware::from_fn_with_state(shared.clone(), guard)),
+        };
+        router = router.route(info.path, handler);
+    }
+    router
+        .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(finish))
+        .with_state(shared)
+}
+
+/// Lets the holder of the admin token pass. Without a configured token the route is not there.
+async fn guard(State(shared): State<Arc<Shared>>, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let Some(token) = &shared.views.admin_token else {
+        return api::refuse(StatusCode::NOT_FOUND, "no such route");
+    };
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    if bool::from(given.as_bytes().ct_eq(token.reveal().as_bytes())) {
+        return next.run(request).await;
+    }
+    tracing::warn!(path = request.uri().path(), "a call without the admin token was refused");
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (challenge, api::refuse(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` with the admin token"))
+        .into_response()
+}
+
+async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    refuse(&shared, &request, StatusCode::NOT_FOUND, "There is no such page.")
+}
+
+async fn wrong_method(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    refuse(&shared, &request, StatusCode::METHOD_NOT_ALLOWED, "This address does not take that method.")
+}
+
+/// In the form that the caller of that path reads.
+fn refuse(shared: &Shared, request: &Request, status: StatusCode, message: &str) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        api::refuse(status, message)
+    } else {
+        pages::refuse(shared, status, message)
+    }
+}
+
+/// What a page may do: load our style, our one script and our data; be in no frame, and tell no other site where it was.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
+/// An extractor's refusal says no more than this, in bytes.
+const REFUSAL: usize = 4_096;
+
+async fn finish(request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
+    let mut response = next.run(request).await;
+    let is_text =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/"));
+    if is_api && is_text && response.status().is_client_error() {
+        // A path or query that cannot be read is refused in plain text before a handler sees it.
+        let status = response.status();
+        let text = axum::body::to_bytes(response.into_body(), REFUSAL).await.unwrap_or_default();
+        response = api::refuse(status, &String::from_utf8_lossy(&text));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,68 @@
+//! A store that answers nothing but faults.
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use journeyman::journey::Name;
+use journeyman::journey::report::Report;
+use journeyman::journey::token::Token;
+use journeyman::ledger::Entry;
+use journeyman::notifier::Receipt;
+use journeyman::store::{
+    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    StoreError,
+};
+
+/// A store that is not there.
+pub(crate) struct Gone;
+
+fn gone<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
+    Box::pin(std::future::ready(Err(StoreError::Unreadable("the disk has left".to_owned()))))
+}
+
+impl Store for Gone {
+    fn apply(&self, _: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
+        gone()
+    }
+    fn key(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        gone()
+    }
+    fn journey(&self, _: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>> {
+        gone()
+    }
+    fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>> {
+        gone()
+    }
+    fn next_due(&self, _: Name, _: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>> {
+        gone()
+    }
+    fn root_receipt(&self, _: String, _: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>> {
+        gone()
+    }
+    fn hold(&self, _: Name) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        gone()
+    }
+    fn outbox(&self, _: Option<OutboxStatus>, _: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+        gone()
+    }
+    fn outbox_summary(&self) -> BoxFuture<'_, Result<Vec<OutboxSummary>, StoreError>> {
+        gone()
+    }
+    fn runs(&self, _: Name, _: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
+        gone()
+    }
+    fn report(&self, _: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>> {
+        gone()
+    }
+    fn incidents(&self, _: Option<Name>, _: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
+        gone()
+    }
+    fn forget(&self, _: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
+        gone()
+    }
+    fn revive(&self, _: Name, _: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        gone()
+    }
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        gone()
+    }
+}
