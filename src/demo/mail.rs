@@ -111,6 +111,8 @@ fn log_end(ended: io::Result<()>) {
 }
 
 async fn converse(mut stream: TcpStream, mailbox: &Mailbox, clock: Clock) -> io::Result<()> {
+    // Replies are small and each is waited for.
+    stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
     let mut session = Session::default();

@@ -126,10 +126,7 @@ impl Inner {
         let new = content(arguments)?;
         let ts = text(arguments, "ts").unwrap_or_default();
         let post = self.posts.find_mut(|post| post.ts == ts).ok_or("message_not_found")?;
-        // What an update does not name stays, but blocks and attachments go when there is a new text without them.
-        if new.contains_key("text") {
-            post.content.retain(|key, _| key == "metadata");
-        }
+        // What an update does not name stays; an empty list takes it away.
         post.content.extend(new);
         post.edited = Some(now);
         Ok(json!({
@@ -325,14 +322,16 @@ mod tests {
         let other = ts(&ask(&workspace, "chat.postMessage", 0, json!({ "text": "SLOW" })));
         assert_eq!(other, "1790000000.000001");
         ask(&workspace, "chat.postMessage", 5, json!({ "text": "reply", "thread_ts": root })).unwrap();
-        let updated = ask(&workspace, "chat.update", 9, json!({ "ts": root, "text": "WELL AGAIN" })).unwrap();
+        let updated =
+            ask(&workspace, "chat.update", 9, json!({ "ts": root, "text": "WELL AGAIN", "attachments": [] })).unwrap();
         assert_eq!(updated["message"]["edited"]["ts"], "1790000009.000000");
 
         let history = ask(&workspace, "conversations.history", 10, json!({ "include_all_metadata": "true" })).unwrap();
         let texts: Vec<_> = history["messages"].as_array().unwrap().iter().map(|message| &message["text"]).collect();
         assert_eq!(texts, ["SLOW", "WELL AGAIN"]);
         assert_eq!(history["messages"][1]["metadata"]["event_payload"]["id"], "1");
-        assert_eq!(history["messages"][1]["blocks"], Value::Null);
+        assert_eq!(history["messages"][1]["blocks"][0]["type"], "divider");
+        assert_eq!(history["messages"][1]["attachments"], json!([]));
         let replies = ask(&workspace, "conversations.replies", 10, json!({ "ts": root })).unwrap();
         assert_eq!(replies["messages"][1]["thread_ts"], root);
         assert_eq!(replies["messages"][0]["metadata"], Value::Null);
