@@ -1,6 +1,7 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
 mod channels;
+pub mod demo;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -44,20 +45,27 @@ const DRAIN_NOTICES: Duration = Duration::from_secs(5);
 /// How long any other part may take to end.
 const DRAIN_PART: Duration = Duration::from_secs(2);
 
-/// The addresses that a started daemon listens on.
-#[derive(Clone, Copy, Debug)]
+/// A started daemon, as whoever started it sees it.
+#[derive(Clone, Debug)]
 pub struct Started {
     /// Metrics, health, pages and API.
     pub http: SocketAddr,
     /// Inbound webhooks.
     pub hooks: Option<SocketAddr>,
+    /// What the pages show.
+    pub board: Arc<Board>,
 }
 
 /// Runs the plan until `stop`, then drains. `started` is called once everything works.
 ///
 /// # Errors
 /// A part that cannot be built, or one that ended and must not; with the exit code for it.
-pub async fn run(plan: Plan, clock: Clock, stop: CancellationToken, started: impl FnOnce(Started)) -> Result<(), Failure> {
+pub async fn run(
+    plan: Plan,
+    clock: Clock,
+    stop: CancellationToken,
+    started: impl FnOnce(Started),
+) -> Result<(), Failure> {
     let store = open_store(&plan).await?;
     let listener = bind(plan.http.listen, "http.listen").await?;
     let board = Arc::new(Board::default());
@@ -85,6 +93,7 @@ pub async fn run(plan: Plan, clock: Clock, stop: CancellationToken, started: imp
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
+        board: board.clone(),
     };
     let ready = Arc::new(AtomicBool::new(false));
     let views = Views {
@@ -181,7 +190,12 @@ pub async fn run(plan: Plan, clock: Clock, stop: CancellationToken, started: imp
 ///
 /// # Errors
 /// No such journey, or a channel that cannot be opened.
-pub async fn once(plan: Plan, name: &str, clock: Clock, stop: CancellationToken) -> Result<(Arc<Journey>, Report), Failure> {
+pub async fn once(
+    plan: Plan,
+    name: &str,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(Arc<Journey>, Report), Failure> {
     let journey = find(&plan, name)?;
     let plan = narrowed(plan, &journey);
     let directory = std::env::temp_dir().join(format!("journeyman-once-{}", std::process::id()));
@@ -242,7 +256,9 @@ fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
         StoreError::InUse(_) => exit::TEMPORARY,
     };
     let hint = match error {
-        StoreError::Unwritable(_) => "is the directory there, ours to write, and not full? `store.url` says where it is",
+        StoreError::Unwritable(_) => {
+            "is the directory there, ours to write, and not full? `store.url` says where it is"
+        }
         StoreError::Unreadable(_) => "move it away to begin with an empty one, or restore a backup",
         StoreError::InUse(_) => "is another journeyman running on this store?",
         StoreError::TooNew { .. } | StoreError::Closed => "nothing was changed",

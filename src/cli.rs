@@ -23,6 +23,7 @@ pub enum Command {
     Run(ConfigArgument),
     /// Check a configuration: every problem at once, nothing touched
     Check {
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
         /// Treat warnings as errors
@@ -33,6 +34,7 @@ pub enum Command {
     Once {
         /// The journey's name
         journey: String,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
         /// How to print the run
@@ -86,7 +88,8 @@ pub fn exit_code_of(outcome: &Outcome) -> u8 {
 pub fn print_run(report: &Report, format: Format) -> String {
     match format {
         Format::Json => {
-            let text = serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+            let text =
+                serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
             text + "\n"
         }
         Format::Text => format!(

@@ -109,7 +109,8 @@ fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) 
 
 async fn heed_signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be heeded; only SIGKILL will stop this process");
         return;
     };

@@ -69,8 +69,15 @@ pub(super) async fn open(
         };
         board.set_channel(name, status);
         let handles = metrics.channel(name, receives);
-        let open =
-            OpenChannel::new(name.clone(), channel.clone(), planned.policy.clone(), seen, clock, board.clone(), handles);
+        let open = OpenChannel::new(
+            name.clone(),
+            channel.clone(),
+            planned.policy.clone(),
+            seen,
+            clock,
+            board.clone(),
+            handles,
+        );
         channels.open.insert(name.clone(), Arc::new(open));
         if receives {
             channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
@@ -89,7 +96,12 @@ async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure
 }
 
 impl Channels {
-    fn connect(&mut self, name: &Name, planned: &ChannelPlan, clock: Clock) -> Result<Option<Arc<dyn Channel>>, Failure> {
+    fn connect(
+        &mut self,
+        name: &Name,
+        planned: &ChannelPlan,
+        clock: Clock,
+    ) -> Result<Option<Arc<dyn Channel>>, Failure> {
         Ok(Some(match &planned.settings {
             Settings::Http(settings) => {
                 let channel = http::Http::open(settings.clone(), &planned.policy, clock)

@@ -116,12 +116,7 @@ pub(super) async fn match_arrivals(
 }
 
 /// Shows a channel's readiness on the board and in its metric, and says when it changes.
-pub(super) async fn mirror_readiness(
-    open: Arc<OpenChannel>,
-    board: Arc<Board>,
-    clock: Clock,
-    stop: CancellationToken,
-) {
+pub(super) async fn mirror_readiness(open: Arc<OpenChannel>, board: Arc<Board>, clock: Clock, stop: CancellationToken) {
     let mut readiness = open.readiness.clone();
     loop {
         let now = readiness.borrow_and_update().clone();
