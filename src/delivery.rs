@@ -24,7 +24,7 @@ use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
 use crate::time::{Mono, between, later};
 
 /// An attempt may take this long before we stop waiting for it.
-const ATTEMPT: Duration = Duration::from_secs(60);
+const ATTEMPT: Duration = Duration::from_secs(120);
 /// Between two messages to one notifier: Slack takes one a second for each channel, and people read no faster.
 const PACE: Duration = Duration::from_secs(1);
 /// A store that cannot be read or written is asked again this often.

@@ -169,7 +169,8 @@ pub fn waterfall(report: &Report, reference: Option<&Report>, bar: usize) -> Str
         Some(channel) => format!("{} {channel}", step.verb),
         None => step.verb.clone(),
     };
-    let width = |text: &dyn Fn(&StepReport) -> usize| report.steps.iter().map(text).max().unwrap_or(0);
+    // A name that fills the line is not padded for.
+    let width = |text: &dyn Fn(&StepReport) -> usize| report.steps.iter().map(text).max().unwrap_or(0).min(40);
     let names = width(&|step| step.name.chars().count());
     let titles = width(&|step| title(step).chars().count());
     let mut out = String::new();

@@ -33,6 +33,8 @@ const BOUND: Duration = Duration::from_secs(20);
 enum Act {
     /// Writes this.
     Say(Vec<u8>),
+    /// Writes this if the request is for that path.
+    SayAt(&'static str, Vec<u8>),
     /// Waits this long, then goes on.
     Wait(Duration),
     /// Waits as long as the other side does.
@@ -42,15 +44,16 @@ enum Act {
     /// Closes with a reset: the request must have a body, whose last byte is then unread.
     Reset,
 }
-use Act::{Close, Hang, Reset, Say, Wait};
+use Act::{Close, Hang, Reset, Say, SayAt, Wait};
 
 /// A response with this status and body, on a connection that stays.
 fn answer(status: &str, body: &str) -> Act {
     Say(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes())
 }
 
-fn redirect(status: u16, location: &str) -> Act {
-    Say(format!("HTTP/1.1 {status} There\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n").into_bytes())
+fn redirect(path: &'static str, status: u16, location: &str) -> Act {
+    let head = format!("HTTP/1.1 {status} There\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+    SayAt(path, head.into_bytes())
 }
 
 /// A server on a port of its own. On connection n it plays the nth script, or the last: for each request its acts, or the last.
@@ -125,10 +128,11 @@ fn play(stream: &mut (impl Read + Write), socket: &TcpStream, script: &[Vec<Act>
     for n in 0.. {
         let Some((request, left)) = read_request(stream, unread) else { return };
         unread = left;
-        shared.requests.lock().unwrap().push(request);
+        shared.requests.lock().unwrap().push(request.clone());
         for act in &script[n.min(script.len() - 1)] {
             match act {
-                Say(bytes) => {
+                SayAt(path, _) if request.split(' ').nth(1) != Some(path) => {}
+                Say(bytes) | SayAt(_, bytes) => {
                     if stream.write_all(bytes).and_then(|()| stream.flush()).is_err() {
                         return;
                     }
@@ -208,6 +212,15 @@ fn took(reply: &Reply, name: &str) -> Duration {
     reply.phases.iter().find(|phase| phase.name == name).map(|phase| phase.took).unwrap()
 }
 
+/// The reply of a request that found the connection of the one before it: a moment passes until the pool has it back.
+async fn until_reused(http: &Http, outgoing: &Outgoing) -> Reply {
+    wait_for("a connection to be reused", BOUND, async || {
+        let reply = http.request(outgoing).await.unwrap();
+        (names(&reply.phases) == ["first_byte", "body"]).then_some(reply)
+    })
+    .await
+}
+
 #[test]
 fn a_message_goes_out_whole_and_its_phases_add_up() {
     block_on(async {
@@ -229,9 +242,7 @@ fn a_message_goes_out_whole_and_its_phases_add_up() {
 
         let path = Some("/a1".to_owned());
         let headers = vec![("x-synthetic".to_owned(), "journeyman".to_owned())];
-        let again = http.request(&Outgoing { path, headers, ..outgoing() }).await.unwrap();
-        assert_eq!(names(&again.phases), ["first_byte", "body"], "the connection was reused");
-        assert_eq!(target.connections(), 1);
+        until_reused(&http, &Outgoing { path, headers, ..outgoing() }).await;
 
         let requests = target.requests();
         assert!(requests[0].starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", requests[0]);
@@ -268,17 +279,15 @@ fn a_new_connection_for_each_request_if_so_configured() {
 #[test]
 fn where_the_time_went_is_told_apart() {
     block_on(async {
-        let pause = Duration::from_millis(150);
+        // So long that a busy machine does not stall for half of it elsewhere.
+        let (pause, half) = (Duration::from_millis(800), Duration::from_millis(400));
         let head = Say(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n".to_vec());
-        let target = Target::start(vec![vec![
-            vec![Wait(pause), answer("200 OK", "slow")],
-            vec![head, Wait(pause), Say(b"body".to_vec())],
-        ]]);
-        let http = channel(&target.url());
-        let slow_head = http.request(&outgoing()).await.unwrap();
-        assert!(took(&slow_head, "first_byte") >= pause && took(&slow_head, "body") < pause);
-        let slow_body = http.request(&outgoing()).await.unwrap();
-        assert!(took(&slow_body, "first_byte") < pause && took(&slow_body, "body") >= pause);
+        let target = Target::always(vec![Wait(pause), answer("200 OK", "slow")]);
+        let slow_head = channel(&target.url()).request(&outgoing()).await.unwrap();
+        assert!(took(&slow_head, "first_byte") >= half && took(&slow_head, "body") < half, "{slow_head:?}");
+        let target = Target::always(vec![head, Wait(pause), Say(b"body".to_vec())]);
+        let slow_body = channel(&target.url()).request(&outgoing()).await.unwrap();
+        assert!(took(&slow_body, "first_byte") < half && took(&slow_body, "body") >= half, "{slow_body:?}");
         assert_eq!(slow_body.message.unwrap().text(), "body");
     });
 }
@@ -405,24 +414,30 @@ fn a_connection_that_the_server_closed_between_runs_is_no_failure() {
 #[test]
 fn a_server_that_closes_as_we_write_is_asked_again_only_if_that_is_safe() {
     block_on(async {
-        let stale = || {
-            let first = vec![vec![answer("200 OK", "first")], vec![Close]];
-            Target::start(vec![first, vec![vec![answer("200 OK", "again")]]])
-        };
-        let target = stale();
+        // Every connection answers once and closes when it has read a second request.
+        let target = Target::start(vec![vec![vec![answer("200 OK", "fine")], vec![Close]]]);
         let http = channel(&target.url());
-        http.request(&outgoing()).await.unwrap();
-        let reply = http.request(&outgoing()).await.unwrap();
-        assert_eq!(reply.message.unwrap().text(), "again");
-        assert_eq!(names(&reply.phases), ["connect", "first_byte", "body"]);
-        assert_eq!((target.connections(), target.requests().len()), (2, 3));
+        let stale = || target.shared.closed.load(Ordering::SeqCst);
+        wait_for("a request to meet a closing connection", BOUND, async || {
+            let reply = http.request(&outgoing()).await.unwrap();
+            assert_eq!(reply.message.unwrap().text(), "fine");
+            assert_eq!(names(&reply.phases), ["connect", "first_byte", "body"]);
+            (stale() > 0).then_some(())
+        })
+        .await;
 
-        let target = stale();
+        let target = Target::start(vec![vec![vec![answer("200 OK", "fine")], vec![Close]]]);
         let http = channel(&target.url());
-        http.send(&with_body("{}")).await.unwrap();
-        let fault = http.send(&with_body("{}")).await.unwrap_err();
+        let sent = AtomicUsize::new(0);
+        let fault = wait_for("a message to meet a closing connection", BOUND, async || {
+            sent.fetch_add(1, Ordering::SeqCst);
+            http.send(&with_body("{}")).await.err()
+        })
+        .await;
         assert_eq!((fault.cause, fault.uncertain), (Cause::Unreachable, true));
-        assert_eq!(target.requests().len(), 2, "a message is never sent twice");
+        assert_eq!(names(&fault.phases), ["first_byte"]);
+        assert_eq!(target.requests().len(), sent.into_inner(), "a message is never sent twice");
+
         // On a connection of its own it is no accident of ours, and is told.
         let target = Target::start(vec![vec![vec![Close]], vec![vec![answer("200 OK", "")]]]);
         assert!(channel(&target.url()).request(&outgoing()).await.is_err());
@@ -434,7 +449,7 @@ fn redirects_are_followed_only_as_far_as_configured_and_without_credentials() {
     block_on(async {
         let end = Target::always(vec![answer("200 OK", "end")]);
         let end_url = format!("{}/end", end.url());
-        let start = Target::start(vec![vec![vec![redirect(307, "/next")], vec![redirect(302, &end_url)]]]);
+        let start = Target::always(vec![redirect("/start", 307, "/next"), redirect("/next", 302, &end_url)]);
         let following = |redirects| {
             open(HttpSettings {
                 url: Some(format!("{}/start", start.url()).parse().unwrap()),
@@ -460,7 +475,7 @@ fn redirects_are_followed_only_as_far_as_configured_and_without_credentials() {
         assert!(!at_end[0].contains("k3y") && !at_end[0].contains("content-type"), "{at_end:?}");
 
         let gone = format!("http://127.0.0.1:{}/", crate::support::free_port());
-        let start = Target::always(vec![redirect(307, &gone)]);
+        let start = Target::always(vec![redirect("/", 307, &gone)]);
         let url = Some(start.url().parse().unwrap());
         let http = open(HttpSettings { url, redirects: 3, ..HttpSettings::default() });
         let fault = http.send(&with_body("{}")).await.unwrap_err();
@@ -551,8 +566,7 @@ fn tls_is_timed_and_the_certificate_is_seen_on_every_connection() {
         assert_eq!(sum, reply.finished.mono.since(reply.started.mono));
         let expires = Value::from("2091-01-01T00:00:00Z");
         assert_eq!(reply.message.unwrap().facts["certificate_expires"], expires);
-        let reused = http.request(&outgoing()).await.unwrap();
-        assert_eq!(names(&reused.phases), ["first_byte", "body"]);
+        let reused = until_reused(&http, &outgoing()).await;
         assert_eq!(reused.message.unwrap().facts["certificate_expires"], expires);
     });
 }

@@ -1,11 +1,16 @@
 //! The integration tests: the real daemon and the real servers that it talks to, started here and ended by their own pid.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 mod architecture;
-mod kannel;
-mod http_channel;
-mod email;
-mod notify_webhook;
+#[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
+mod email;
+mod http_channel;
+mod kannel;
+mod notify_webhook;
 mod slack;
+mod http_pages;
+mod demo_sandbox;
 mod support;
 mod webhook_channel;

@@ -384,6 +384,21 @@ fn a_body_over_the_limit_is_refused_however_it_is_declared() {
         }
         assert!(gate.arrivals.try_recv().is_err());
         assert_eq!(gate.counts.of(CallResult::TooLarge), 8);
+
+        // One that never ends is cut off by its size, long before the time for a body is over.
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        stream.write_all(b"POST /inbound HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let endless = async {
+            while writing.write_all(b"5\r\nendle\r\n").await.is_ok() {}
+            std::future::pending::<()>().await
+        };
+        let mut told = vec![0; 12];
+        tokio::select! {
+            read = reading.read_exact(&mut told) => assert_eq!((read.unwrap(), &told[..]), (12, &b"HTTP/1.1 413"[..])),
+            () = endless => unreachable!("it never ends"),
+            () = tokio::time::sleep(Limits::default().body / 2) => panic!("never cut off"),
+        }
     }));
 }
 
