@@ -501,7 +501,7 @@ impl Watched {
                 .map(|report| (**report).clone())
                 .filter(|good| Some(good) != shown.as_ref()),
             report: shown,
-            objective: self.slo.as_ref().map(objective_line),
+            objective: self.slo_status(now).as_ref().map(objective_line),
             link,
         }
     }
@@ -529,11 +529,12 @@ impl Watched {
     }
 
     fn refresh(&mut self, now: Timestamp) {
-        self.slo = self
-            .journey
-            .objective
-            .as_ref()
-            .map(|objective| slo::status(&self.history, objective, self.slots_in_window, now));
+        self.slo = self.slo_status(now);
+    }
+
+    fn slo_status(&self, now: Timestamp) -> Option<SloStatus> {
+        let objective = self.journey.objective.as_ref()?;
+        Some(slo::status(&self.history, objective, self.slots_in_window, now))
     }
 
     fn status(&self, now: Timestamp) -> JourneyStatus {

@@ -115,9 +115,13 @@ async fn heed_signals(stop: CancellationToken) {
         return;
     };
     let mut next = async || {
-        tokio::select! {
-            _ = terminate.recv() => 128 + 15,
-            _ = interrupt.recv() => 128 + 2,
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return 128 + 15,
+                _ = interrupt.recv() => return 128 + 2,
+                // Its default is to end the process, and who sends it means anything but that.
+                _ = hangup.recv() => tracing::warn!("this version does not reload: restart it to apply a changed configuration"),
+            }
         }
     };
     next().await;

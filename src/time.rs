@@ -76,14 +76,21 @@ impl fmt::Display for Human {
         match micros {
             0 => f.write_str("0s"),
             1..=999 => write!(f, "{micros}µs"),
-            1_000..=9_999 => write!(f, "{:.2}ms", seconds * 1e3),
-            10_000..=99_999 => write!(f, "{:.1}ms", seconds * 1e3),
-            100_000..=999_499 => write!(f, "{:.0}ms", seconds * 1e3),
-            999_500..=9_994_999 => write!(f, "{seconds:.2}s"),
-            9_995_000..=59_949_999 => write!(f, "{seconds:.1}s"),
+            1_000..=9_999 => figures(f, seconds * 1e3, 2, "ms"),
+            10_000..=99_999 => figures(f, seconds * 1e3, 1, "ms"),
+            100_000..=999_499 => figures(f, seconds * 1e3, 0, "ms"),
+            999_500..=9_994_999 => figures(f, seconds, 2, "s"),
+            9_995_000..=59_949_999 => figures(f, seconds, 1, "s"),
             _ => whole_units(f, seconds.round() as u64),
         }
     }
+}
+
+/// With so many decimals, of which those that say nothing are left out.
+fn figures(f: &mut fmt::Formatter<'_>, value: f64, decimals: usize, unit: &str) -> fmt::Result {
+    let text = format!("{value:.decimals$}");
+    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    write!(f, "{text}{unit}")
 }
 
 fn whole_units(f: &mut fmt::Formatter<'_>, seconds: u64) -> fmt::Result {
@@ -127,7 +134,9 @@ mod tests {
             (Duration::from_micros(45_678), "45.7ms"),
             (Duration::from_millis(412), "412ms"),
             (Duration::from_millis(999), "999ms"),
-            (Duration::from_micros(999_600), "1.00s"),
+            (Duration::from_micros(999_600), "1s"),
+            (Duration::from_millis(1_800), "1.8s"),
+            (Duration::from_millis(250), "250ms"),
             (Duration::from_millis(1_234), "1.23s"),
             (Duration::from_millis(12_345), "12.3s"),
             (Duration::from_secs(60), "1m"),

@@ -104,7 +104,7 @@ impl Channels {
     ) -> Result<Option<Arc<dyn Channel>>, Failure> {
         Ok(Some(match &planned.settings {
             Settings::Http(settings) => {
-                let channel = http::Http::open(settings.clone(), &planned.policy, clock)
+                let channel = http::Http::open(settings.clone(), clock)
                     .map_err(|why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}")))?;
                 Arc::new(channel)
             }

@@ -23,7 +23,7 @@ use url::Url;
 use crate::channel::http::fault::{Reached, Signs, Verdict};
 use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
 use crate::channel::http::request::Request;
-use crate::channel::{Channel, ChannelPolicy, Listener};
+use crate::channel::{Channel, Listener};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
@@ -50,7 +50,6 @@ pub struct HttpSettings {
 /// An `http` channel.
 pub struct Http {
     settings: HttpSettings,
-    timeout: Duration,
     clock: Clock,
     client: Client,
     /// Never reuses a connection.
@@ -62,7 +61,7 @@ impl Http {
     ///
     /// # Errors
     /// In words: certificates that cannot be read.
-    pub fn open(settings: HttpSettings, policy: &ChannelPolicy, clock: Clock) -> Result<Http, String> {
+    pub fn open(settings: HttpSettings, clock: Clock) -> Result<Http, String> {
         crate::tls::init();
         let tls = tls_config(&settings)?;
         let client = |idle_connections| {
@@ -82,7 +81,7 @@ impl Http {
         };
         let fresh = client(0)?;
         let client = if settings.new_connection { fresh.clone() } else { client(usize::MAX)? };
-        Ok(Http { timeout: policy.timeout, settings, clock, client, fresh })
+        Ok(Http { settings, clock, client, fresh })
     }
 
     async fn exchange(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
@@ -91,7 +90,7 @@ impl Http {
             let cause = Cause::Mismatch;
             Fault { started: now, finished: now, cause, detail, uncertain: false, phases: Vec::new() }
         })?;
-        let limit = outgoing.timeout.min(self.timeout);
+        let limit = outgoing.timeout;
         let mut course = Course { target: request.target(), was_redirected: false };
         let started = self.clock.now();
         let watch = Watch::begin(self.clock, started.mono);

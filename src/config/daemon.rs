@@ -17,7 +17,7 @@ use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::{Place, Problem};
 use crate::config::{ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, files, lint, steps, values};
-use crate::journey::{Maintenance, Name};
+use crate::journey::{Journey, Maintenance, Name, Verb};
 
 pub(super) const KEYS: &[&str] = &[
     "probes",
@@ -94,13 +94,13 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
     let active = journeys.into_iter().filter(|loaded| loaded.is_active);
-    let journeys = active.map(|loaded| Arc::new(loaded.journey)).collect();
     let mut opened: BTreeMap<Name, ChannelPlan> =
         channels.into_iter().filter_map(|(name, channel)| Some((name, channel.plan?))).collect();
     if let (true, Some(kind)) = (needs_implicit, kind_of(steps::IMPLICIT)) {
         let settings = channel::Settings::Http(HttpSettings::default());
         opened.insert(steps::IMPLICIT.into(), ChannelPlan { kind, policy: ChannelPolicy::default(), settings });
     }
+    let journeys = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
     Plan {
         journeys,
         channels: opened,
@@ -113,6 +113,16 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         max_runs,
         redactor: context.redactor.clone(),
     }
+}
+
+/// A send or request that sets no limit of its own has its channel's.
+fn with_timeouts(mut journey: Journey, channels: &BTreeMap<Name, ChannelPlan>) -> Journey {
+    for step in &mut journey.steps {
+        if let Verb::Send(draft) | Verb::Request(draft) = &step.verb {
+            step.timeout = step.timeout.or_else(|| channels.get(&draft.channel).map(|channel| channel.policy.timeout));
+        }
+    }
+    journey
 }
 
 /// Says which notifiers nobody is ever told by.

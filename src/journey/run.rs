@@ -22,6 +22,9 @@ use crate::time::{Human, Mono, Now};
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a receive's limit, how long its reader's stamp may take to reach us. An arrival counts by its stamp, not by this.
 const READER_GRACE: Duration = Duration::from_millis(5);
+/// After a send's or request's limit, how long the channel has to say what it knows: which phase it was in, and whether the
+/// message may have been taken. Only a channel that says nothing is answered for.
+const CHANNEL_GRACE: Duration = Duration::from_millis(100);
 /// Evidence keeps this much of a payload.
 const EXCERPT: usize = 1_024;
 
@@ -223,7 +226,7 @@ impl Run {
         match &self.state {
             State::Preparing | State::Recording | State::Done => None,
             State::Working { activity, .. } => Some(match activity {
-                Activity::Performing { attempt_limit } => *attempt_limit,
+                Activity::Performing { attempt_limit } => *attempt_limit + CHANNEL_GRACE,
                 Activity::Between { next } => *next,
                 Activity::Receiving { until } => *until + READER_GRACE,
                 Activity::Pausing { until } => *until,

@@ -5,12 +5,12 @@ mod amqp;
 mod architecture;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
+mod demo_sandbox;
 mod email;
 mod http_channel;
+mod http_pages;
 mod kannel;
 mod notify_webhook;
 mod slack;
-mod http_pages;
-mod demo_sandbox;
 mod support;
 mod webhook_channel;
