@@ -6,6 +6,7 @@ mod architecture;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
 mod demo_sandbox;
+mod daemon;
 mod email;
 mod http_channel;
 mod http_pages;
