@@ -94,9 +94,16 @@ fn tone_of_colour(colour: &str) -> Option<Tone> {
     })
 }
 
-fn tone_of_words(text: &str) -> Tone {
-    let words = [("WELL AGAIN", Tone::Good), ("DOWN", Tone::Bad), ("SLOW", Tone::Warning), ("STALE", Tone::Warning)];
-    words.into_iter().find(|(word, _)| text.contains(word)).map_or(Tone::Plain, |(_, tone)| tone)
+/// The tone of a text by the first word that says how something is.
+pub(super) fn tone_of_words(text: &str) -> Tone {
+    let words = text.split(|character: char| !character.is_alphanumeric());
+    let mut tones = words.filter_map(|word| match word {
+        "WELL" => Some(Tone::Good),
+        "DOWN" => Some(Tone::Bad),
+        "SLOW" | "STALE" => Some(Tone::Warning),
+        _ => None,
+    });
+    tones.next().unwrap_or(Tone::Plain)
 }
 
 fn items(value: Option<&Value>) -> &[Value] {
@@ -121,7 +128,7 @@ fn read_block(block: &Value, pieces: &mut Vec<Piece>) {
             let mut spans = Vec::new();
             for element in items(block.get("elements")) {
                 if !spans.is_empty() {
-                    spans.push(Span { text: "  ".to_owned(), ..Span::default() });
+                    spans.push(Span { text: GAP.to_owned(), ..Span::default() });
                 }
                 spans.extend(object_spans(element));
             }
@@ -314,6 +321,8 @@ fn emoji(name: &str) -> String {
     known.map_or_else(|| format!(":{name}:"), |(_, symbol)| (*symbol).to_owned())
 }
 
+/// Between the elements of a context block: an em space, which is not folded away.
+const GAP: &str = "\u{2003}";
 const MAX_NESTING: usize = 4;
 /// More characters than Slack recommends for a message are not read: looking for the partner of each mark is quadratic.
 const MAX_MRKDWN: usize = 4000;
@@ -415,7 +424,7 @@ mod tests {
             Piece::Code("x  y".to_owned()),
             Piece::Text(vec![bold("b")]),
             Piece::Rule,
-            Piece::Small(vec![plain("one"), plain("  "), plain("*two*")]),
+            Piece::Small(vec![plain("one"), plain(GAP), plain("*two*")]),
             Piece::Buttons(vec![Span { link: Some("http://x".to_owned()), ..plain("Open") }]),
             Piece::Small(vec![plain("[novelty block]")]),
         ];
@@ -438,6 +447,7 @@ mod tests {
         }
         assert_eq!(tone_of_colour("red"), None);
         assert_eq!(read(json!({ "text": "WELL AGAIN sms · after 20s DOWN" })).1, Tone::Good);
+        assert_eq!(tone_of_words("STILL SLOW DOWNLOAD-api"), Tone::Warning);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use axum::routing::get;
 use jiff::Timestamp;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
-use super::blocks::{Piece, Span, Tone, pieces, tone};
+use super::blocks::{Piece, Span, Tone, pieces, tone, tone_of_words};
 use super::gateway::{Counts, Fault, Gateway};
 use super::mail::{Mail, Mailbox};
 use super::script::{ACTS, Board, Scene};
@@ -182,8 +182,9 @@ fn post(post: &Post, at: Timestamp, replies: Vec<Value>) -> Value {
 
 fn letter(mail: &Mail, at: Timestamp) -> Value {
     let subject = &mail.letter.subject;
-    let words = serde_json::json!({ "text": subject });
-    let tone = words.as_object().map_or(Tone::Plain, |words| tone(words, &pieces(words)));
+    // A subject that holds a thread together does not change with the state; the first line does.
+    let first_line = mail.letter.text.lines().next().unwrap_or_default();
+    let tone = tone_of_words(&format!("{subject} {first_line}"));
     context! {
         tone => tone_name(tone),
         subject => if subject.is_empty() { "(no subject)" } else { subject },
@@ -327,7 +328,8 @@ mod tests {
             post("2.0", Some("1.0"), json!({ "text": "DOWN sms" })),
             post("3.0", Some("1.0"), json!({ "text": "*WELL AGAIN* sms" })),
         ];
-        let html = render(&view(2, posts, vec![mail("SLOW sms", "line\n")])).unwrap();
+        let html =
+            render(&view(2, posts, vec![mail("sms: incident 7", "SLOW sms · took 1.4s\nSince: DOWN\n")])).unwrap();
         for part in [
             "<article class=\"post good\">",
             "<h3>WELL AGAIN sms</h3>",
