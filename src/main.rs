@@ -109,8 +109,8 @@ fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) 
 
 async fn heed_signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         tracing::error!("signals cannot be heeded; only SIGKILL will stop this process");
         return;
     };

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use journeyman::channel::Channel;
 use journeyman::channel::http::{Http, HttpSettings};
-use journeyman::channel::{Channel, ChannelPolicy};
 use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
 use journeyman::journey::outcome::Cause;
@@ -174,7 +174,7 @@ fn read_request(stream: &mut impl Read, skip: usize) -> Option<(String, usize)> 
 
 fn open(settings: HttpSettings) -> Http {
     journeyman::tls::init();
-    Http::open(settings, &ChannelPolicy::default(), Clock::system()).unwrap()
+    Http::open(settings, Clock::system()).unwrap()
 }
 
 fn channel(url: &str) -> Http {
@@ -325,17 +325,13 @@ fn a_server_that_hangs_is_waited_for_as_long_as_allowed_and_the_send_is_uncertai
     block_on(async {
         let target = Target::always(vec![Hang]);
         let limit = Duration::from_millis(200);
-        let short = ChannelPolicy { timeout: limit, ..ChannelPolicy::default() };
-        let url = Some(target.url().parse().unwrap());
-        let capped = Http::open(HttpSettings { url, ..HttpSettings::default() }, &short, Clock::system()).unwrap();
-        for (http, outgoing) in [(channel(&target.url()), within(limit, with_body("{}"))), (capped, with_body("{}"))] {
-            let fault = http.send(&outgoing).await.unwrap_err();
-            assert_eq!((fault.cause, fault.uncertain), (Cause::Unreachable, true));
-            assert!(fault.detail.contains("no response") && fault.detail.contains("within 200ms"), "{}", fault.detail);
-            let waited = fault.finished.mono.since(fault.started.mono);
-            assert!(waited >= limit && waited < limit * 5, "{waited:?}");
-            assert_eq!(names(&fault.phases), ["connect", "first_byte"]);
-        }
+        let http = channel(&target.url());
+        let fault = http.send(&within(limit, with_body("{}"))).await.unwrap_err();
+        assert_eq!((fault.cause, fault.uncertain), (Cause::Unreachable, true));
+        assert!(fault.detail.contains("no response") && fault.detail.contains("within 200ms"), "{}", fault.detail);
+        let waited = fault.finished.mono.since(fault.started.mono);
+        assert!(waited >= limit && waited < limit * 5, "{waited:?}");
+        assert_eq!(names(&fault.phases), ["connect", "first_byte"]);
         let half = Say(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec());
         let target = Target::always(vec![half, Hang]);
         let fault = channel(&target.url()).request(&within(limit, outgoing())).await.unwrap_err();
@@ -649,7 +645,7 @@ fn certificates_that_cannot_be_read_are_told_at_once() {
     let scratch = Scratch::new("http-bad-ca");
     let told = |path: PathBuf| {
         let settings = HttpSettings { ca_file: Some(path), ..HttpSettings::default() };
-        Http::open(settings, &ChannelPolicy::default(), Clock::system()).err().unwrap()
+        Http::open(settings, Clock::system()).err().unwrap()
     };
     assert!(told(scratch.path().join("missing.pem")).contains("missing.pem"));
     assert!(told(scratch.write("empty.pem", "no certificate\n")).contains("PEM"));

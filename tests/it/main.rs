@@ -5,8 +5,8 @@ mod amqp;
 mod architecture;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
-mod demo_sandbox;
 mod daemon;
+mod demo_sandbox;
 mod email;
 mod http_channel;
 mod http_pages;

@@ -1,0 +1,261 @@
+//! The figures that the README quotes, each measured beside its reference in one run: `cargo bench --features full`.
+//!
+//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `amqp`, `alert`, `idle`).
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, spawns tasks and starts processes itself")]
+
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+mod floors {
+    #[cfg(feature = "amqp")]
+    pub(crate) mod amqp;
+    pub(crate) mod timer;
+}
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use journeyman::time::{Human, between};
+use serde_json::Value;
+
+use support::daemon::{Daemon, Setup};
+use support::fake_slack::{FakeSlack, Request};
+
+/// Long enough for a p99 that is more than chance.
+const SECONDS: u64 = 60;
+
+fn main() {
+    // `cargo bench` passes its own flags; a word without dashes names a section.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |section: &str| wanted.is_empty() || wanted.iter().any(|word| word == section);
+    println!("| what | figure | reference in the same run | ratio | goal |\n|---|---|---|---|---|");
+    support::block_on(async {
+        if is_wanted("lateness") {
+            lateness().await;
+        }
+        if is_wanted("memory") {
+            memory().await;
+        }
+        #[cfg(feature = "amqp")]
+        if is_wanted("amqp") {
+            amqp().await;
+        }
+        if is_wanted("alert") {
+            alert().await;
+        }
+        if is_wanted("idle") {
+            idle().await;
+        }
+    });
+}
+
+/// 1,000 journeys every 10 s against bare timers on one heap in this process.
+async fn lateness() {
+    let mut probes = String::new();
+    for n in 0..1_000 {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"timer-{n}\"\nevery = \"10s\"\ndeadline = \"5s\"\nmuted = true\n\
+             [[journey.step]]\nsend = \"loop\"\njson = {{ id = \"{{{{ token }}}}\" }}\n[[journey.step]]\nreceive = \"loop\"\n"
+        );
+    }
+    let daemon = Daemon::start(MEMORY, &probes).await;
+    let floor = floors::timer::run(1_000, Duration::from_secs(10), SECONDS).await;
+    let buckets = histogram(&daemon.metrics().await, "journeyman_schedule_lateness_seconds");
+    let figure = quantile_of(&buckets, 0.99);
+    let reference = quantile(floor, 0.99);
+    row(
+        "start of a run against its slot, 1,000 journeys every 10 s, p99 (upper edge of its bucket)",
+        figure,
+        reference,
+        "≤ 5 ms",
+    );
+}
+
+/// What is left of the latency of a channel that needs no time: all of it is ours.
+async fn memory() {
+    let probes = "[[journey]]\nname = \"loop\"\nevery = \"100ms\"\ndeadline = \"5s\"\nmuted = true\n\
+        [[journey.step]]\nsend = \"loop\"\njson = { id = \"{{ token }}\" }\n[[journey.step]]\nreceive = \"loop\"\n";
+    let daemon = Daemon::start(MEMORY, probes).await;
+    tokio::time::sleep(Duration::from_secs(SECONDS / 3)).await;
+    let figure = quantile(latencies(&daemon, "loop").await, 0.5);
+    row("reported latency of a channel that needs no time, p50", figure, Duration::from_micros(50), "≤ 50 µs");
+}
+
+/// One message in flight, twenty a second, by the daemon and by the bare library, on one broker at the same time.
+#[cfg(feature = "amqp")]
+async fn amqp() {
+    let Some(broker) = support::rabbitmq::RabbitMq::shared().await else { return };
+    let (ours, theirs) = (broker.vhost().await, broker.vhost().await);
+    let main = format!(
+        "[channels.queue]\ntype = \"amqp\"\nurl = \"{}\"\nexchange = \"amq.direct\"\n\
+         routing_key = \"figures\"\nqueue = {{ name = \"figures\", bind = [{{ exchange = \"amq.direct\", routing_key = \"figures\" }}] }}\n",
+        ours.url()
+    );
+    let mut probes = String::new();
+    for n in 0..2 {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"queue-{n}\"\nevery = \"100ms\"\ndeadline = \"5s\"\nmuted = true\n\
+             [[journey.step]]\nsend = \"queue\"\njson = {{ id = \"{{{{ token }}}}\" }}\n[[journey.step]]\nreceive = \"queue\"\n"
+        );
+    }
+    let daemon = Daemon::start(&main, &probes).await;
+    let floor = floors::amqp::run(&theirs.url(), SECONDS).await;
+    let mut figure = latencies(&daemon, "queue-0").await;
+    figure.extend(latencies(&daemon, "queue-1").await);
+    for (name, share, goal) in [("p50", 0.5, "≤ 1.10 ×"), ("p99", 0.99, "≤ 1.5 ×")] {
+        let what = format!("reported round trip through RabbitMQ, 20/s, {name}");
+        row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), goal);
+    }
+}
+
+/// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.
+async fn alert() {
+    let slack = FakeSlack::start().await;
+    let target = Target::start().await;
+    let main = format!(
+        "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[notifiers.slack]\ntype = \"slack\"\n\
+         token = {{ file = \"token\" }}\nchannel = \"{}\"\napi_url = \"{}\"\n",
+        target.url(),
+        support::fake_slack::CHANNEL,
+        slack.url()
+    );
+    let probes = "[[journey]]\nname = \"flips\"\nevery = \"2500ms\"\ndeadline = \"2s\"\nnotify = [\"slack\"]\n\
+        alert = { down_after = 1, recover_after = 1 }\n[[journey.step]]\nrequest = \"web\"\n";
+    let setup = Setup::new("figures");
+    setup.write("token", support::fake_slack::TOKEN);
+    let daemon = setup.start(&main, probes).await;
+    let mut waits = Vec::new();
+    let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS * 2);
+    let mut told = 0;
+    while tokio::time::Instant::now() < end {
+        target.fail(told % 2 == 0);
+        told += 1;
+        slack.wait_for_requests("chat.postMessage", told).await;
+    }
+    let rows = json(&daemon, "/api/v1/outbox?limit=1000").await;
+    for row in rows.as_array().or_else(|| rows["notices"].as_array()).into_iter().flatten() {
+        let created: Timestamp =
+            row["created"].as_str().and_then(|text| text.parse().ok()).expect("a row has its time");
+        let is_it = |request: &Request| {
+            request.method == "chat.postMessage"
+                && request.arguments["metadata"]["event_payload"]["delivery"] == row["id"]
+        };
+        waits.extend(slack.requests().into_iter().find(is_it).map(|request| between(created, request.at.wall)));
+    }
+    let count = waits.len();
+    let what = format!("failed run decided → request at Slack, outbox included, p99 of {count}");
+    row(&what, quantile(waits, 0.99), Duration::from_millis(250), "≤ 250 ms");
+}
+
+/// 100 journeys a minute, and nothing wrong.
+async fn idle() {
+    let target = Target::start().await;
+    let main = format!("[channels.web]\ntype = \"http\"\nurl = \"{}\"\n", target.url());
+    let mut probes = String::new();
+    for n in 0..100 {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"idle-{n}\"\nevery = \"1m\"\nmuted = true\nobjective = {{ delivered = \"99%\" }}\n[[journey.step]]\nrequest = \"web\"\n"
+        );
+    }
+    let daemon = Daemon::start(&main, &probes).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let before = cpu(daemon.pid());
+    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
+    let share = (cpu(daemon.pid()) - before).as_secs_f64() / SECONDS as f64 * 100.0;
+    println!("| CPU of an idle daemon, 100 journeys a minute | {share:.2} % of a core | - | - | ≤ 0.5 % |");
+    println!("| resident memory of the same | {:.1} MiB | - | - | ≤ 40 MiB |", resident_mib(daemon.pid()));
+}
+
+const MEMORY: &str = "max_runs = 2000\n[channels.loop]\ntype = \"memory\"\n";
+
+fn row(what: &str, figure: Duration, reference: Duration, goal: &str) {
+    let ratio = figure.as_secs_f64() / reference.as_secs_f64();
+    println!("| {what} | {} | {} | {ratio:.2} | {goal} |", Human(figure), Human(reference));
+}
+
+fn quantile(mut values: Vec<Duration>, share: f64) -> Duration {
+    values.sort();
+    let place = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1));
+    values.get(place - 1).copied().unwrap_or_default()
+}
+
+/// The cumulative buckets of a histogram without labels of its own, by upper edge in seconds.
+fn histogram(exposition: &str, family: &str) -> Vec<(f64, f64)> {
+    let prefix = format!("{family}_bucket{{le=\"");
+    let bucket = |line: &str| {
+        let (edge, count) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
+        Some((edge.parse().unwrap_or(f64::INFINITY), count.parse().ok()?))
+    };
+    exposition.lines().filter_map(bucket).collect()
+}
+
+/// The upper edge of the bucket in which the quantile lies.
+fn quantile_of(buckets: &[(f64, f64)], share: f64) -> Duration {
+    let all = buckets.last().map_or(0.0, |(_, count)| *count);
+    let found = buckets.iter().find(|(_, count)| *count >= all * share);
+    Duration::from_secs_f64(found.map_or(0.0, |(edge, _)| edge.min(1e6)))
+}
+
+async fn latencies(daemon: &Daemon, journey: &str) -> Vec<Duration> {
+    let runs = json(daemon, &format!("/api/v1/journeys/{journey}/runs?limit=1000")).await;
+    let rows = runs.as_array().or_else(|| runs["runs"].as_array()).cloned().unwrap_or_default();
+    let latency = |row: &Value| row["latency_seconds"].as_f64().map(Duration::from_secs_f64);
+    rows.iter().filter_map(latency).collect()
+}
+
+async fn json(daemon: &Daemon, path: &str) -> Value {
+    let (status, text) = daemon.get(path).await;
+    assert!(status.is_success(), "{path}: {status} {text}");
+    serde_json::from_str(&text).expect("the API answers in JSON")
+}
+
+/// An HTTP system that works, or does not.
+struct Target {
+    url: String,
+    fails: Arc<AtomicBool>,
+}
+
+impl Target {
+    async fn start() -> Target {
+        let fails = Arc::new(AtomicBool::new(false));
+        let state = fails.clone();
+        let answer = move || {
+            let status = if state.load(Ordering::Relaxed) { 500 } else { 204 };
+            std::future::ready(axum::http::StatusCode::from_u16(status).expect("it is a status"))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+        let router = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Target { url, fails }
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+}
+
+/// CPU time of a process so far (proc(5), in ticks of 10 ms).
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the daemon lives");
+    let fields: Vec<_> = stat.rsplit_once(')').expect("its name ends").1.split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+fn resident_mib(pid: u32) -> f64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("the daemon lives");
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<f64>().ok()).expect("a number of pages");
+    pages * 4_096.0 / 1_048_576.0
+}
