@@ -399,7 +399,7 @@ impl Watched {
 
     /// A failed run's message came after all: the run stays failed for people, and is `late` for the objective.
     fn late(&mut self, slot: Timestamp, token: crate::journey::token::Token, at: Timestamp, round: &mut Round) {
-        let changes = self.history.amend(slot, Verdict::Late);
+        let changes = self.history.amend(slot);
         if changes.is_empty() {
             return;
         }

@@ -5,10 +5,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::journey::outcome::UnknownWhy;
 use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
 use crate::metrics::DaemonMetrics;
-use crate::runner::Runner;
+use crate::runner::{Runner, not_run};
 use crate::time::{Mono, Now, between, later};
 
 /// Calendar journeys enter the heap this long before they are due.
@@ -79,7 +80,44 @@ struct Entry {
     /// The slot in the heap, or the last that was: the next is after it.
     slot: Timestamp,
     is_queued: bool,
-    is_running: Arc<AtomicBool>,
+    turn: Arc<Mutex<Turn>>,
+}
+
+/// Whose turn it is for a journey: a run's, or nobody's.
+#[derive(Default)]
+struct Turn {
+    is_running: bool,
+    /// Slots that came while the run was going. They are told after it, because slots count in their order.
+    skipped: Vec<(Timestamp, UnknownWhy)>,
+}
+
+impl Turn {
+    /// Takes the turn for a run, unless one is going: then the slot is skipped.
+    fn take(turn: &Mutex<Turn>, slot: Timestamp) -> bool {
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.is_running {
+            turn.skipped.push((slot, UnknownWhy::Skipped));
+            return false;
+        }
+        turn.is_running = true;
+        true
+    }
+
+    /// Ends it; gives the slots that came meanwhile.
+    fn end(turn: &Mutex<Turn>) -> Vec<(Timestamp, UnknownWhy)> {
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.is_running = false;
+        std::mem::take(&mut turn.skipped)
+    }
+
+    /// Keeps the slot for after the run; `false` if none is going.
+    fn keep(turn: &Mutex<Turn>, slot: Timestamp, why: UnknownWhy) -> bool {
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.is_running {
+            turn.skipped.push((slot, why));
+        }
+        turn.is_running
+    }
 }
 
 /// Global permits; a quarter is kept for critical journeys.
@@ -116,7 +154,7 @@ impl Scheduler {
             journey: journey.clone(),
             slot: now.wall,
             is_queued: false,
-            is_running: Arc::default(),
+            turn: Arc::default(),
         };
         Scheduler {
             entries: journeys.iter().map(entry).collect(),
@@ -221,16 +259,15 @@ impl Scheduler {
 
     fn start(&mut self, index: usize, slot: Timestamp, late: Duration) {
         let entry = &self.entries[index];
-        let journey = entry.journey.clone();
-        if entry.is_running.swap(true, Ordering::AcqRel) {
+        let (journey, turn) = (entry.journey.clone(), entry.turn.clone());
+        if !Turn::take(&turn, slot) {
             self.metrics.skipped_overlap.increment(1);
-            self.skip(journey, slot, UnknownWhy::Skipped);
             return;
         }
-        let running = Running(entry.is_running.clone());
         let Some(permits) = self.permits.take(journey.critical) else {
+            Turn::end(&turn);
             self.metrics.skipped_capacity.increment(1);
-            self.skip(journey, slot, UnknownWhy::Skipped);
+            self.skip(index, slot, UnknownWhy::Skipped);
             return;
         };
         self.metrics.lateness.record(late.as_secs_f64());
@@ -238,17 +275,31 @@ impl Scheduler {
         let (runner, observations, cut, metrics) =
             (self.runner.clone(), self.observations.clone(), self.cut.clone(), self.metrics.clone());
         self.runs.spawn(async move {
-            let mut report = runner.run(journey, slot, &cut).await;
+            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, &cut)).catch_unwind().await;
+            // A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.
+            let mut report = run.unwrap_or_else(|_| {
+                tracing::error!(journey = %journey.name, "a run panicked; its slot is unknown");
+                let now = runner.clock.now();
+                let token = runner.mint.issue(now.wall);
+                not_run(&journey, token, slot, now, UnknownWhy::Internal, "a fault of ours; the log has it")
+            });
             report.lateness = late;
-            drop((permits, running));
+            drop(permits);
             metrics.in_flight.decrement(1.0);
             // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
             let _ = observations.send(Observation::Finished(Box::new(report))).await;
+            for (slot, why) in Turn::end(&turn) {
+                let _ = observations.send(Observation::Skipped { journey: journey.clone(), slot, why }).await;
+            }
         });
     }
 
-    fn skip(&self, journey: Arc<Journey>, slot: Timestamp, why: UnknownWhy) {
-        let observation = Observation::Skipped { journey, slot, why };
+    fn skip(&self, index: usize, slot: Timestamp, why: UnknownWhy) {
+        let entry = &self.entries[index];
+        if Turn::keep(&entry.turn, slot, why) {
+            return;
+        }
+        let observation = Observation::Skipped { journey: entry.journey.clone(), slot, why };
         if self.observations.try_send(observation).is_err() {
             tracing::warn!("the evaluator is behind: a skipped slot was counted in the metric only");
         }
@@ -265,7 +316,7 @@ impl Scheduler {
         tracing::warn!(journey = %journey.name, slots = missed.len(), "slots were missed: the machine slept, or was too busy");
         for slot in missed {
             self.metrics.skipped_missed.increment(1);
-            self.skip(journey.clone(), slot, UnknownWhy::Missed);
+            self.skip(index, slot, UnknownWhy::Missed);
         }
     }
 
@@ -293,11 +344,42 @@ fn due_at(slot: Timestamp, now: Now) -> Mono {
     if slot >= now.wall { now.mono + between(now.wall, slot) } else { now.mono - between(slot, now.wall) }
 }
 
-/// Says that a journey's run is over, whatever ended it.
-struct Running(Arc<AtomicBool>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + second).unwrap()
+    }
+
+    /// Told before its run, a later slot would make the run's own verdict come too late to count.
+    #[test]
+    fn slots_that_come_during_a_run_are_told_after_it() {
+        let turn = Mutex::default();
+        assert!(!Turn::keep(&turn, at(0), UnknownWhy::Missed), "nobody's turn: tell it now");
+        assert!(Turn::take(&turn, at(0)));
+        assert!(!Turn::take(&turn, at(10)));
+        assert!(Turn::keep(&turn, at(20), UnknownWhy::Missed));
+        assert_eq!(Turn::end(&turn), [(at(10), UnknownWhy::Skipped), (at(20), UnknownWhy::Missed)]);
+        assert!(Turn::take(&turn, at(30)));
+        assert_eq!(Turn::end(&turn), []);
+    }
+
+    #[test]
+    fn a_quarter_of_the_permits_is_kept_for_critical_journeys() {
+        let permits = Permits::new(8);
+        let ordinary: Vec<_> = std::iter::from_fn(|| permits.take(false)).collect();
+        assert_eq!(ordinary.len(), 6);
+        let critical: Vec<_> = std::iter::from_fn(|| permits.take(true)).collect();
+        assert_eq!(critical.len(), 2);
+        drop(ordinary);
+        assert!(permits.take(false).is_some());
+    }
+
+    #[test]
+    fn a_slot_is_due_when_the_wall_clock_says_so() {
+        let now = Now { wall: at(100), mono: Mono(Duration::from_secs(50)) };
+        assert_eq!(due_at(at(107), now), Mono(Duration::from_secs(57)));
+        assert_eq!(due_at(at(98), now), Mono(Duration::from_secs(48)));
     }
 }

@@ -208,16 +208,15 @@ impl History {
         self.spans.back().map(|span| SpanChange::Put(*span))
     }
 
-    /// Changes the verdict of a counted slot: a failed run whose message arrived late.
-    pub fn amend(&mut self, slot: Timestamp, verdict: Verdict) -> Vec<SpanChange> {
-        let slot = slot.as_millisecond();
+    /// Makes a failed slot `late`: its message arrived after all. A slot with any other verdict stays as it is; one that is
+    /// `unknown` through a fault of ours does not become the watched system's fault.
+    pub fn amend(&mut self, slot: Timestamp) -> Vec<SpanChange> {
+        let (slot, verdict) = (slot.as_millisecond(), Verdict::Late);
         let at = self.spans.partition_point(|span| span.end() < slot);
-        let Some(span) = self.spans.get(at).copied().filter(|span| span.count_in(slot - 1, slot) == 1) else {
+        let is_it = |span: &Span| span.count_in(slot - 1, slot) == 1 && span.verdict == Verdict::Failed;
+        let Some(span) = self.spans.get(at).copied().filter(is_it) else {
             return Vec::new();
         };
-        if span.verdict == verdict {
-            return Vec::new();
-        }
         let index = if span.step == 0 { 0 } else { ((slot - span.start) / span.step) as u32 };
         let parts: Vec<_> = span.split(index, verdict).collect();
         self.spans.remove(at);
@@ -477,14 +476,16 @@ mod tests {
     fn a_late_arrival_amends_the_slot_that_it_belongs_to() {
         let mut history = History::new(DAY, [], minute(0));
         observe(&mut history, 0..10, Verdict::Failed);
-        let changes = history.amend(minute(4), Verdict::Late);
+        let changes = history.amend(minute(4));
         assert_eq!(changes.len(), 3);
         assert_eq!(history.windows[0].counts, Counts { failed: 9, late: 1, ..Counts::default() });
-        assert!(history.amend(minute(4), Verdict::Late).is_empty());
-        assert!(history.amend(minute(11), Verdict::Late).is_empty());
-        assert!(history.amend(at(30), Verdict::Late).is_empty());
+        assert!(history.amend(minute(4)).is_empty());
+        assert!(history.amend(minute(11)).is_empty());
+        assert!(history.amend(at(30)).is_empty());
         let rebuilt = History::new(DAY, history.spans.clone(), minute(0));
         assert_eq!(rebuilt.windows[0].counts, history.windows[0].counts);
+        observe(&mut history, 10..12, Verdict::Unknown);
+        assert!(history.amend(minute(11)).is_empty(), "our own fault stays ours");
     }
 
     #[test]
@@ -526,8 +527,10 @@ mod tests {
                 plain.push((now, verdict));
                 if amends {
                     let target = plain.len() / 2;
-                    changes.extend(history.amend(at(plain[target].0), Verdict::Late));
-                    plain[target].1 = Verdict::Late;
+                    changes.extend(history.amend(at(plain[target].0)));
+                    if plain[target].1 == Verdict::Failed {
+                        plain[target].1 = Verdict::Late;
+                    }
                 }
                 changes.extend(history.advance(at(now)));
                 for change in changes {

@@ -279,14 +279,14 @@ async fn stalled(at: At, act: Act) -> (Result<Receipt, NotifyError>, Duration, u
 #[tokio::test]
 async fn a_server_that_never_greets_is_given_up_after_thirty_seconds() {
     let (answer, took, _) = stalled(At::Connect, Act::Hang).await;
-    assert!(backoff(answer).contains("no answer within 30.0s"));
+    assert!(backoff(answer).contains("no answer within 30s"));
     assert!((30..32).contains(&took.as_secs()), "{took:?}");
 }
 
 #[tokio::test]
 async fn a_server_that_sends_a_byte_a_second_is_given_up_too() {
     let (answer, took, _) = stalled(At::Ehlo, Act::Drip).await;
-    assert!(backoff(answer).contains("no answer within 30.0s"));
+    assert!(backoff(answer).contains("no answer within 30s"));
     assert!((30..32).contains(&took.as_secs()), "{took:?}");
 }
 
@@ -299,7 +299,7 @@ async fn a_server_that_hangs_before_the_content_is_harmless() {
 #[tokio::test]
 async fn a_server_that_hangs_after_the_dot_is_doubt() {
     let (answer, took, mails) = stalled(At::Dot, Act::TakeAndHang).await;
-    assert!(ambiguous(answer).contains("no answer within 30.0s"));
+    assert!(ambiguous(answer).contains("no answer within 30s"));
     assert!((30..32).contains(&took.as_secs()), "{took:?}");
     assert_eq!(mails, 1);
 }

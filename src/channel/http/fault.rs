@@ -234,10 +234,10 @@ mod tests {
     fn a_timeout_is_certain_until_the_request_may_have_left() {
         let second = Duration::from_secs(1);
         for (stage, uncertain, words) in [
-            (Stage::Dns, false, "not resolved within 1.00s"),
-            (Stage::Connect, false, "no connection to h:1 within 1.00s"),
+            (Stage::Dns, false, "not resolved within 1s"),
+            (Stage::Connect, false, "no connection to h:1 within 1s"),
             (Stage::Tls, false, "TLS handshake"),
-            (Stage::FirstByte, true, "no response from h:1 within 1.00s"),
+            (Stage::FirstByte, true, "no response from h:1 within 1s"),
             (Stage::Body, true, "not complete within"),
         ] {
             let verdict = judge_timeout(reached(stage), second, "h:1");

@@ -240,7 +240,7 @@ mod tests {
         let certificate = || Failure::Tls("invalid peer certificate: UnknownIssuer".to_owned());
         let table = [
             (Connect, lost(), "backoff", "connecting to the mail server mail.example.net:25: Connection reset"),
-            (Connect, late(), "backoff", "no answer within 30.0s"),
+            (Connect, late(), "backoff", "no answer within 30s"),
             (Connect, reply(421), "backoff", "421 words of the server"),
             (Connect, reply(554), "never", "not welcome"),
             (Connect, certificate(), "never", "UnknownIssuer; nothing was sent"),
@@ -270,7 +270,7 @@ mod tests {
             (Content, reply(451), "backoff", "greylisting"),
             (Content, reply(552), "never", "what it has against the message"),
             (Content, lost(), "ambiguous", "the connection was lost"),
-            (Content, late(), "ambiguous", "no answer within 30.0s"),
+            (Content, late(), "ambiguous", "no answer within 30s"),
         ];
         for (phase, failure, class, words) in table {
             let judged = judge(phase, &failure, &SERVER, "ops@example.net");

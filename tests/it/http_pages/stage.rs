@@ -196,7 +196,7 @@ pub(crate) fn slow(journey: &str, slot: Timestamp, latency: Duration) -> Report 
     let mut report = good(journey, slot, latency);
     report.outcome = Outcome::Slow { latency };
     report.steps[1].status = StepStatus::Slow;
-    report.steps[1].detail = Some("over the budget of 5.00s".to_owned());
+    report.steps[1].detail = Some("over the budget of 5s".to_owned());
     report
 }
 
