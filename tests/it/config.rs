@@ -249,6 +249,7 @@ fn every_key_arrives_in_the_plan() {
     assert_eq!(checks[..3], expected);
     let names: Vec<_> = sms.steps.iter().map(|step| &*step.name).collect();
     assert_eq!(names, ["submit", "pause", "receive hook", "request api", "request http"]);
+    assert_eq!(sms.steps[3].timeout, Some(seconds(90)), "a request without a timeout of its own has its channel's");
 
     let orders = journey(&plan, "orders");
     let names: Vec<_> = orders.steps.iter().map(|step| &*step.name).collect();
