@@ -94,7 +94,10 @@ pub(super) async fn match_arrivals(
             // Readers have stopped by now; what they left in the channel was taken first.
             () = stop.cancelled() => None,
         };
-        let Some(arrival) = arrival else { return };
+        let Some(arrival) = arrival else {
+            // A plan in which nobody receives has no reader from the start, and that is no fault.
+            return stop.cancelled().await;
+        };
         let (channel, at) = (arrival.channel.clone(), arrival.at.wall);
         let sighting = runner.switchboard.arrive(arrival);
         if let Some(open) = runner.channels.get(&channel) {

@@ -1,7 +1,9 @@
 //! The daemon as a process: started, killed, started again on its own files, stopped in order.
 
-use crate::support::block_on;
+use std::time::Duration;
+
 use crate::support::daemon::Daemon;
+use crate::support::{block_on, wait_for};
 
 #[test]
 fn the_daemon_starts_is_killed_starts_again_and_stops_in_order() {
@@ -20,5 +22,23 @@ fn the_daemon_starts_is_killed_starts_again_and_stops_in_order() {
         assert!(daemon.metric("journeyman_runs_total", &labels).await.is_some(), "{}", daemon.metrics().await);
         assert_eq!(daemon.metric("journeyman_runs_total", &[("journey", "other")]).await, None);
         assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
+    });
+}
+
+#[test]
+fn a_plan_in_which_nobody_receives_runs_all_the_same() {
+    block_on(async {
+        let probes = r#"
+            [[journey]]
+            name = "asks"
+            every = "200ms"
+            step = [{ request = "http://127.0.0.1:1/" }]
+        "#;
+        let daemon = Daemon::start("", probes).await;
+        let failed = [("journey", "asks"), ("outcome", "failed"), ("cause", "unreachable")];
+        wait_for("two runs", Duration::from_secs(15), async || {
+            daemon.metric("journeyman_runs_total", &failed).await.filter(|runs| *runs >= 2.0)
+        })
+        .await;
     });
 }
