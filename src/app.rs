@@ -87,9 +87,19 @@ pub async fn run(
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
     };
-    let evaluator = Evaluator::load(parts, &plan.journeys).await.map_err(|error| store_failure(&plan, &error))?;
-    let scheduler =
-        Scheduler::new(&plan.journeys, runner.clone(), plan.max_runs, observations.clone(), daemon.clone(), clock);
+    // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
+    let counted = clock.now().wall;
+    let evaluator =
+        Evaluator::load(parts, &plan.journeys, counted).await.map_err(|error| store_failure(&plan, &error))?;
+    let scheduler = Scheduler::new(
+        &plan.journeys,
+        counted,
+        runner.clone(),
+        plan.max_runs,
+        observations.clone(),
+        daemon.clone(),
+        clock,
+    );
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),

@@ -95,11 +95,16 @@ struct Round {
 }
 
 impl Evaluator {
-    /// Takes up the saved state of these journeys. Slots that went by while the daemon was not running are `unknown`.
+    /// Takes up the saved state of these journeys. Slots up to `counted` that went by while the daemon was not running are
+    /// `unknown`.
     ///
     /// # Errors
     /// The store cannot be read or written.
-    pub async fn load(parts: Parts, journeys: &[Arc<Journey>]) -> Result<Evaluator, crate::store::StoreError> {
+    pub async fn load(
+        parts: Parts,
+        journeys: &[Arc<Journey>],
+        counted: Timestamp,
+    ) -> Result<Evaluator, crate::store::StoreError> {
         let mut evaluator = Evaluator {
             parts,
             journeys: HashMap::with_capacity(journeys.len()),
@@ -114,7 +119,7 @@ impl Evaluator {
             let saved = evaluator.parts.store.journey(journey.name.clone()).await?;
             let now = evaluator.parts.clock.now();
             let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
-            blind = blind.max(watched.count_missed(&mut round, now.wall));
+            blind = blind.max(watched.count_missed(&mut round, counted));
             round.incidents_changed |= watched.alert.phase.incident().is_some();
             watched.refresh(now.wall);
             evaluator.journeys.insert(journey.name.clone(), watched);

@@ -4,7 +4,7 @@
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(1);
 /// A slot that could not be started within this is missed, not late: the machine slept, or we were stopped.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
+
+/// Skipped slots that wait for the evaluator at most.
+const UNTOLD: usize = 100_000;
 
 /// What became of a slot.
 #[derive(Debug)]
@@ -73,6 +76,10 @@ pub struct Scheduler {
     cut: CancellationToken,
     /// Where the wall clock should be: its offset from the monotonic clock.
     reference: Now,
+    /// When it began to run. What was due before was not started in time by anyone.
+    began: Mono,
+    /// What the evaluator, being behind, could not take yet.
+    untold: VecDeque<Observation>,
 }
 
 struct Entry {
@@ -140,9 +147,10 @@ impl Permits {
 }
 
 impl Scheduler {
-    /// A scheduler for these journeys. Nothing is due before `clock`'s now.
+    /// A scheduler for these journeys, whose slots up to `counted` are counted already.
     pub fn new(
         journeys: &[Arc<Journey>],
+        counted: Timestamp,
         runner: Arc<Runner>,
         max_runs: usize,
         observations: mpsc::Sender<Observation>,
@@ -152,7 +160,7 @@ impl Scheduler {
         let now = clock.now();
         let entry = |journey: &Arc<Journey>| Entry {
             journey: journey.clone(),
-            slot: now.wall,
+            slot: counted,
             is_queued: false,
             turn: Arc::default(),
         };
@@ -167,6 +175,8 @@ impl Scheduler {
             runs: TaskTracker::new(),
             cut: CancellationToken::new(),
             reference: now,
+            began: now.mono,
+            untold: VecDeque::new(),
         }
     }
 
@@ -178,10 +188,12 @@ impl Scheduler {
         stop: CancellationToken,
         drain: Duration,
     ) {
+        self.began = self.clock.now().mono;
         self.plan(self.clock.now());
         loop {
             let now = self.clock.now();
             pulse.beat(now.mono);
+            self.tell_untold();
             self.notice_clock_step(now);
             self.start_due(now);
             let due = self.heap.peek().map_or(now.mono + BEAT, |Reverse((due, _))| *due);
@@ -248,8 +260,8 @@ impl Scheduler {
             self.entries[index].is_queued = false;
             let slot = self.entries[index].slot;
             let late = now.mono.since(due);
-            if late > MISSED_AFTER {
-                self.miss(index, now);
+            if late > MISSED_AFTER || due < self.began {
+                self.miss(index, late, now);
             } else {
                 self.start(index, slot, late);
             }
@@ -294,26 +306,39 @@ impl Scheduler {
         });
     }
 
-    fn skip(&self, index: usize, slot: Timestamp, why: UnknownWhy) {
+    fn skip(&mut self, index: usize, slot: Timestamp, why: UnknownWhy) {
         let entry = &self.entries[index];
-        if Turn::keep(&entry.turn, slot, why) {
-            return;
+        if !Turn::keep(&entry.turn, slot, why) {
+            self.untold.push_back(Observation::Skipped { journey: entry.journey.clone(), slot, why });
+            self.tell_untold();
         }
-        let observation = Observation::Skipped { journey: entry.journey.clone(), slot, why };
-        if self.observations.try_send(observation).is_err() {
-            tracing::warn!("the evaluator is behind: a skipped slot was counted in the metric only");
+    }
+
+    /// Runs must not wait for the evaluator; what it cannot take now, it takes in the next round.
+    fn tell_untold(&mut self) {
+        while let Some(observation) = self.untold.pop_front() {
+            match self.observations.try_send(observation) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(observation)) if self.untold.len() < UNTOLD => {
+                    self.untold.push_front(observation);
+                    return;
+                }
+                Err(_) => tracing::warn!("the evaluator is far behind: a skipped slot was counted in the metric only"),
+            }
         }
     }
 
     /// Slots that went by while nothing ran are not replayed.
-    fn miss(&mut self, index: usize, now: Now) {
+    fn miss(&mut self, index: usize, late: Duration, now: Now) {
         let entry = &mut self.entries[index];
         let journey = entry.journey.clone();
         let first = entry.slot;
         let until = now.wall;
         let missed: Vec<_> = std::iter::once(first).chain(journey.schedule.slots(first, until, 100_000)).collect();
         entry.slot = missed.last().copied().unwrap_or(first);
-        tracing::warn!(journey = %journey.name, slots = missed.len(), "slots were missed: the machine slept, or was too busy");
+        if late > MISSED_AFTER {
+            tracing::warn!(journey = %journey.name, slots = missed.len(), "slots were missed: the machine slept, or was too busy");
+        }
         for slot in missed {
             self.metrics.skipped_missed.increment(1);
             self.skip(index, slot, UnknownWhy::Missed);

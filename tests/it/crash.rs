@@ -121,12 +121,13 @@ fn thirty_kills_lose_no_alert_and_repeat_none() {
         (0..JOURNEYS).for_each(|part| target.set(part, false));
         calm(&daemon).await;
         let before = slack.messages(&channel(0)).len();
-        target.set(0, true);
-        wait_for("a fresh alert", Duration::from_secs(30), async || {
-            (slack.messages(&channel(0)).len() > before).then_some(())
-        })
-        .await;
-        target.set(0, false);
+        for (fails, messages) in [(true, before + 1), (false, before + 2)] {
+            target.set(0, fails);
+            wait_for("a fresh alert, and its end", Duration::from_secs(30), async || {
+                (slack.messages(&channel(0)).len() >= messages).then_some(())
+            })
+            .await;
+        }
         calm(&daemon).await;
         assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
 
