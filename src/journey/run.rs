@@ -3,19 +3,22 @@
 //! `Preparing` (receivers proven ready) → `Recording` (token on disk) → the steps in order → the `always` steps → `Done`.
 //! Latencies are differences of stamps that the edges took; the machine never measures.
 
+mod judge;
+mod receive;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::journey::expect::{Check, Query, View, cut, cut_at};
+use crate::journey::expect::cut;
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepReport, StepStatus};
 use crate::journey::template::{Medium, Scope};
 use crate::journey::token::Token;
-use crate::journey::{Journey, Name, Outgoing, Receive, Step, Verb};
+use crate::journey::{Journey, Name, Outgoing, Step, Verb};
 use crate::time::{Human, Mono, Now};
 
 /// A step that sets no limit of its own waits this long for an acknowledgement or a response.
@@ -442,69 +445,6 @@ impl Run {
         next <= began + poll.within && (step.always || next < self.hard_stop(now))
     }
 
-    fn judge_reply(&mut self, index: usize, step: &Step, reply: Reply) -> Result<(), (Cause, String)> {
-        let report = &mut self.steps[index];
-        report.ack = Some(reply.ack);
-        report.phases = reply.phases;
-        let message = reply.message.unwrap_or_default();
-        let latency = reply.finished.mono.since(reply.started.mono);
-        if !message.body.is_empty() {
-            report.excerpt = Some(cut_at(&message.text(), EXCERPT));
-        }
-        let view = View { message: &message, latency: Some(latency), copies: 1, now: reply.finished.wall };
-        // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
-        if let Some(cause) = message.status.and_then(Cause::of_status)
-            && !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status))
-        {
-            let status = message.status.unwrap_or_default();
-            report.checks = step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
-            return Err((cause, format!("answered {status}")));
-        }
-        self.judge(index, step, view)
-    }
-
-    fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
-        self.steps[index].phases = fault.phases;
-        let is_awaited = self
-            .journey
-            .steps
-            .iter()
-            .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index));
-        if fault.uncertain && is_awaited && matches!(step.verb, Verb::Send(_)) {
-            // It may have been taken: the receive decides. Nothing that the answer should have held is known.
-            if let Some(sent) = self.sends.get_mut(&index) {
-                sent.uncertain = true;
-            }
-            self.steps[index].status = StepStatus::Warned;
-            self.steps[index].detail = Some(format!("uncertain: {}", fault.detail));
-            return Ok(());
-        }
-        let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
-        Err((cause, fault.detail))
-    }
-
-    /// Checks the expectations and takes the captures.
-    fn judge(&mut self, index: usize, step: &Step, view: View<'_>) -> Result<(), (Cause, String)> {
-        let checks: Vec<Check> =
-            step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
-        let failed = checks.iter().find(|check| !check.passed && !check.soft).cloned();
-        self.steps[index].checks = checks;
-        if let Some(failed) = failed {
-            let found = failed.found.unwrap_or_default();
-            let detail = format!("{}, found {found}", failed.expectation);
-            return Err((failed.cause.unwrap_or(Cause::Mismatch), detail));
-        }
-        for (name, query) in &step.capture {
-            match query.find(view) {
-                Some(value) => self.scope.set(name, value.to_text()),
-                None => {
-                    return Err((Cause::Mismatch, format!("nothing to capture as `{name}`: {query} found nothing")));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The step in hand passed: puts it on the critical path and goes on.
     fn pass(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
         let journey = self.journey.clone();
@@ -589,75 +529,6 @@ impl Run {
         }
     }
 
-    fn receive_timed_out(&mut self, index: usize, until: Mono, now: Now, actions: &mut Vec<Action>) {
-        let journey = self.journey.clone();
-        let Verb::Receive(receive) = &journey.steps[index].verb else { return };
-        let sent = self.sends.get(&receive.since).copied();
-        let from = sent.map_or(until, |sent| sent.started);
-        self.place_receive(index, from, until);
-        let copies = self.arrivals_of(index, receive, until).len();
-        let (cause, detail) = match (sent, copies) {
-            (Some(Sent { uncertain: true, .. }), 0) => {
-                (Cause::Uncertain, "the send had no clear answer, and nothing arrived".to_owned())
-            }
-            (_, 0) => (Cause::NotReceived, format!("not received within {}", Human(until.since(from)))),
-            (_, n) => (Cause::NotReceived, format!("only {n} of the expected copies arrived")),
-        };
-        self.fail(index, cause, detail);
-        self.begin(index + 1, now, actions);
-    }
-
-    fn place_receive(&mut self, index: usize, from: Mono, to: Mono) {
-        let origin = self.started.map_or(from, |started| started.mono);
-        self.steps[index].at = from.since(origin);
-        self.steps[index].took = to.since(from);
-    }
-
-    /// If the step in hand is a receive that has what it waits for, judges it and goes on.
-    fn resume_receive(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let State::Working { index, activity: Activity::Receiving { until }, .. } = &self.state else { return };
-        let (index, until) = (*index, *until);
-        let journey = self.journey.clone();
-        let step = &journey.steps[index];
-        let Verb::Receive(receive) = &step.verb else { return };
-        let mine = self.arrivals_of(index, receive, until);
-        if mine.len() < wanted_copies(step) {
-            if now.mono > until + READER_GRACE {
-                self.receive_timed_out(index, until, now, actions);
-            }
-            return;
-        }
-        let sent = self.sends.get(&receive.since).copied();
-        let last = mine[wanted_copies(step) - 1];
-        let arrived = self.arrivals[last].at;
-        let from = sent.map_or(arrived.mono, |sent| sent.started);
-        self.place_receive(index, from, arrived.mono);
-        let copies = mine.len() as u32;
-        self.used.extend(mine.into_iter().map(|at| (at, index)));
-        let message = self.arrivals[last].message.clone();
-        self.steps[index].hops = message.hops.clone();
-        self.steps[index].excerpt = Some(cut_at(&message.text(), EXCERPT));
-        let view = View { message: &message, latency: Some(self.steps[index].took), copies, now: now.wall };
-        match self.judge(index, step, view) {
-            Ok(()) => self.pass(index, now, actions),
-            Err((cause, detail)) => {
-                self.fail(index, cause, detail);
-                self.begin(index + 1, now, actions);
-            }
-        }
-    }
-
-    /// The arrivals by `until` that are this receive's: on its channel, through its filter, used by no step before it.
-    fn arrivals_of(&self, index: usize, receive: &Receive, until: Mono) -> Vec<usize> {
-        let is_mine = |at: usize, arrived: &Arrived| {
-            arrived.channel == receive.channel
-                && arrived.at.mono <= until
-                && self.used.get(&at).is_none_or(|user| *user == index)
-                && passes(&receive.filter, &arrived.message, arrived.at.wall, &self.scope)
-        };
-        self.arrivals.iter().enumerate().filter(|(at, arrived)| is_mine(*at, arrived)).map(|(at, _)| at).collect()
-    }
-
     fn give_up(&mut self, why: UnknownWhy, detail: String) {
         self.unknown.get_or_insert((why, detail));
     }
@@ -666,34 +537,6 @@ impl Run {
         let is_of = |step: &Step| step.verb.channel() == Some(channel);
         let index = self.journey.steps.iter().position(is_of).unwrap_or(0);
         self.fail(index, Cause::Blocked, format!("channel `{channel}` is down: {why}"));
-    }
-
-    /// A copy that came after its receive had passed still breaks `copies`.
-    fn recount_copies(&mut self, now: Now) {
-        if self.failure.is_some() {
-            return;
-        }
-        let journey = self.journey.clone();
-        for (index, step) in journey.steps.iter().enumerate() {
-            let Verb::Receive(receive) = &step.verb else { continue };
-            let has_passed =
-                matches!(self.steps[index].status, StepStatus::Passed | StepStatus::Slow | StepStatus::Warned);
-            if !has_passed || !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Copies)) {
-                continue;
-            }
-            let copies = self.arrivals_of(index, receive, now.mono);
-            let Some(first) = copies.first() else { continue };
-            let message = self.arrivals[*first].message.clone();
-            let view = View {
-                message: &message,
-                latency: Some(self.steps[index].took),
-                copies: copies.len() as u32,
-                now: now.wall,
-            };
-            if let Err((cause, detail)) = self.judge(index, step, view) {
-                self.fail(index, cause, detail);
-            }
-        }
     }
 
     fn finish(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -719,25 +562,6 @@ impl Run {
             note: self.unknown.take().map(|(_, note)| cut(&note)),
         })));
     }
-}
-
-/// Whether a message fulfils all of these.
-pub fn passes(filter: &[crate::journey::expect::Expectation], message: &Message, at: Timestamp, scope: &Scope) -> bool {
-    filter.iter().all(|expectation| expectation.check(View::of(message, at), Some(scope)).passed)
-}
-
-/// How many copies a receive waits for: what `copies` expects, or one.
-fn wanted_copies(step: &Step) -> usize {
-    use crate::journey::expect::{Comparison, Expected, Predicate};
-    use crate::journey::value::Value;
-    let wanted = step.expect.iter().find_map(|expectation| match (&expectation.query, &expectation.predicate) {
-        (
-            Query::Copies,
-            Predicate::Compare(Comparison::Equals | Comparison::AtLeast, Expected::Fixed(Value::Number(n))),
-        ) => n.to_string().parse::<usize>().ok(),
-        _ => None,
-    });
-    wanted.unwrap_or(1).max(1)
 }
 
 fn not_reached(step: &Step) -> StepReport {

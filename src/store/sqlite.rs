@@ -3,6 +3,9 @@
 //! The writer takes every batch that waits and commits them together (group commit), in WAL mode with `synchronous=FULL`:
 //! what [`Store::apply`] has confirmed survives `kill -9` and a power cut.
 
+mod rows;
+mod writer;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,19 +14,21 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::journey::Name;
-use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
-use crate::ledger::{Entry, Settled};
+use crate::ledger::Entry;
 use crate::notifier::Receipt;
-use crate::slo::{Span, SpanChange};
+use crate::store::sqlite::rows::{
+    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, run_row, span, time,
+};
+use crate::store::sqlite::writer::Writer;
 use crate::store::{
-    Change, Due, IncidentRow, OutboxRow, OutboxState, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney,
-    Store, StoreError, schema,
+    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    StoreError, schema,
 };
 
 /// Batches that wait for the writer at most; a caller beyond that waits for its turn.
@@ -177,211 +182,6 @@ fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>) {
     }
     // Leaves one tidy file behind.
     let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-}
-
-struct Writer {
-    connection: Connection,
-    /// Journeys' row ids by name.
-    journeys: HashMap<Name, i64>,
-    _lock: File,
-}
-
-impl Writer {
-    /// Commits every batch of the group, or none; answers each caller.
-    fn commit(&mut self, group: &mut Vec<(Vec<Change>, Answer<()>)>) {
-        if group.is_empty() {
-            return;
-        }
-        let result = self.commit_all(group.iter().flat_map(|(batch, _)| batch)).map_err(failure);
-        if let Err(error) = &result {
-            // Ids that were given in a transaction that is no more.
-            self.journeys.clear();
-            tracing::error!(%error, batches = group.len(), "the store did not take a commit");
-        }
-        for (_, answer) in group.drain(..) {
-            let _ = answer.send(result.clone());
-        }
-    }
-
-    fn commit_all<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> rusqlite::Result<()> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let applied = changes.into_iter().try_for_each(|change| self.apply(change));
-        match applied.and_then(|()| self.connection.execute_batch("COMMIT")) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // SQLite may have rolled back by itself already (disk full); then there is nothing left to undo.
-                let _ = self.connection.execute_batch("ROLLBACK");
-                Err(error)
-            }
-        }
-    }
-
-    fn execute(&self, sql: &str, parameters: &[&dyn ToSql]) -> rusqlite::Result<usize> {
-        self.connection.prepare_cached(sql)?.execute(parameters)
-    }
-
-    fn apply(&mut self, change: &Change) -> rusqlite::Result<()> {
-        match change {
-            Change::Expect { token, entry } => {
-                let journey = self.journey_id(&entry.journey)?;
-                self.execute(
-                    "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, NULL)",
-                    &[&blob(*token), &journey, &millis(entry.slot), &millis(entry.recorded), &millis(entry.keep_until)],
-                )?;
-            }
-            Change::Settle { token, how } => {
-                let how = settled_code(*how);
-                self.execute("UPDATE ledger SET settled = ? WHERE token = ?", &[&how, &blob(*token)])?;
-            }
-            Change::Run { report, keep_evidence } => self.apply_run(report, *keep_evidence)?,
-            Change::Amend { journey, slot, late_by } => {
-                let journey = self.journey_id(journey)?;
-                self.execute(
-                    "UPDATE run SET verdict = ?, late_by = ? WHERE journey = ? AND slot = ?",
-                    &[&verdict_code(Verdict::Late), &micros(*late_by), &journey, &millis(*slot)],
-                )?;
-            }
-            Change::Spans { journey, changes } => {
-                let journey = self.journey_id(journey)?;
-                for change in changes {
-                    match change {
-                        SpanChange::Put(span) => self.execute(
-                            "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?)",
-                            &[&journey, &span.start, &span.step, &span.count, &verdict_code(span.verdict)],
-                        )?,
-                        SpanChange::Delete(start) => {
-                            self.execute("DELETE FROM span WHERE journey = ? AND start = ?", &[&journey, start])?
-                        }
-                    };
-                }
-            }
-            Change::Alert { journey, state } => {
-                let journey = self.journey_id(journey)?;
-                self.execute("UPDATE journey SET alert = ? WHERE id = ?", &[&json(state)?, &journey])?;
-            }
-            Change::Incident { incident } => {
-                let journey = self.journey_id(&incident.journey)?;
-                self.execute(
-                    // What the first bad run said is what the incident is remembered by.
-                    "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
-                        resolved = excluded.resolved, severity = excluded.severity, detectors = excluded.detectors,
-                        bad_runs = excluded.bad_runs, summary = CASE summary WHEN '' THEN excluded.summary ELSE summary END",
-                    &[
-                        &incident.id,
-                        &journey,
-                        &millis(incident.since),
-                        &incident.resolved.map(millis),
-                        &incident.severity,
-                        &json(&incident.detectors)?,
-                        &incident.summary,
-                        &incident.bad_runs,
-                    ],
-                )?;
-            }
-            Change::Owe { row } => self.apply_owed(row)?,
-            Change::Hold { notifier, until } => {
-                let key = format!("hold:{notifier}");
-                self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", &[&key, &millis(*until)])?;
-            }
-            Change::Outbox { id, state } => {
-                self.execute(
-                    "UPDATE outbox SET status = ?, attempt = ?, not_before = ?, error = ?, receipt = ?, at = ? WHERE id = ?",
-                    &[
-                        &state.status.as_str(),
-                        &state.attempt,
-                        &millis(state.not_before),
-                        &state.error,
-                        &state.receipt.as_ref().map(json).transpose()?,
-                        &millis(state.at),
-                        id,
-                    ],
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_run(&mut self, report: &Report, keep_evidence: bool) -> rusqlite::Result<()> {
-        let journey = self.journey_id(&report.journey)?;
-        let verdict = report.outcome.verdict();
-        self.execute(
-            "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, NULL)",
-            &[
-                &journey,
-                &millis(report.slot),
-                &verdict_code(verdict),
-                &why_code(&report.outcome),
-                &micros(report.latency),
-            ],
-        )?;
-        if keep_evidence {
-            let is_good = verdict == Verdict::Good;
-            self.execute(
-                "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
-                &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(report)?],
-            )?;
-        }
-        Ok(())
-    }
-
-    fn apply_owed(&self, row: &OutboxRow) -> rusqlite::Result<()> {
-        // A notice that is owed already, by the same decision before a crash, is not owed twice.
-        self.execute(
-            "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            &[
-                &row.id,
-                &row.incident,
-                &row.sequence,
-                &&*row.notifier,
-                &row.instead_of.as_ref().map(json).transpose()?,
-                &millis(row.created),
-                &json(&row.notification)?,
-                &row.state.status.as_str(),
-                &row.state.attempt,
-                &millis(row.state.not_before),
-                &row.state.error,
-                &row.state.receipt.as_ref().map(json).transpose()?,
-                &millis(row.state.at),
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn journey_id(&mut self, name: &Name) -> rusqlite::Result<i64> {
-        if let Some(id) = self.journeys.get(name) {
-            return Ok(*id);
-        }
-        self.execute("INSERT OR IGNORE INTO journey (name) VALUES (?)", &[&&**name])?;
-        let id = self.connection.query_row("SELECT id FROM journey WHERE name = ?", [&**name], |row| row.get(0))?;
-        self.journeys.insert(name.clone(), id);
-        Ok(id)
-    }
-
-    fn key(&mut self) -> rusqlite::Result<[u8; 32]> {
-        let mut fresh = [0u8; 32];
-        getrandom::fill(&mut fresh).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        self.execute("INSERT OR IGNORE INTO meta VALUES ('key', ?)", &[&fresh.as_slice()])?;
-        self.connection.query_row("SELECT value FROM meta WHERE key = 'key'", [], |row| row.get(0))
-    }
-
-    fn forget(&mut self, retention: Retention) -> rusqlite::Result<u64> {
-        let runs = millis(retention.runs_before);
-        let transaction = self.connection.transaction()?;
-        let mut gone = 0;
-        let statements: [(&str, i64); 6] = [
-            ("DELETE FROM run WHERE slot < ?", runs),
-            ("DELETE FROM evidence WHERE slot < ?", runs),
-            ("DELETE FROM evidence WHERE is_good AND slot < ?", millis(retention.good_evidence_before)),
-            ("DELETE FROM ledger WHERE keep_until < ?", millis(retention.ledger_before)),
-            ("DELETE FROM incident WHERE resolved < ?", runs),
-            ("DELETE FROM outbox WHERE status = 'sent' AND created < ?", runs),
-        ];
-        for (sql, before) in statements {
-            gone += transaction.execute(sql, [before])? as u64;
-        }
-        transaction.commit()?;
-        Ok(gone)
-    }
 }
 
 impl Store for Sqlite {
@@ -541,161 +341,6 @@ impl Drop for Sqlite {
         }
     }
 }
-
-fn millis(at: Timestamp) -> i64 {
-    at.as_millisecond()
-}
-
-fn time(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn blob(token: Token) -> [u8; 16] {
-    token.bits().to_be_bytes()
-}
-
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-}
-
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
-    serde_json::from_str(text)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    parse(row.get_ref(column)?.as_str()?)
-}
-
-/// A verdict's code in the store. Append only.
-fn verdict_code(verdict: Verdict) -> i64 {
-    match verdict {
-        Verdict::Good => 0,
-        Verdict::Slow => 1,
-        Verdict::Failed => 2,
-        Verdict::Late => 3,
-        Verdict::Unknown => 4,
-        Verdict::Excluded => 5,
-    }
-}
-
-fn verdict(code: i64) -> rusqlite::Result<Verdict> {
-    let found = Verdict::ALL.iter().copied().find(|verdict| verdict_code(*verdict) == code);
-    found.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
-}
-
-/// Why an outcome is what it is, in the store. Append only; zero is no reason.
-fn why_code(outcome: &Outcome) -> i64 {
-    let place = WHYS.iter().position(|why| *why == outcome.label());
-    place.map_or(0, |place| place as i64)
-}
-
-const WHYS: &[&str] = &[
-    "",
-    "unreachable",
-    "tls",
-    "auth",
-    "refused",
-    "rejected",
-    "throttled",
-    "unroutable",
-    "uncertain",
-    "not_received",
-    "mismatch",
-    "duplicate",
-    "reordered",
-    "altered",
-    "misrouted",
-    "backlog",
-    "exec",
-    "blocked",
-    "not_ready",
-    "storage",
-    "shutdown",
-    "missed",
-    "skipped",
-    "unavailable",
-    "internal",
-    "maintenance",
-    "paused",
-];
-
-fn settled_code(how: Settled) -> i64 {
-    match how {
-        Settled::Arrived => 1,
-        Settled::Missing => 2,
-    }
-}
-
-fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
-    Ok(Span { start: row.get(0)?, step: row.get(1)?, count: row.get(2)?, verdict: verdict(row.get(3)?)? })
-}
-
-fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
-    let entry = Entry {
-        journey: row.get::<_, String>(1)?.into(),
-        slot: time(row.get(2)?),
-        recorded: time(row.get(3)?),
-        keep_until: time(row.get(4)?),
-        settled: row.get::<_, Option<i64>>(5)?.map(|code| if code == 1 { Settled::Arrived } else { Settled::Missing }),
-    };
-    Ok((Token::from_bits(u128::from_be_bytes(row.get(0)?)), entry))
-}
-
-fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
-    let token: Option<[u8; 16]> = row.get(0)?;
-    let why: usize = row.get::<_, i64>(3)?.try_into().unwrap_or(0);
-    Ok(RunRow {
-        token: token.map(|bytes| Token::from_bits(u128::from_be_bytes(bytes))),
-        slot: time(row.get(1)?),
-        verdict: verdict(row.get(2)?)?,
-        why: WHYS.get(why).copied().unwrap_or("").to_owned(),
-        latency: Duration::from_micros(row.get::<_, i64>(4)?.max(0) as u64),
-        late_by: row.get::<_, Option<i64>>(5)?.map(|micros| Duration::from_micros(micros.max(0) as u64)),
-    })
-}
-
-fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
-    Ok(IncidentRow {
-        id: row.get(0)?,
-        journey: row.get::<_, String>(1)?.into(),
-        since: time(row.get(2)?),
-        resolved: row.get::<_, Option<i64>>(3)?.map(time),
-        severity: row.get(4)?,
-        detectors: from_json(row, 5)?,
-        summary: row.get(6)?,
-        bad_runs: row.get(7)?,
-    })
-}
-
-fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
-    let text = |column: &str| row.get::<_, Option<String>>(column);
-    let status: String = row.get("status")?;
-    Ok(OutboxRow {
-        id: row.get("id")?,
-        incident: row.get("incident")?,
-        sequence: row.get("sequence")?,
-        notifier: row.get::<_, String>("notifier")?.into(),
-        instead_of: text("instead_of")?.map(|text| parse(&text)).transpose()?,
-        created: time(row.get("created")?),
-        notification: parse(&row.get::<_, String>("notification")?)?,
-        state: OutboxState {
-            status: status.parse().map_err(|error: String| rusqlite::Error::InvalidParameterName(error))?,
-            attempt: row.get("attempt")?,
-            not_before: time(row.get("not_before")?),
-            error: text("error")?,
-            receipt: text("receipt")?.map(|text| parse(&text)).transpose()?,
-            at: time(row.get("at")?),
-        },
-    })
-}
-
-// Every cause and reason must have a place in WHYS, or it would be forgotten.
-const _: () = assert!(WHYS.len() == 1 + Cause::ALL.len() + UnknownWhy::ALL.len() + ExcludedWhy::ALL.len());
 
 #[cfg(test)]
 mod tests;

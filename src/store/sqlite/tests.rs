@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::rows::WHYS;
 use super::*;
 use crate::store::conformance::{self, at, row};
 

@@ -1,0 +1,73 @@
+//! What an answer means for its step: expectations checked, captures taken, faults classed.
+
+use crate::journey::Step;
+use crate::journey::Verb;
+use crate::journey::expect::{Check, Query, View, cut_at};
+use crate::journey::outcome::Cause;
+use crate::journey::report::StepStatus;
+use crate::journey::run::{EXCERPT, Fault, Reply, Run};
+
+impl Run {
+    pub(super) fn judge_reply(&mut self, index: usize, step: &Step, reply: Reply) -> Result<(), (Cause, String)> {
+        let report = &mut self.steps[index];
+        report.ack = Some(reply.ack);
+        report.phases = reply.phases;
+        let message = reply.message.unwrap_or_default();
+        let latency = reply.finished.mono.since(reply.started.mono);
+        if !message.body.is_empty() {
+            report.excerpt = Some(cut_at(&message.text(), EXCERPT));
+        }
+        let view = View { message: &message, latency: Some(latency), copies: 1, now: reply.finished.wall };
+        // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
+        if let Some(cause) = message.status.and_then(Cause::of_status)
+            && !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status))
+        {
+            let status = message.status.unwrap_or_default();
+            report.checks = step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
+            return Err((cause, format!("answered {status}")));
+        }
+        self.judge(index, step, view)
+    }
+
+    pub(super) fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
+        self.steps[index].phases = fault.phases;
+        let is_awaited = self
+            .journey
+            .steps
+            .iter()
+            .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index));
+        if fault.uncertain && is_awaited && matches!(step.verb, Verb::Send(_)) {
+            // It may have been taken: the receive decides. Nothing that the answer should have held is known.
+            if let Some(sent) = self.sends.get_mut(&index) {
+                sent.uncertain = true;
+            }
+            self.steps[index].status = StepStatus::Warned;
+            self.steps[index].detail = Some(format!("uncertain: {}", fault.detail));
+            return Ok(());
+        }
+        let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
+        Err((cause, fault.detail))
+    }
+
+    /// Checks the expectations and takes the captures.
+    pub(super) fn judge(&mut self, index: usize, step: &Step, view: View<'_>) -> Result<(), (Cause, String)> {
+        let checks: Vec<Check> =
+            step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
+        let failed = checks.iter().find(|check| !check.passed && !check.soft).cloned();
+        self.steps[index].checks = checks;
+        if let Some(failed) = failed {
+            let found = failed.found.unwrap_or_default();
+            let detail = format!("{}, found {found}", failed.expectation);
+            return Err((failed.cause.unwrap_or(Cause::Mismatch), detail));
+        }
+        for (name, query) in &step.capture {
+            match query.find(view) {
+                Some(value) => self.scope.set(name, value.to_text()),
+                None => {
+                    return Err((Cause::Mismatch, format!("nothing to capture as `{name}`: {query} found nothing")));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Values as columns hold them, and rows as the daemon knows them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::Row;
+
+use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
+use crate::journey::token::Token;
+use crate::ledger::{Entry, Settled};
+use crate::slo::Span;
+use crate::store::{IncidentRow, OutboxRow, OutboxState, RunRow};
+
+pub(super) fn millis(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+pub(super) fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn blob(token: Token) -> [u8; 16] {
+    token.bits().to_be_bytes()
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+}
+
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    parse(row.get_ref(column)?.as_str()?)
+}
+
+/// A verdict's code in the store. Append only.
+pub(super) fn verdict_code(verdict: Verdict) -> i64 {
+    match verdict {
+        Verdict::Good => 0,
+        Verdict::Slow => 1,
+        Verdict::Failed => 2,
+        Verdict::Late => 3,
+        Verdict::Unknown => 4,
+        Verdict::Excluded => 5,
+    }
+}
+
+pub(super) fn verdict(code: i64) -> rusqlite::Result<Verdict> {
+    let found = Verdict::ALL.iter().copied().find(|verdict| verdict_code(*verdict) == code);
+    found.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
+}
+
+/// Why an outcome is what it is, in the store. Append only; zero is no reason.
+pub(super) fn why_code(outcome: &Outcome) -> i64 {
+    let place = WHYS.iter().position(|why| *why == outcome.label());
+    place.map_or(0, |place| place as i64)
+}
+
+pub(super) const WHYS: &[&str] = &[
+    "",
+    "unreachable",
+    "tls",
+    "auth",
+    "refused",
+    "rejected",
+    "throttled",
+    "unroutable",
+    "uncertain",
+    "not_received",
+    "mismatch",
+    "duplicate",
+    "reordered",
+    "altered",
+    "misrouted",
+    "backlog",
+    "exec",
+    "blocked",
+    "not_ready",
+    "storage",
+    "shutdown",
+    "missed",
+    "skipped",
+    "unavailable",
+    "internal",
+    "maintenance",
+    "paused",
+];
+
+pub(super) fn settled_code(how: Settled) -> i64 {
+    match how {
+        Settled::Arrived => 1,
+        Settled::Missing => 2,
+    }
+}
+
+pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
+    Ok(Span { start: row.get(0)?, step: row.get(1)?, count: row.get(2)?, verdict: verdict(row.get(3)?)? })
+}
+
+pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
+    let entry = Entry {
+        journey: row.get::<_, String>(1)?.into(),
+        slot: time(row.get(2)?),
+        recorded: time(row.get(3)?),
+        keep_until: time(row.get(4)?),
+        settled: row.get::<_, Option<i64>>(5)?.map(|code| if code == 1 { Settled::Arrived } else { Settled::Missing }),
+    };
+    Ok((Token::from_bits(u128::from_be_bytes(row.get(0)?)), entry))
+}
+
+pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
+    let token: Option<[u8; 16]> = row.get(0)?;
+    let why: usize = row.get::<_, i64>(3)?.try_into().unwrap_or(0);
+    Ok(RunRow {
+        token: token.map(|bytes| Token::from_bits(u128::from_be_bytes(bytes))),
+        slot: time(row.get(1)?),
+        verdict: verdict(row.get(2)?)?,
+        why: WHYS.get(why).copied().unwrap_or("").to_owned(),
+        latency: Duration::from_micros(row.get::<_, i64>(4)?.max(0) as u64),
+        late_by: row.get::<_, Option<i64>>(5)?.map(|micros| Duration::from_micros(micros.max(0) as u64)),
+    })
+}
+
+pub(super) fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
+    Ok(IncidentRow {
+        id: row.get(0)?,
+        journey: row.get::<_, String>(1)?.into(),
+        since: time(row.get(2)?),
+        resolved: row.get::<_, Option<i64>>(3)?.map(time),
+        severity: row.get(4)?,
+        detectors: from_json(row, 5)?,
+        summary: row.get(6)?,
+        bad_runs: row.get(7)?,
+    })
+}
+
+pub(super) fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    let text = |column: &str| row.get::<_, Option<String>>(column);
+    let status: String = row.get("status")?;
+    Ok(OutboxRow {
+        id: row.get("id")?,
+        incident: row.get("incident")?,
+        sequence: row.get("sequence")?,
+        notifier: row.get::<_, String>("notifier")?.into(),
+        instead_of: text("instead_of")?.map(|text| parse(&text)).transpose()?,
+        created: time(row.get("created")?),
+        notification: parse(&row.get::<_, String>("notification")?)?,
+        state: OutboxState {
+            status: status.parse().map_err(|error: String| rusqlite::Error::InvalidParameterName(error))?,
+            attempt: row.get("attempt")?,
+            not_before: time(row.get("not_before")?),
+            error: text("error")?,
+            receipt: text("receipt")?.map(|text| parse(&text)).transpose()?,
+            at: time(row.get("at")?),
+        },
+    })
+}
+
+// Every cause and reason must have a place in WHYS, or it would be forgotten.
+const _: () = assert!(WHYS.len() == 1 + Cause::ALL.len() + UnknownWhy::ALL.len() + ExcludedWhy::ALL.len());

@@ -1,0 +1,220 @@
+//! The writing side: one transaction for every batch that waits.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use rusqlite::{Connection, ToSql};
+
+use crate::journey::Name;
+use crate::journey::outcome::Verdict;
+use crate::journey::report::Report;
+use crate::slo::SpanChange;
+use crate::store::sqlite::rows::{blob, json, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::sqlite::{Answer, failure};
+use crate::store::{Change, OutboxRow, Retention};
+
+/// The writing connection.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    /// Journeys' row ids by name.
+    pub(super) journeys: HashMap<Name, i64>,
+    pub(super) _lock: File,
+}
+
+impl Writer {
+    /// Commits every batch of the group, or none; answers each caller.
+    pub(super) fn commit(&mut self, group: &mut Vec<(Vec<Change>, Answer<()>)>) {
+        if group.is_empty() {
+            return;
+        }
+        let result = self.commit_all(group.iter().flat_map(|(batch, _)| batch)).map_err(failure);
+        if let Err(error) = &result {
+            // Ids that were given in a transaction that is no more.
+            self.journeys.clear();
+            tracing::error!(%error, batches = group.len(), "the store did not take a commit");
+        }
+        for (_, answer) in group.drain(..) {
+            let _ = answer.send(result.clone());
+        }
+    }
+
+    fn commit_all<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> rusqlite::Result<()> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let applied = changes.into_iter().try_for_each(|change| self.apply(change));
+        match applied.and_then(|()| self.connection.execute_batch("COMMIT")) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // SQLite may have rolled back by itself already (disk full); then there is nothing left to undo.
+                let _ = self.connection.execute_batch("ROLLBACK");
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn execute(&self, sql: &str, parameters: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(parameters)
+    }
+
+    fn apply(&mut self, change: &Change) -> rusqlite::Result<()> {
+        match change {
+            Change::Expect { token, entry } => {
+                let journey = self.journey_id(&entry.journey)?;
+                self.execute(
+                    "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, NULL)",
+                    &[&blob(*token), &journey, &millis(entry.slot), &millis(entry.recorded), &millis(entry.keep_until)],
+                )?;
+            }
+            Change::Settle { token, how } => {
+                let how = settled_code(*how);
+                self.execute("UPDATE ledger SET settled = ? WHERE token = ?", &[&how, &blob(*token)])?;
+            }
+            Change::Run { report, keep_evidence } => self.apply_run(report, *keep_evidence)?,
+            Change::Amend { journey, slot, late_by } => {
+                let journey = self.journey_id(journey)?;
+                self.execute(
+                    "UPDATE run SET verdict = ?, late_by = ? WHERE journey = ? AND slot = ?",
+                    &[&verdict_code(Verdict::Late), &micros(*late_by), &journey, &millis(*slot)],
+                )?;
+            }
+            Change::Spans { journey, changes } => {
+                let journey = self.journey_id(journey)?;
+                for change in changes {
+                    match change {
+                        SpanChange::Put(span) => self.execute(
+                            "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?)",
+                            &[&journey, &span.start, &span.step, &span.count, &verdict_code(span.verdict)],
+                        )?,
+                        SpanChange::Delete(start) => {
+                            self.execute("DELETE FROM span WHERE journey = ? AND start = ?", &[&journey, start])?
+                        }
+                    };
+                }
+            }
+            Change::Alert { journey, state } => {
+                let journey = self.journey_id(journey)?;
+                self.execute("UPDATE journey SET alert = ? WHERE id = ?", &[&json(state)?, &journey])?;
+            }
+            Change::Incident { incident } => {
+                let journey = self.journey_id(&incident.journey)?;
+                self.execute(
+                    // What the first bad run said is what the incident is remembered by.
+                    "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+                        resolved = excluded.resolved, severity = excluded.severity, detectors = excluded.detectors,
+                        bad_runs = excluded.bad_runs, summary = CASE summary WHEN '' THEN excluded.summary ELSE summary END",
+                    &[
+                        &incident.id,
+                        &journey,
+                        &millis(incident.since),
+                        &incident.resolved.map(millis),
+                        &incident.severity,
+                        &json(&incident.detectors)?,
+                        &incident.summary,
+                        &incident.bad_runs,
+                    ],
+                )?;
+            }
+            Change::Owe { row } => self.apply_owed(row)?,
+            Change::Hold { notifier, until } => {
+                let key = format!("hold:{notifier}");
+                self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", &[&key, &millis(*until)])?;
+            }
+            Change::Outbox { id, state } => {
+                self.execute(
+                    "UPDATE outbox SET status = ?, attempt = ?, not_before = ?, error = ?, receipt = ?, at = ? WHERE id = ?",
+                    &[
+                        &state.status.as_str(),
+                        &state.attempt,
+                        &millis(state.not_before),
+                        &state.error,
+                        &state.receipt.as_ref().map(json).transpose()?,
+                        &millis(state.at),
+                        id,
+                    ],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_run(&mut self, report: &Report, keep_evidence: bool) -> rusqlite::Result<()> {
+        let journey = self.journey_id(&report.journey)?;
+        let verdict = report.outcome.verdict();
+        self.execute(
+            "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, NULL)",
+            &[
+                &journey,
+                &millis(report.slot),
+                &verdict_code(verdict),
+                &why_code(&report.outcome),
+                &micros(report.latency),
+            ],
+        )?;
+        if keep_evidence {
+            let is_good = verdict == Verdict::Good;
+            self.execute(
+                "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
+                &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(report)?],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn apply_owed(&self, row: &OutboxRow) -> rusqlite::Result<()> {
+        // A notice that is owed already, by the same decision before a crash, is not owed twice.
+        self.execute(
+            "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            &[
+                &row.id,
+                &row.incident,
+                &row.sequence,
+                &&*row.notifier,
+                &row.instead_of.as_ref().map(json).transpose()?,
+                &millis(row.created),
+                &json(&row.notification)?,
+                &row.state.status.as_str(),
+                &row.state.attempt,
+                &millis(row.state.not_before),
+                &row.state.error,
+                &row.state.receipt.as_ref().map(json).transpose()?,
+                &millis(row.state.at),
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn journey_id(&mut self, name: &Name) -> rusqlite::Result<i64> {
+        if let Some(id) = self.journeys.get(name) {
+            return Ok(*id);
+        }
+        self.execute("INSERT OR IGNORE INTO journey (name) VALUES (?)", &[&&**name])?;
+        let id = self.connection.query_row("SELECT id FROM journey WHERE name = ?", [&**name], |row| row.get(0))?;
+        self.journeys.insert(name.clone(), id);
+        Ok(id)
+    }
+
+    pub(super) fn key(&mut self) -> rusqlite::Result<[u8; 32]> {
+        let mut fresh = [0u8; 32];
+        getrandom::fill(&mut fresh).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        self.execute("INSERT OR IGNORE INTO meta VALUES ('key', ?)", &[&fresh.as_slice()])?;
+        self.connection.query_row("SELECT value FROM meta WHERE key = 'key'", [], |row| row.get(0))
+    }
+
+    pub(super) fn forget(&mut self, retention: Retention) -> rusqlite::Result<u64> {
+        let runs = millis(retention.runs_before);
+        let transaction = self.connection.transaction()?;
+        let mut gone = 0;
+        let statements: [(&str, i64); 6] = [
+            ("DELETE FROM run WHERE slot < ?", runs),
+            ("DELETE FROM evidence WHERE slot < ?", runs),
+            ("DELETE FROM evidence WHERE is_good AND slot < ?", millis(retention.good_evidence_before)),
+            ("DELETE FROM ledger WHERE keep_until < ?", millis(retention.ledger_before)),
+            ("DELETE FROM incident WHERE resolved < ?", runs),
+            ("DELETE FROM outbox WHERE status = 'sent' AND created < ?", runs),
+        ];
+        for (sql, before) in statements {
+            gone += transaction.execute(sql, [before])? as u64;
+        }
+        transaction.commit()?;
+        Ok(gone)
+    }
+}
