@@ -49,6 +49,11 @@ impl Setup {
         self.scratch.write(name, content)
     }
 
+    /// Where metrics, health, pages and API will be.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
     /// The URL of a webhook channel's route.
     pub fn hook_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.hooks)
