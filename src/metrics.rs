@@ -39,9 +39,11 @@ families! {
     RUNS: "counter" "journeyman_runs_total" "Runs by journey, outcome, and cause (or reason for not knowing).";
     RUN_DURATION: "histogram" "journeyman_run_duration_seconds" "Critical-path latency of delivered runs, from just before the first send.";
     STEP_DURATION: "histogram" "journeyman_step_duration_seconds" "Duration of passed steps; for a receive, from just before its send to the reader's stamp.";
+    RUN_BUDGET: "gauge" "journeyman_run_budget_seconds" "The journey's budget; a delivered run that takes longer is slow.";
     RUN_BUDGET_RATIO: "gauge" "journeyman_run_latency_budget_ratio" "Latency of the last delivered run divided by the journey's budget.";
     LAST_RUN: "gauge" "journeyman_last_run_timestamp_seconds" "When the journey's last run ended.";
     LAST_SUCCESS: "gauge" "journeyman_last_success_timestamp_seconds" "When the journey was last delivered, in budget or not.";
+    STALE_AFTER: "gauge" "journeyman_stale_after_seconds" "How long the journey may be without a verdict before its alert says so.";
     ALERT_STATE: "gauge" "journeyman_alert_state" "Where the journey's alert stands: 0 ok, 1 suspect, 2 recovering, 3 firing.";
     INCIDENTS_FIRING: "gauge" "journeyman_incidents_firing" "Open incidents by severity.";
     SLO_OBJECTIVE: "gauge" "journeyman_slo_objective_ratio" "The objective.";
@@ -78,6 +80,20 @@ const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 const SHORT: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 /// From a decision to a receipt, in seconds.
 const TELLING: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0];
+/// How a send or request can fail. Like the others below, born at zero: the first failure after a start must show in a rate.
+const SEND_FAULTS: [Cause; 9] = [
+    Cause::Unreachable,
+    Cause::Tls,
+    Cause::Auth,
+    Cause::Refused,
+    Cause::Rejected,
+    Cause::Throttled,
+    Cause::Unroutable,
+    Cause::Uncertain,
+    Cause::Mismatch,
+];
+/// How a run can fail otherwise.
+const RUN_FAULTS: [Cause; 3] = [Cause::NotReceived, Cause::Duplicate, Cause::Blocked];
 /// Bucket edges that budgets may add at most; a plan with more different ones keeps the smallest.
 const BUDGET_EDGES: usize = 16;
 
@@ -174,6 +190,7 @@ impl Metrics {
             budget_ratio: self.gauge(RUN_BUDGET_RATIO, &of),
             last_run: self.gauge(LAST_RUN, &of),
             last_success: self.gauge(LAST_SUCCESS, &of),
+            stale_after: self.gauge(STALE_AFTER, &of),
             alert_state: self.gauge(ALERT_STATE, &of),
             slo: journey.objective.as_ref().map(|objective| {
                 let delivered = SliMetrics::new(self, name, "delivered", objective.delivered);
@@ -181,13 +198,16 @@ impl Metrics {
                 (delivered, in_budget, self.gauge(SLO_COVERAGE, &of))
             }),
         };
-        for (outcome, cause) in [
-            ("good", ""),
-            ("slow", ""),
-            ("failed", Cause::NotReceived.as_str()),
-            ("unknown", UnknownWhy::Missed.as_str()),
-        ] {
-            handles.count(outcome, cause, 0);
+        if let Some(budget) = journey.budget {
+            self.gauge(RUN_BUDGET, &of).set(budget.as_secs_f64());
+        }
+        handles.count("good", "", 0);
+        handles.count("slow", "", 0);
+        for cause in SEND_FAULTS.iter().chain(&RUN_FAULTS) {
+            handles.count("failed", cause.as_str(), 0);
+        }
+        for why in UnknownWhy::ALL {
+            handles.count("unknown", why.as_str(), 0);
         }
         handles.alert_state.set(0.0);
         handles
@@ -205,6 +225,9 @@ impl Metrics {
         let ready = receives.then(|| self.gauge(CHANNEL_READY, &[("channel", channel)]));
         if let Some(ready) = &ready {
             ready.set(0.0);
+        }
+        for cause in SEND_FAULTS {
+            let _born = self.counter(CHANNEL_FAULTS, &[("channel", channel), ("cause", cause.as_str())]);
         }
         ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready }
     }
@@ -310,6 +333,7 @@ pub struct JourneyMetrics {
     budget_ratio: Gauge,
     last_run: Gauge,
     last_success: Gauge,
+    stale_after: Gauge,
     alert_state: Gauge,
     slo: Option<(SliMetrics, Option<SliMetrics>, Gauge)>,
 }
@@ -341,6 +365,11 @@ impl JourneyMetrics {
                 histogram.record(step.took.as_secs_f64());
             }
         }
+    }
+
+    /// How long the journey may be without a verdict.
+    pub fn set_stale_after(&self, stale_after: Duration) {
+        self.stale_after.set(stale_after.as_secs_f64());
     }
 
     /// Slots went by without a run.

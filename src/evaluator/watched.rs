@@ -52,8 +52,10 @@ impl Watched {
             stale_after: journey.schedule.interval(now) * 2 + journey.deadline,
             muted: journey.muted,
         };
+        let metrics = parts.metrics.journey(&journey);
+        metrics.set_stale_after(rules.stale_after);
         Watched {
-            metrics: parts.metrics.journey(&journey),
+            metrics,
             history: History::new(window, saved.spans, now),
             slots_in_window: journey.schedule.count(earlier(now, window), window),
             alert,
