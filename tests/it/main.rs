@@ -13,6 +13,7 @@ mod http_channel;
 mod http_pages;
 mod kannel;
 mod notify_webhook;
+mod prometheus;
 mod slack;
 mod support;
 mod webhook_channel;

@@ -12,6 +12,7 @@ pub(crate) mod pipeline;
 pub mod postfix;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
+pub mod prometheus;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

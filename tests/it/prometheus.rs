@@ -1,0 +1,363 @@
+//! The dashboard and the rules: sound in themselves, true to the registry, and against a real Prometheus that scrapes a real
+//! daemon every expression gives data.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use journeyman::metrics::{FAMILIES, Family};
+use regex::Regex;
+use serde_json::Value;
+
+use crate::support::daemon::Setup;
+use crate::support::prometheus::{Prometheus, promtool, repository, selectors};
+use crate::support::{block_on, free_port, wait_for};
+
+const RULES: &str = "config/prometheus/journeyman.rules.yml";
+const SCRAPING: &str = "config/prometheus/prometheus.yml";
+const RULES_TEST: &str = "tests/it/prometheus/rules.test.yml";
+/// Until an expression has data: the calendar works every five seconds, and rates need two scrapes.
+const DATA: Duration = Duration::from_secs(60);
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read("config/grafana/journeyman.json")).expect("the dashboard is JSON")
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap_or_else(|| panic!("`{key}` is not a list in {value}"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("`{key}` is not text in {value}"))
+}
+
+/// An expression of the dashboard as Prometheus gets it, with where it stands and the labels that its legend shows.
+struct Query {
+    place: String,
+    expression: String,
+    legend: Vec<String>,
+}
+
+impl Query {
+    fn new(place: String, expression: &str, legend: &str) -> Query {
+        // As Grafana fills them in: all locations and journeys, a scrape each 15 s, a least step of a minute.
+        let expression = [
+            ("$location", ".*"),
+            ("$journey", ".*"),
+            ("$__rate_interval", "4m"),
+            ("$__interval", "1m"),
+            ("$__range", "6h"),
+        ]
+        .iter()
+        .fold(expression.to_owned(), |text, (variable, value)| text.replace(variable, value));
+        assert!(!expression.contains('$'), "{place} has a variable that the dashboard does not: {expression}");
+        let label = Regex::new(r"\{\{\s*(\w+)\s*\}\}").expect("a sound pattern");
+        let legend = label.captures_iter(legend).map(|found| found[1].to_owned()).collect();
+        Query { place, expression, legend }
+    }
+}
+
+/// Every expression of every panel, annotation and variable.
+fn queries() -> Vec<Query> {
+    let dashboard = dashboard();
+    let mut queries = Vec::new();
+    for panel in list(&dashboard, "panels").iter().filter(|panel| panel["type"] != "row") {
+        for target in list(panel, "targets") {
+            let place = format!("panel {:?}, {}", text(panel, "title"), text(target, "refId"));
+            queries.push(Query::new(place, text(target, "expr"), text(target, "legendFormat")));
+        }
+    }
+    let labels = Regex::new(r"^label_values\((.+), (\w+)\)$").expect("a sound pattern");
+    for variable in list(&dashboard["templating"], "list").iter().filter(|variable| variable["type"] == "query") {
+        let definition = text(variable, "definition");
+        assert_eq!(definition, text(&variable["query"], "query"), "the two are one");
+        let found = labels.captures(definition).unwrap_or_else(|| panic!("{definition} is not understood here"));
+        let place = format!("variable {:?}", text(variable, "name"));
+        queries.push(Query::new(place, &found[1], &format!("{{{{{}}}}}", &found[2])));
+    }
+    let annotations =
+        list(&dashboard["annotations"], "list").iter().filter(|annotation| annotation["builtIn"].is_null());
+    for annotation in annotations {
+        let place = format!("annotation {:?}", text(annotation, "name"));
+        queries.push(Query::new(place, text(annotation, "expr"), text(annotation, "textFormat")));
+    }
+    assert!(queries.len() > 50, "there are only {}", queries.len());
+    queries
+}
+
+/// The family that a series of this name belongs to.
+fn family(series: &str) -> Option<&'static Family> {
+    let is_its = |family: &&Family| match family.kind {
+        "histogram" => ["_bucket", "_sum", "_count"].iter().any(|part| series.strip_suffix(part) == Some(family.name)),
+        _ => series == family.name,
+    };
+    FAMILIES.iter().find(is_its)
+}
+
+fn name(selector: &str) -> &str {
+    selector.split('{').next().map_or(selector, str::trim)
+}
+
+#[test]
+fn the_selectors_of_an_expression_are_found() {
+    let table: [(&str, &[&str]); 7] = [
+        ("up", &["up"]),
+        (
+            "sum by (le, job) (rate(a_bucket{x=~\"[a}]\\\"b\", y='z'}[5m] offset 1h)) > 0.5e3",
+            &["a_bucket{x=~\"[a}]\\\"b\", y='z'}"],
+        ),
+        ("sum(a) without (b) / on (c) group_left (d) (e == bool 3)", &["a", "e"]),
+        ("a and on (job) b or c unless d", &["a", "b", "c", "d"]),
+        ("histogram_quantile(0.9, sum(rate(h_bucket [5m])) by (le))", &["h_bucket"]),
+        ("absent(team:x:rate5m) * -1 + time()", &["team:x:rate5m"]),
+        ("min without (window) (burn {window=~\"1h|6h\"})", &["burn {window=~\"1h|6h\"}"]),
+    ];
+    for (expression, expected) in table {
+        assert_eq!(selectors(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_well_formed() {
+    let dashboard = dashboard();
+    let (mut ids, mut titles, mut places) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut rows = Vec::new();
+    for panel in list(&dashboard, "panels") {
+        let title = text(panel, "title");
+        assert!(ids.insert(panel["id"].as_u64().expect("a panel has a number")), "{title}: its id is taken");
+        assert!(titles.insert(title), "{title}: two panels have this title");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a panel has a place"));
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title} is not on the grid");
+        for (other, (ox, oy, ow, oh)) in &places {
+            let overlaps = x < ox + ow && *ox < x + w && y < oy + oh && *oy < y + h;
+            assert!(!overlaps, "{title} lies on {other}");
+        }
+        places.push((title, (x, y, w, h)));
+        if panel["type"] == "row" {
+            assert!(rows.last().is_none_or(|last| *last < y), "rows go down");
+            rows.push(y);
+            continue;
+        }
+        assert!(rows.last().is_some_and(|row| *row < y), "{title} stands below the row that it comes after");
+        assert!(text(panel, "description").len() > 30, "{title} says what to do");
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let mut refs = BTreeSet::new();
+        for target in list(panel, "targets") {
+            assert!(refs.insert(text(target, "refId")), "{title}: a refId is taken");
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+            assert!(target["interval"].as_str().is_none_or(|least| least == "$step"), "{title}");
+            let looks_back = text(target, "expr").contains("$__rate_interval");
+            assert_eq!(looks_back, target["interval"].is_string(), "{title}: rates look back over sparse runs");
+        }
+        let has_unit = panel["fieldConfig"]["defaults"]["unit"].is_string();
+        assert!(has_unit || ["table", "state-timeline"].contains(&text(panel, "type")), "{title} has no unit");
+    }
+    let variables: Vec<_> = list(&dashboard["templating"], "list").iter().map(|each| text(each, "name")).collect();
+    assert_eq!(variables, ["datasource", "location", "journey", "step"]);
+    assert_eq!(list(&dashboard, "panels").iter().filter(|panel| panel["repeat"] == "journey").count(), 1);
+}
+
+#[test]
+fn only_families_that_exist_are_named_and_all_are_drawn() {
+    let mut drawn = BTreeSet::new();
+    for Query { place, expression, .. } in queries() {
+        let found = selectors(&expression);
+        assert!(!found.is_empty(), "{place}: {expression}");
+        for selector in found {
+            let family = family(name(&selector)).unwrap_or_else(|| panic!("{place}: nobody exports {selector}"));
+            drawn.insert(family.name);
+        }
+    }
+    let missing: Vec<_> = FAMILIES.iter().map(|family| family.name).filter(|name| !drawn.contains(name)).collect();
+    assert!(missing.is_empty(), "not on the dashboard: {missing:?}");
+
+    let (rules, tests) = (read(RULES), read(RULES_TEST));
+    let metric = Regex::new(r"\b(?:journeyman|process)_\w+").expect("a sound pattern");
+    let named: BTreeSet<_> =
+        metric.find_iter(&rules).chain(metric.find_iter(&tests)).map(|found| found.as_str()).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for name in named {
+        assert!(family(name).is_some(), "the rules or their tests name {name}, which nobody exports");
+    }
+}
+
+#[test]
+fn every_family_is_in_the_documentation_as_it_is_in_the_exposition() {
+    let page = read("docs/operation.md");
+    let documented: Vec<_> = page.lines().filter(|line| line.starts_with("| `") && line.contains("` (")).collect();
+    let exported: Vec<_> =
+        FAMILIES.iter().map(|family| format!("| `{}` ({}) | {} |", family.name, family.kind, family.help)).collect();
+    assert_eq!(documented, exported, "the table in docs/operation.md is FAMILIES, line by line");
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_and_every_alert_fires_where_it_should() {
+    for arguments in [["check", "rules", RULES], ["check", "config", SCRAPING], ["test", "rules", RULES_TEST]] {
+        let Some(result) = promtool(&arguments, "") else { return };
+        result.unwrap_or_else(|said| panic!("promtool {arguments:?}: {said}"));
+    }
+    let (rules, tests) = (read(RULES), read(RULES_TEST));
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 15, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{RULES_TEST} does not show that {alert} fires");
+        assert!(
+            read("docs/operation.md").contains(&format!("`{alert}`")),
+            "docs/operation.md does not say when {alert} fires"
+        );
+    }
+}
+
+/// One journey of each kind. Notices go out all the time: what is down is told again every other second.
+const PROBES: &str = r#"
+    [fragment.watched]
+    every = "250ms"
+    objective = { delivered = "90%", in_budget = "80%", window = "1h" }
+    alert = { down_after = 1, slow_after = 1, recover_after = 1, remind = "2s" }
+    notify = ["hook", "nowhere"]
+
+    [[journey]]
+    name = "good"
+    use = "watched"
+    budget = "150ms"
+    deadline = "200ms"
+    step = [{ name = "out", send = "loop", text = "{{ token }}" }, { name = "in", receive = "loop" }]
+
+    [[journey]]
+    name = "posted"
+    use = "watched"
+    budget = "150ms"
+    deadline = "200ms"
+    step = [{ name = "out", send = "door", text = "{{ token }}" }, { name = "in", receive = "told" }]
+
+    [[journey]]
+    name = "slow"
+    use = "watched"
+    budget = "20ms"
+    deadline = "200ms"
+    step = [{ name = "out", send = "loop", text = "{{ token }}", delay = "50ms" }, { name = "in", receive = "loop" }]
+
+    [[journey]]
+    name = "lost"
+    use = "watched"
+    budget = "20ms"
+    deadline = "100ms"
+    step = [{ name = "out", send = "loop", text = "{{ token }}", copies = "0" }, { name = "in", receive = "loop" }]
+
+    [[journey]]
+    name = "refused"
+    use = "watched"
+    budget = "150ms"
+    deadline = "200ms"
+    step = [{ name = "ask", request = "nobody", method = "GET", expect = [{ status = 200 }] }]
+"#;
+
+/// Two notifiers: one posts to the daemon's own webhook channel, as a journey does; where the other posts, nobody listens.
+fn config(setup: &Setup) -> String {
+    let [nobody, nowhere] = [(); 2].map(|()| free_port());
+    let hook = setup.hook_url("/told");
+    format!(
+        r#"
+            location = "here"
+            [channels.loop]
+            type = "memory"
+            [channels.nobody]
+            type = "http"
+            url = "http://127.0.0.1:{nobody}"
+            [channels.door]
+            type = "http"
+            url = "{hook}"
+            [channels.told]
+            type = "webhook"
+            path = "/told"
+            verify = {{ scheme = "none" }}
+            [notifiers.hook]
+            type = "webhook"
+            url = "{hook}"
+            [notifiers.nowhere]
+            type = "webhook"
+            url = "http://127.0.0.1:{nowhere}"
+        "#
+    )
+}
+
+#[test]
+fn every_expression_gives_data_when_prometheus_scrapes_the_daemon() {
+    block_on(async {
+        let setup = Setup::new("prometheus");
+        // The example's own files, only quicker and elsewhere. Prometheus is there first, and sees every counter at zero.
+        let scraping =
+            read(SCRAPING).replace("127.0.0.1:9464", &setup.http_address().to_string()).replace(": 15s", ": 1s");
+        setup.write("journeyman.rules.yml", &read(RULES));
+        let scraping = setup.write("prometheus.yml", &scraping);
+        let Some(prometheus) = Prometheus::start(&scraping).await else { return };
+        let config = config(&setup);
+        let mut daemon = setup.start(&config, PROBES).await;
+
+        for Query { place, expression, legend } in queries() {
+            let is_complete = |(labels, value): &(Value, f64)| {
+                !value.is_nan()
+                    && legend.iter().all(|label| labels[label].as_str().is_some_and(|text| !text.is_empty()))
+            };
+            wait_for(&format!("{place}, labels {legend:?}: {expression}"), DATA, async || {
+                prometheus.query(&expression).await.into_iter().find(is_complete)
+            })
+            .await;
+            for selector in selectors(&expression) {
+                assert!(!prometheus.query(&selector).await.is_empty(), "{place}: {selector} selects nothing");
+            }
+        }
+
+        let rules = prometheus.rules().await;
+        assert!(rules.len() > 20, "there are only {}", rules.len());
+        for rule in rules {
+            let (rule_name, expression) = (text(&rule, "name"), text(&rule, "query"));
+            for selector in selectors(expression) {
+                let is_known = ["up"].contains(&name(&selector)) || name(&selector).starts_with("journeyman:");
+                assert!(is_known || family(name(&selector)).is_some(), "{rule_name}: nobody exports {selector}");
+                wait_for(&format!("{rule_name}: {selector}"), DATA, async || prometheus.query(&selector).await.pop())
+                    .await;
+            }
+            if rule["type"] == "recording" {
+                wait_for(rule_name, DATA, async || {
+                    prometheus.query(rule_name).await.into_iter().find(|(_, value)| !value.is_nan())
+                })
+                .await;
+                continue;
+            }
+            assert!(["critical", "warning"].contains(&text(&rule["labels"], "severity")), "{rule_name}");
+            for annotation in ["summary", "description", "runbook"] {
+                assert!(text(&rule["annotations"], annotation).len() > 20, "{rule_name}: {annotation}");
+            }
+        }
+        // Once more, now that all have been evaluated on what the daemon exports.
+        for rule in prometheus.rules().await {
+            assert_eq!(rule["health"], "ok", "{rule}");
+        }
+        let firing = |alert: &str| format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}}");
+        wait_for("the journeys that fail to fire", DATA, async || {
+            let firing = prometheus.query(&firing("JourneyFiring")).await;
+            let journeys: BTreeSet<_> = firing.iter().filter_map(|(labels, _)| labels["journey"].as_str()).collect();
+            journeys.is_superset(&BTreeSet::from(["lost", "refused", "slow"])).then_some(())
+        })
+        .await;
+        assert!(prometheus.query(&firing("JourneymanAbsent")).await.is_empty());
+
+        // What the first failure's rate and the comparisons of the rules depend on.
+        for (family, labels, expected) in [
+            ("journeyman_runs_total", [("journey", "good"), ("cause", "unreachable")].as_slice(), 0.0),
+            ("journeyman_channel_faults_total", &[("channel", "loop"), ("cause", "auth")], 0.0),
+            ("journeyman_run_budget_seconds", &[("journey", "good")], 0.15),
+            ("journeyman_stale_after_seconds", &[("journey", "good")], 0.7),
+        ] {
+            assert_eq!(daemon.metric(family, labels).await, Some(expected), "{family}");
+        }
+        if let Some(result) = promtool(&["check", "metrics"], &daemon.metrics().await) {
+            result.unwrap_or_else(|said| panic!("promtool check metrics: {said}"));
+        }
+        assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
+    });
+}
