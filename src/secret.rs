@@ -116,6 +116,8 @@ pub struct Redactor(Arc<RwLock<Vec<Zeroizing<String>>>>);
 
 /// Shorter values occur by chance in ordinary text; masking them would hide more than it protects.
 const SHORTEST: usize = 4;
+/// What stands where a text was cut off.
+const CUT: char = '…';
 
 impl Redactor {
     /// A redactor that knows nothing yet.
@@ -123,20 +125,31 @@ impl Redactor {
         Redactor::default()
     }
 
-    /// Hides `value`, and the user's part of it if it is a `scheme credentials` pair, from here on.
+    /// Hides `value`, and the user's part of it if it is a `scheme credentials` pair, from here on; also as they are written
+    /// between the quotes of JSON and of debugging output.
     pub fn add(&self, value: &str) {
         let mut known = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let parts = [Some(value), value.split_once(' ').map(|(_, credentials)| credentials)];
         for part in parts.into_iter().flatten().filter(|part| part.len() >= SHORTEST) {
-            if !known.iter().any(|other| other.as_str() == part) {
-                known.push(Zeroizing::new(part.to_owned()));
+            let quoted = part.replace('\\', "\\\\").replace('"', "\\\"");
+            for form in [part.to_owned(), quoted].map(Zeroizing::new) {
+                if !known.contains(&form) {
+                    known.push(form);
+                }
             }
         }
         // Longest first, so that a secret that contains another is hidden whole.
         known.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
-    /// The text without secrets; `None` if it had none.
+    /// Hides a password and, from here on, what HTTP makes of it and its user (RFC 7617).
+    pub fn add_password(&self, user: &str, password: &str) {
+        self.add(password);
+        self.add(&base64(format!("{user}:{password}").as_bytes()));
+    }
+
+    /// The text without secrets; `None` if it had none. A text that was cut may end in the middle of one: its beginning is hidden
+    /// where it stands before the mark of a cut, `…`.
     pub fn redact(&self, text: &str) -> Option<String> {
         let known = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut out = None;
@@ -146,7 +159,7 @@ impl Redactor {
                 out = Some(text.replace(value.as_str(), MASK));
             }
         }
-        out
+        hide_halves(out.as_deref().unwrap_or(text), &known).or(out)
     }
 
     /// The text without secrets.
@@ -159,6 +172,38 @@ impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Redactor")
     }
+}
+
+fn hide_halves(text: &str, known: &[Zeroizing<String>]) -> Option<String> {
+    let mut out: Option<String> = None;
+    // From the end, so that the places before it stay where they are.
+    for (at, _) in text.rmatch_indices(CUT) {
+        let halves = known.iter().filter_map(|value| half_at_end(&text[..at], value));
+        if let Some(length) = halves.max() {
+            out.get_or_insert_with(|| text.to_owned()).replace_range(at - length..at, MASK);
+        }
+    }
+    out
+}
+
+/// How much of the beginning of `value` stands at the end of `text`.
+fn half_at_end(text: &str, value: &str) -> Option<usize> {
+    let ends = value.char_indices().map(|(end, _)| end).filter(|end| *end >= SHORTEST);
+    ends.rev().find(|end| text.ends_with(&value[..*end]))
+}
+
+/// Base64 with padding (RFC 4648 section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().chain([0; 2].iter()).take(3).fold(0usize, |bits, byte| bits << 8 | usize::from(*byte));
+        for place in 0..4 {
+            let digit = DIGITS[bits >> (18 - 6 * place) & 63];
+            out.push(if place > group.len() { '=' } else { char::from(digit) });
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -174,6 +219,49 @@ mod tests {
         assert_eq!(redactor.clean("got s3cr3t-token alone"), "got ••• alone");
         assert_eq!(redactor.redact("nothing here"), None);
         assert_eq!(secret.reveal().as_str(), "Bearer s3cr3t-token");
+    }
+
+    #[test]
+    fn a_secret_is_hidden_in_every_form_in_which_it_gets_out() {
+        let redactor = Redactor::new();
+        redactor.add(r#"pa"ss\word"#);
+        redactor.add_password("monitor", "hunter2");
+        assert_eq!(redactor.clean(r#"{"x":"pa\"ss\\word"}"#), r#"{"x":"•••"}"#);
+        assert_eq!(redactor.clean("authorization: Basic bW9uaXRvcjpodW50ZXIy"), "authorization: Basic •••");
+        assert_eq!(redactor.clean("monitor:hunter2@"), "monitor:•••@");
+    }
+
+    #[test]
+    fn half_a_secret_before_a_cut_is_hidden_and_half_a_word_is_not() {
+        let redactor = Redactor::new();
+        redactor.add("größe-4711");
+        redactor.add("größer-4712-and-more");
+        for (text, clean) in [
+            ("x größe-47… (1040 bytes in all)", "x •••… (1040 bytes in all)"),
+            ("größer-4712-a…, größ…", "•••…, •••…"),
+            ("größe-4711…", "•••…"),
+            ("x gr…", "x gr…"),
+            ("größe and größer", "größe and größer"),
+        ] {
+            assert_eq!(redactor.clean(text), clean);
+        }
+    }
+
+    /// RFC 4648 section 10.
+    #[test]
+    fn the_vectors_of_rfc_4648() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::secret::{HeaderText, Secret};
 
 pub(super) const SECRET_KEYS: &[&str] = &["file", "credential", "env"];
 
+/// A part of a secret URL that is as long as this is a key and not a word.
+const URL_KEY: usize = 16;
+
 const WHERE: &str = "write `{ file = \"…\" }`, `{ credential = \"…\" }` (systemd) or `{ env = \"…\" }`";
 
 impl Context {
@@ -104,6 +107,12 @@ impl Context {
         }
         let secret = self.secret(node, key)?;
         let url = self.parsed_url(node, key, &secret.reveal(), schemes)?;
+        if matches!(url.scheme(), "http" | "https") {
+            // A server that refuses a call often repeats the path, and not the host.
+            let segments = url.path().split('/').map(str::to_owned);
+            let keys = segments.chain(url.query_pairs().map(|(_, value)| value.into_owned()));
+            keys.filter(|key| key.len() >= URL_KEY).for_each(|key| self.redactor.add(&key));
+        }
         Some((secret, url))
     }
 
@@ -124,7 +133,7 @@ impl Context {
         }
         if let Some(password) = url.password() {
             self.redactor.add(password);
-            self.redactor.add(&decoded(password));
+            self.redactor.add_password(&decoded(url.username()), &decoded(password));
         }
         Some(url)
     }

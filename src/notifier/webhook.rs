@@ -191,8 +191,9 @@ async fn beginning(response: &mut reqwest::Response) -> String {
         bytes.extend_from_slice(&chunk);
     }
     let text = String::from_utf8_lossy(&bytes);
-    let words: String = text.chars().take(ANSWER).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    words.trim().to_owned()
+    let words: String = text.trim().chars().take(ANSWER).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // The mark says that it goes on, and the redactor where half a secret may stand.
+    if text.trim().chars().nth(ANSWER).is_some() { words + "…" } else { words }
 }
 
 /// What a request without an answer means: not sent if there was no connection, otherwise perhaps.

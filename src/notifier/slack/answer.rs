@@ -194,7 +194,9 @@ fn slow_down(wait: Option<Duration>, what: &str) -> NotifyError {
 
 /// The beginning of a text that is not ours, on one line.
 fn shown(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect()
+    let words: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
+    // The mark says that it goes on, and the redactor where half a secret may stand.
+    if text.trim().chars().nth(SHOWN).is_some() { words + "…" } else { words }
 }
 
 /// The same in brackets; nothing if there is none.
