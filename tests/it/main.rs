@@ -15,5 +15,7 @@ mod kannel;
 mod notify_webhook;
 mod prometheus;
 mod slack;
+mod story_bad_input;
+mod story_secrets;
 mod support;
 mod webhook_channel;

@@ -1,8 +1,8 @@
 //! Scripted runs: what arrives when, and what the run makes of it.
 
 use super::*;
-use crate::journey::expect::Query;
 use crate::journey::Receive;
+use crate::journey::expect::Query;
 use crate::journey::expect::{Comparison, Expectation, Expected, JsonPath, Predicate};
 use crate::journey::schedule::Schedule;
 use crate::journey::template::Template;

@@ -22,6 +22,7 @@ pub struct Setup {
     http: SocketAddr,
     hooks: SocketAddr,
     store: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -31,12 +32,18 @@ impl Setup {
         let scratch = Scratch::new(name);
         let [http, hooks] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let store = scratch.path().join("journeyman.db");
-        Setup { scratch, http, hooks, store }
+        Setup { scratch, http, hooks, store, environment: Vec::new() }
     }
 
     /// Keeps the store elsewhere.
     pub fn store(self, path: &Path) -> Setup {
         Setup { store: path.to_owned(), ..self }
+    }
+
+    /// Gives the daemon this environment variable.
+    pub fn environment(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Where the configuration is; paths in it are relative to this. `Setup::write` puts secrets there.
@@ -85,7 +92,7 @@ impl Setup {
         let mut command = Command::new(env!("CARGO_BIN_EXE_journeyman"));
         command.args(["run", "--config"]).arg(self.directory().join("journeyman.toml"));
         // It must not report to a supervisor of the tests.
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").envs(self.environment.iter().cloned());
         Process::start("journeyman", &mut command, &self.log_path())
     }
 

@@ -10,9 +10,9 @@ pub mod mail;
 pub mod notices;
 pub(crate) mod pipeline;
 pub mod postfix;
+pub mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
-pub mod prometheus;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
