@@ -56,14 +56,24 @@ impl Setup {
         self.scratch.write(name, content)
     }
 
-    /// Where metrics, health, pages and API will be.
+    /// The URL of a webhook channel's route.
+    pub fn hook_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.hooks)
+    }
+
+    /// The address for metrics, health, pages and API.
     pub fn http_address(&self) -> SocketAddr {
         self.http
     }
 
-    /// The URL of a webhook channel's route.
-    pub fn hook_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.hooks)
+    /// The address for webhooks.
+    pub fn hooks_address(&self) -> SocketAddr {
+        self.hooks
+    }
+
+    /// Where the store is to be.
+    pub fn store_path(&self) -> &Path {
+        &self.store
     }
 
     /// Starts the daemon and waits until it is ready. Listeners and store are added to `config`, which holds everything else;
@@ -81,6 +91,12 @@ impl Setup {
             config = if config.contains(&opened) { config.replacen(&opened, &ours, 1) } else { config + &ours };
         }
         self.write("journeyman.toml", &config);
+        self.start_as_written().await
+    }
+
+    /// Starts the daemon on a `journeyman.toml` that the caller has written, with the addresses of this setup in it; waits until
+    /// it is ready.
+    pub async fn start_as_written(self) -> Daemon {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("a client can be built");
         let process = self.spawn();
         let mut daemon = Daemon { setup: self, process, client };

@@ -1,0 +1,47 @@
+//! The configuration that a page of the documentation shows, so that tests run what people read.
+
+use std::path::Path;
+
+/// The TOML blocks of a page of the documentation, in order, their indentation within a list taken off.
+pub fn toml_blocks(page: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        match (&mut open, line.trim()) {
+            (None, "```toml") => open = Some((indent, String::new())),
+            (None, _) => {}
+            (Some((_, block)), "```") => {
+                blocks.push(std::mem::take(block));
+                open = None;
+            }
+            (Some((fence, block)), _) => {
+                block.push_str(&line[indent.min(*fence)..]);
+                block.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "{page}: a TOML block is not closed");
+    assert!(!blocks.is_empty(), "{page} has no TOML block");
+    blocks
+}
+
+/// `text` with each of `replaced` in place of what it names. What is not there any more is a panic: then the page and the test
+/// have to be brought together again.
+pub fn adapt(text: &str, replaced: &[(&str, &str)]) -> String {
+    replaced.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "the documentation does not say `{from}` any more:\n{text}");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn blocks_are_found_and_their_indentation_is_taken_off() {
+    let blocks = toml_blocks("README.md");
+    assert!(blocks[0].starts_with("probes = ["), "{}", blocks[0]);
+    assert!(blocks[1].starts_with("[[journey]]\nname "), "{}", blocks[1]);
+    assert!(blocks[1].contains("\n  [[journey.step]]\n  send "), "its own indentation stays:\n{}", blocks[1]);
+    assert_eq!(adapt("a b a", &[("a", "c"), ("b", "d")]), "c d c");
+}
