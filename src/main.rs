@@ -79,8 +79,13 @@ fn check(from: &ConfigArgument, strict: bool) -> Result<u8, Failure> {
             if !warnings.is_empty() {
                 eprint!("{}", config::render(&warnings, color));
             }
-            let counts = (plan.journeys.len(), plan.channels.len(), plan.notifiers.len());
-            println!("{}: {} journeys, {} channels, {} notifiers", from.config.display(), counts.0, counts.1, counts.2);
+            let [journeys, channels, notifiers] = [
+                (plan.journeys.len(), "journey"),
+                (plan.channels.len(), "channel"),
+                (plan.notifiers.len(), "notifier"),
+            ]
+            .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+            println!("{}: {journeys}, {channels}, {notifiers}", from.config.display());
             Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
         }
         Err(problems) => {
