@@ -16,6 +16,7 @@ mod notify_webhook;
 mod prometheus;
 mod slack;
 mod story_bad_input;
+mod story_newcomer;
 mod story_secrets;
 mod support;
 mod webhook_channel;
