@@ -71,6 +71,9 @@ impl Notification {
             (NotifyReason::Repeat, Some(report)) => {
                 format!("STILL {} {} · for {lasted} · {}", self.state_word(), self.subject, report.verdict_line())
             }
+            (NotifyReason::Repeat, None) => {
+                format!("STILL {} {} · for {lasted} · {}", self.state_word(), self.subject, self.decision)
+            }
             (_, Some(report)) => format!("{} {} · {}", self.state_word(), self.subject, report.verdict_line()),
             (_, None) => format!("{} {} · {}", self.state_word(), self.subject, self.decision),
         }

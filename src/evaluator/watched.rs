@@ -203,7 +203,9 @@ impl Watched {
             url.path_segments_mut().ok()?.pop_if_empty().extend(["journeys", &*journey.name]);
             Some(url.to_string())
         });
-        let shown = report.or(self.last.as_ref()).map(|report| (**report).clone());
+        let is_over = reason == NotifyReason::Resolved;
+        let shown = report.or(self.last.as_ref()).filter(|report| is_over || is_bad(report));
+        let shown = shown.map(|report| (**report).clone());
         Notification {
             reason,
             incident: incident.clone(),
@@ -233,7 +235,12 @@ impl Watched {
         resolved: Option<Timestamp>,
         report: Option<&Arc<Report>>,
     ) -> Change {
-        let summary = report.or(self.last.as_ref()).filter(|_| resolved.is_none()).map(|report| report.verdict_line());
+        let bad = report.or(self.last.as_ref()).filter(|report| is_bad(report));
+        let summary = match (resolved, bad) {
+            (Some(_), _) => String::new(),
+            (None, Some(report)) => report.verdict_line(),
+            (None, None) => decision(&self.journey, incident, NotifyReason::First),
+        };
         let detectors = incident.detectors.iter().map(|detector| detector.to_string()).collect();
         Change::Incident {
             incident: IncidentRow {
@@ -243,7 +250,7 @@ impl Watched {
                 resolved,
                 severity: incident.worst.to_string(),
                 detectors,
-                summary: summary.unwrap_or_default(),
+                summary,
                 bad_runs: incident.bad_runs,
             },
         }
@@ -269,6 +276,11 @@ impl Watched {
             at: now,
         }
     }
+}
+
+/// Whether a run shows what is wrong. The last run before a silence is often a good one, and does not.
+fn is_bad(report: &Report) -> bool {
+    report.outcome.verdict() != Verdict::Good
 }
 
 /// The last 24 hours, half an hour a cell, oldest first; cells end on half hours so that they do not flicker.
