@@ -17,6 +17,8 @@ mod prometheus;
 mod slack;
 mod story_bad_input;
 mod story_newcomer;
+#[cfg(feature = "amqp")]
+mod story_pipeline;
 mod story_secrets;
 mod support;
 mod webhook_channel;
