@@ -8,8 +8,10 @@ use crate::channel::{Availability, ChannelPolicy, KINDS, Kind, Settings, kind_of
 use crate::config::document::{Context, Data, Entry, Node, Section};
 use crate::config::expectations::Reader;
 use crate::config::problem::{Place, Problem};
-use crate::config::{ChannelPlan, files, values};
+use crate::config::{ChannelPlan, files, secrets, values};
 use crate::journey::Name;
+use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
+use crate::journey::value::Value;
 use crate::secret::Secret;
 
 pub(super) const COMMON_KEYS: &[&str] = &["type", "rate", "max_in_flight", "timeout", "key", "filter"];
@@ -125,12 +127,28 @@ fn open<'a>(context: &'a Context, node: &'a Node, kind: &Kind) -> Option<Section
 fn policy(section: &Section<'_>) -> ChannelPolicy {
     let default = ChannelPolicy::default();
     let reader = Reader::of_channel(section.context);
+    let filter = section.get("filter").map(|node| reader.expectations(node, "filter")).unwrap_or_default();
+    hide_shared(&filter, section.context);
     ChannelPolicy {
         rate: section.rate("rate"),
         max_in_flight: section.whole("max_in_flight", 1..=10_000).map_or(default.max_in_flight, |most| most as usize),
         timeout: section.duration("timeout").unwrap_or(default.timeout),
         key: section.get("key").and_then(|node| reader.query(node, "key")),
-        filter: section.get("filter").map(|node| reader.expectations(node, "filter")).unwrap_or_default(),
+        filter,
+    }
+}
+
+/// What a caller without a better proof has to know stands in the filter, and in the evidence of every message that it sends.
+fn hide_shared(filter: &[Expectation], context: &Context) {
+    for expectation in filter {
+        let (Query::Form(name) | Query::Header(name)) = &expectation.query else { continue };
+        let Predicate::Compare(Comparison::Equals, Expected::Fixed(Value::Text(shared))) = &expectation.predicate
+        else {
+            continue;
+        };
+        if secrets::is_secret_name(name) {
+            context.redactor.add(shared);
+        }
     }
 }
 
