@@ -20,5 +20,6 @@ mod story_newcomer;
 #[cfg(feature = "amqp")]
 mod story_pipeline;
 mod story_secrets;
+mod story_sms;
 mod support;
 mod webhook_channel;

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -165,6 +167,7 @@ fn with_query(url: &str, query: &str) -> String {
 ///
 /// Kannel's fake SMS centre speaks lines, `sender receiver type payload`, the same in both directions.
 pub struct Handset {
+    is_silent: Arc<AtomicBool>,
     _answering: JoinSet<()>,
 }
 
@@ -172,18 +175,28 @@ impl Handset {
     /// Connects to the gateway as its SMS centre.
     pub async fn answering(smsc: SocketAddr) -> Handset {
         let gateway = TcpStream::connect(smsc).await.expect("the gateway waits for its SMS centre");
+        let is_silent = Arc::new(AtomicBool::new(false));
         let mut answering = JoinSet::new();
-        answering.spawn(answer(gateway));
-        Handset { _answering: answering }
+        answering.spawn(answer(gateway, is_silent.clone()));
+        Handset { is_silent, _answering: answering }
+    }
+
+    /// Takes messages, and the SMS centre reports them as delivered, but answers none of them; or answers again those that come
+    /// from now on.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Release);
     }
 }
 
-async fn answer(gateway: TcpStream) {
+async fn answer(gateway: TcpStream, is_silent: Arc<AtomicBool>) {
     let (incoming, mut outgoing) = gateway.into_split();
     let mut lines = BufReader::new(incoming).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let parts: Vec<&str> = line.splitn(4, ' ').collect();
         let [sender, receiver, kind, payload] = parts[..] else { panic!("not a message of the fake SMSC: {line}") };
+        if is_silent.load(Ordering::Acquire) {
+            continue;
+        }
         let reply = format!("{receiver} {sender} {kind} {payload}\n");
         if outgoing.write_all(reply.as_bytes()).await.is_err() {
             return;
