@@ -95,6 +95,7 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     keeps_what_it_confirmed(&open).await;
     gives_rows_in_order(&open).await;
     a_lease_that_was_left_is_ambiguous(&open).await;
+    a_new_notice_takes_the_incidents_dead_ones_along(&open).await;
     forgets_only_what_is_old(&open).await;
 }
 
@@ -209,6 +210,28 @@ async fn a_lease_that_was_left_is_ambiguous(open: &impl Fn() -> Arc<dyn Store>) 
     let store = open();
     let Due::Row(found) = store.next_due("pager".into(), at(10)).await.unwrap() else { panic!("it must be due") };
     assert_eq!((found.state.status, found.state.attempt), (OutboxStatus::Ambiguous, 1));
+    store.close().await.unwrap();
+}
+
+async fn a_new_notice_takes_the_incidents_dead_ones_along(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let (first, resolved, other) = (row("i4", 1, "chat", 0), row("i4", 2, "chat", 60), row("i5", 1, "chat", 0));
+    let given_up = |row: &OutboxRow| {
+        let state = OutboxState { status: OutboxStatus::Dead, attempt: 3, ..row.state.clone() };
+        Change::Outbox { id: row.id.clone(), state }
+    };
+    let (dead, other_dead) = (given_up(&first), given_up(&other));
+    store.apply(vec![owe(first.clone()), owe(other.clone()), dead.clone(), other_dead]).await.unwrap();
+    store.apply(vec![owe(first.clone())]).await.unwrap();
+    assert_eq!(store.next_due("chat".into(), at(60)).await.unwrap(), Due::Nothing, "owed already is not owed anew");
+    store.apply(vec![owe(resolved.clone())]).await.unwrap();
+    let Due::Row(found) = store.next_due("chat".into(), at(60)).await.unwrap() else { panic!("it must be due") };
+    assert_eq!((found.id, found.state.attempt), (first.id, 0));
+    store.apply(vec![dead]).await.unwrap();
+    let Due::Row(found) = store.next_due("chat".into(), at(60)).await.unwrap() else { panic!("it must be due") };
+    assert_eq!(found.id, resolved.id, "one that is given up again holds nobody up");
+    assert_eq!(store.outbox(Some(OutboxStatus::Dead), 9).await.unwrap().len(), 2);
+    store.apply(vec![sent(&resolved, "1.1")]).await.unwrap();
     store.close().await.unwrap();
 }
 

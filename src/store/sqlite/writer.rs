@@ -31,7 +31,8 @@ impl Writer {
         if let Err(error) = &result {
             // Ids that were given in a transaction that is no more.
             self.journeys.clear();
-            tracing::error!(%error, batches = group.len(), "the store did not take a commit");
+            // Whoever asked for it says what follows from that, and does not say it with every attempt.
+            tracing::debug!(%error, batches = group.len(), "the store did not take a commit");
         }
         for (_, answer) in group.drain(..) {
             let _ = answer.send(result.clone());
@@ -161,7 +162,7 @@ impl Writer {
 
     fn apply_owed(&self, row: &OutboxRow) -> rusqlite::Result<()> {
         // A notice that is owed already, by the same decision before a crash, is not owed twice.
-        self.execute(
+        let added = self.execute(
             "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             &[
                 &row.id,
@@ -179,6 +180,14 @@ impl Writer {
                 &millis(row.state.at),
             ],
         )?;
+        if added > 0 {
+            // What was given up of the same incident gets another chance before this, so that the order is kept.
+            self.execute(
+                "UPDATE outbox SET status = 'pending', attempt = 0, not_before = ?1, at = ?1
+                    WHERE notifier = ?2 AND incident = ?3 AND sequence < ?4 AND status = 'dead'",
+                &[&millis(row.created), &&*row.notifier, &row.incident, &row.sequence],
+            )?;
+        }
         Ok(())
     }
 
