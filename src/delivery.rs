@@ -5,7 +5,7 @@
 
 pub mod policy;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +74,11 @@ pub struct Worker {
     outbox: Arc<Outbox>,
     wake: Arc<Notify>,
     direct: mpsc::Receiver<OutboxRow>,
-    /// Sent without the store having the row: not to be sent again when it does.
-    sent_directly: HashSet<String>,
+    /// What the store could not take, or does not know of: to be told from memory.
+    in_memory: VecDeque<InMemory>,
+    /// What became of notices while the store could not write it. When it has the row and can, it is told this, and people nothing.
+    unrecorded: HashMap<String, OutboxState>,
+    is_store_failing: bool,
     /// Handed to the fallback already.
     handed_over: HashSet<String>,
     /// Nothing is sent before: the notifier asked us to wait.
@@ -83,6 +86,13 @@ pub struct Worker {
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
+}
+
+/// A notice that is told although the store cannot record it.
+struct InMemory {
+    row: OutboxRow,
+    /// The store has the row. Otherwise it may come to have it later, as one that nobody was told of.
+    is_stored: bool,
 }
 
 /// One notifier, ready to be given a worker.
@@ -126,7 +136,9 @@ pub fn build(
             clock,
             board: board.clone(),
             outbox: outbox.clone(),
-            sent_directly: HashSet::new(),
+            in_memory: VecDeque::new(),
+            unrecorded: HashMap::new(),
+            is_store_failing: false,
             handed_over: HashSet::new(),
             hold: None,
             next_turn: Mono::default(),
@@ -144,65 +156,135 @@ impl Worker {
         loop {
             let now = self.clock.now();
             pulse.beat(now.mono);
-            let wait = self.round(now.wall).await;
+            let wait = self.round(&pulse, now.wall).await;
             self.show().await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(row) = self.direct.recv() => self.tell_directly(row).await,
+                Some(row) = self.direct.recv() => {
+                    // What it has of the same incident was decided before.
+                    self.take_over().await;
+                    self.remember(row, false);
+                }
                 () = self.wake.notified(), if wait > Duration::ZERO => {}
                 () = tokio::time::sleep(wait.min(BEAT)) => {}
             }
         }
-        let last_round = async { while self.round(self.clock.now().wall).await == Duration::ZERO {} };
+        let last_round = async { while self.round(&pulse, self.clock.now().wall).await == Duration::ZERO {} };
         if tokio::time::timeout(drain, last_round).await.is_err() {
             tracing::warn!(notifier = %self.name, "stopped with notices undelivered; they are kept and sent at the next start");
         }
     }
 
     /// Makes an attempt at the row that is due, if any. Gives how long there is nothing to do.
-    async fn round(&mut self, now: Timestamp) -> Duration {
-        if let Some(until) = self.hold.filter(|until| *until > now) {
+    async fn round(&mut self, pulse: &Pulse, now: Timestamp) -> Duration {
+        if self.failing_since.is_some() || self.hold.is_some_and(|until| until > now) {
             self.hand_over_overdue(now).await;
+        }
+        if let Some(until) = self.hold.filter(|until| *until > now) {
             return between(now, until);
         }
+        if let Some(InMemory { row, is_stored }) = self.due_in_memory(now) {
+            return self.attempt(row, is_stored, pulse).await;
+        }
+        let next = self.first_in_memory().map(|kept| kept.row.state.not_before).min();
+        let next = next.map_or(BEAT, |at| between(now, at));
         match self.store.next_due(self.name.clone(), now).await {
-            Ok(Due::Row(row)) => {
-                self.clock.sleep_until(self.next_turn).await;
-                self.attempt(*row).await
-            }
+            Ok(Due::Row(row)) => match self.known_better(&row.id) {
+                Some(state) => self.catch_up(row.id, state).await.min(next),
+                None => self.attempt(*row, true, pulse).await,
+            },
             Ok(Due::At(at)) => {
                 self.hand_over_overdue(now).await;
-                between(now, at)
+                between(now, at).min(next)
             }
-            Ok(Due::Nothing) => BEAT,
+            Ok(Due::Nothing) => next,
             Err(error) => {
                 tracing::warn!(notifier = %self.name, %error, "cannot look for notices");
-                STORE_RETRY
+                STORE_RETRY.min(next)
             }
         }
     }
 
-    async fn attempt(&mut self, row: OutboxRow) -> Duration {
-        let attempt = row.state.attempt + 1;
-        if self.sent_directly.remove(&row.id) {
-            let state =
-                OutboxState { status: OutboxStatus::Sent, attempt, ..OutboxState::pending(self.clock.now().wall) };
-            return self.record(vec![Change::Outbox { id: row.id, state }]).await;
+    /// Where a notice stands, if the store has not been told.
+    fn known_better(&self, id: &str) -> Option<OutboxState> {
+        let in_memory = || self.in_memory.iter().find(|kept| kept.row.id == id).map(|kept| kept.row.state.clone());
+        self.unrecorded.get(id).cloned().or_else(in_memory)
+    }
+
+    /// Tells the store where a notice stands; if it takes that, it is what counts again.
+    async fn catch_up(&mut self, id: String, state: OutboxState) -> Duration {
+        let wait = self.record(vec![Change::Outbox { id: id.clone(), state }]).await;
+        if wait == Duration::ZERO {
+            self.unrecorded.remove(&id);
+            self.in_memory.retain(|kept| kept.row.id != id);
         }
+        wait
+    }
+
+    /// The oldest notice of each incident in memory: those of an incident stay in order.
+    fn first_in_memory(&self) -> impl Iterator<Item = &InMemory> {
+        let mut seen = HashSet::new();
+        self.in_memory.iter().filter(move |kept| seen.insert(&kept.row.incident))
+    }
+
+    /// The first notice in memory whose time has come.
+    fn due_in_memory(&mut self, now: Timestamp) -> Option<InMemory> {
+        let due = self.first_in_memory().find(|kept| kept.row.state.not_before <= now)?;
+        let id = due.row.id.clone();
+        let at = self.in_memory.iter().position(|kept| kept.row.id == id)?;
+        self.in_memory.remove(at)
+    }
+
+    fn remember(&mut self, row: OutboxRow, is_stored: bool) {
+        if self.in_memory.len() >= DIRECT {
+            tracing::error!(notifier = %self.name, delivery = row.id, "too many notices wait for a store that does not write");
+        } else {
+            self.in_memory.push_back(InMemory { row, is_stored });
+        }
+    }
+
+    /// The store does not write, so a row that it has would be its next one for ever: all that it owes is told from memory.
+    async fn take_over(&mut self) {
+        for row in self.owed_by_store().await {
+            if self.known_better(&row.id).is_none() {
+                self.remember(row, true);
+            }
+        }
+    }
+
+    /// What the store knows to be owed through this notifier, oldest first.
+    async fn owed_by_store(&self) -> Vec<OutboxRow> {
+        let mut owed = Vec::new();
+        for status in [OutboxStatus::Pending, OutboxStatus::Leased, OutboxStatus::Ambiguous] {
+            owed.extend(self.store.outbox(Some(status), 1_000).await.unwrap_or_default());
+        }
+        owed.retain(|row| row.notifier == self.name);
+        owed.sort_by(|a, b| (a.created, a.sequence, &a.id).cmp(&(b.created, b.sequence, &b.id)));
+        owed
+    }
+
+    async fn attempt(&mut self, row: OutboxRow, is_stored: bool, pulse: &Pulse) -> Duration {
+        self.clock.sleep_until(self.next_turn).await;
+        let attempt = row.state.attempt + 1;
         // On disk before the first byte leaves: after a crash, a row that says `leased` may have been taken.
         let leased =
             OutboxState { status: OutboxStatus::Leased, attempt, at: self.clock.now().wall, ..row.state.clone() };
-        let wait = self.record(vec![Change::Outbox { id: row.id.clone(), state: leased }]).await;
-        if wait > Duration::ZERO {
-            return wait;
+        // Nobody waits for a disk to hear that something is down: what cannot be recorded is told all the same.
+        if self.record(vec![Change::Outbox { id: row.id.clone(), state: leased }]).await > Duration::ZERO {
+            self.in_memory.push_front(InMemory { row: row.clone(), is_stored });
+            self.take_over().await;
+            self.in_memory.retain(|kept| kept.row.id != row.id);
         }
-        let result = self.notify(&row, attempt, row.state.status == OutboxStatus::Ambiguous).await;
+        // A row that is still `leased` is one whose last attempt we could not record.
+        let is_ambiguous = matches!(row.state.status, OutboxStatus::Ambiguous | OutboxStatus::Leased);
+        let result = self.notify(&row, attempt, is_ambiguous, pulse).await;
         let now = self.clock.now();
         self.next_turn = now.mono + PACE;
         let (step, state) = after_attempt(&result, attempt, row.created, now.wall, fastrand::f64());
         self.count(step, &row, now.wall);
-        let mut changes = vec![Change::Outbox { id: row.id.clone(), state }];
+        let mut changes = vec![Change::Outbox { id: row.id.clone(), state: state.clone() }];
+        let mut instead = None;
         match &result {
             Ok(_) => self.works(now.wall).await,
             Err(error) => {
@@ -213,13 +295,26 @@ impl Worker {
                     changes.push(Change::Hold { notifier: self.name.clone(), until });
                 }
                 if step == Step::Dead || self.is_overdue(&row, now.wall) {
-                    changes.extend(self.hand_over(&row, &error.to_string(), now.wall));
+                    instead = self.hand_over(&row, &error.to_string(), now.wall);
+                    changes.extend(instead.clone().map(|row| Change::Owe { row: Box::new(row) }));
                 }
             }
         }
-        let wait = self.record(changes).await;
+        let is_recorded = self.record(changes).await == Duration::ZERO;
+        if let Some(row) = instead.filter(|_| !is_recorded) {
+            self.outbox.tell_without_store(row);
+        }
+        if !is_recorded || !is_stored {
+            match state.status {
+                OutboxStatus::Sent | OutboxStatus::Dead => drop(self.unrecorded.insert(row.id, state)),
+                OutboxStatus::Pending | OutboxStatus::Leased | OutboxStatus::Ambiguous => {
+                    let row = OutboxRow { state, ..row };
+                    self.in_memory.push_front(InMemory { row, is_stored });
+                }
+            }
+        }
         self.outbox.wake();
-        wait
+        Duration::ZERO
     }
 
     async fn notify(
@@ -227,6 +322,7 @@ impl Worker {
         row: &OutboxRow,
         attempt: u32,
         is_ambiguous: bool,
+        pulse: &Pulse,
     ) -> Result<crate::notifier::Receipt, NotifyError> {
         let root = if row.sequence > 1 {
             // Without the store the thread is not found; then the message stands alone, which is better than none.
@@ -242,35 +338,32 @@ impl Worker {
             root,
             instead_of: row.instead_of.clone(),
         };
-        match tokio::time::timeout(ATTEMPT, self.notifier.notify(&delivery)).await {
-            Ok(result) => result,
-            Err(_) => Err(NotifyError::Ambiguous(format!("no answer within {} s", ATTEMPT.as_secs()))),
-        }
-    }
-
-    /// The last way to tell people when the store does not work.
-    async fn tell_directly(&mut self, row: OutboxRow) {
-        self.clock.sleep_until(self.next_turn).await;
-        let result = self.notify(&row, 1, false).await;
-        let now = self.clock.now();
-        self.next_turn = now.mono + PACE;
-        match result {
-            Ok(_) => {
-                self.metrics.sent.increment(1);
-                self.sent_directly.insert(row.id);
+        // The other side may be slow, which is bounded; the loop is not stuck.
+        let beat = async {
+            loop {
+                pulse.beat(self.clock.now().mono);
+                tokio::time::sleep(BEAT).await;
             }
-            Err(error) => {
-                tracing::error!(notifier = %self.name, %error, delivery = row.id, "a notice could not be sent without the store")
-            }
+        };
+        tokio::select! {
+            result = tokio::time::timeout(ATTEMPT, self.notifier.notify(&delivery)) => result.unwrap_or_else(|_| {
+                Err(NotifyError::Ambiguous(format!("no answer within {} s", ATTEMPT.as_secs())))
+            }),
+            never = beat => never,
         }
     }
 
     /// Writes; gives zero, or how long to wait before anything else if that failed.
-    async fn record(&self, changes: Vec<Change>) -> Duration {
+    async fn record(&mut self, changes: Vec<Change>) -> Duration {
         match self.store.apply(changes).await {
-            Ok(()) => Duration::ZERO,
+            Ok(()) => {
+                self.is_store_failing = false;
+                Duration::ZERO
+            }
             Err(error) => {
-                tracing::error!(notifier = %self.name, %error, "cannot record what became of a notice");
+                if !std::mem::replace(&mut self.is_store_failing, true) {
+                    tracing::error!(notifier = %self.name, %error, "cannot record what becomes of notices; they are told all the same");
+                }
                 STORE_RETRY
             }
         }
@@ -326,40 +419,36 @@ impl Worker {
         if self.fallback.is_none() {
             return;
         }
-        let Ok(rows) = self.store.outbox(None, 1_000).await else { return };
-        let waits = |row: &OutboxRow| {
-            row.notifier == self.name
-                && !matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Dead)
-                && self.is_overdue(row, now)
-                && !self.handed_over.contains(&row.id)
-        };
-        let overdue: Vec<_> = rows.into_iter().filter(waits).collect();
-        for row in overdue.into_iter().rev() {
+        let mut rows = self.owed_by_store().await;
+        rows.retain(|row| self.known_better(&row.id).is_none());
+        rows.extend(self.in_memory.iter().map(|kept| kept.row.clone()));
+        rows.retain(|row| self.is_overdue(row, now) && !self.handed_over.contains(&row.id));
+        for row in rows {
             let error = row.state.error.clone().unwrap_or_else(|| "it has not taken the notice in time".to_owned());
-            let change = self.hand_over(&row, &error, now);
-            if self.record(change.into_iter().collect()).await == Duration::ZERO {
-                self.outbox.wake();
+            let Some(instead) = self.hand_over(&row, &error, now) else { continue };
+            let change = Change::Owe { row: Box::new(instead.clone()) };
+            match self.record(vec![change]).await {
+                Duration::ZERO => self.outbox.wake(),
+                _ => self.outbox.tell_without_store(instead),
             }
         }
     }
 
     /// The same notice for the fallback. If that is told anyway, or was told already, its delivery id is there and nothing is added.
-    fn hand_over(&mut self, row: &OutboxRow, error: &str, now: Timestamp) -> Option<Change> {
+    fn hand_over(&mut self, row: &OutboxRow, error: &str, now: Timestamp) -> Option<OutboxRow> {
         let (fallback, _) = self.fallback.as_ref()?;
         if !self.handed_over.insert(row.id.clone()) {
             return None;
         }
         self.metrics.fallback.increment(1);
         tracing::warn!(notifier = %self.name, to = %fallback, delivery = row.id, "handing a notice to the fallback");
-        Some(Change::Owe {
-            row: Box::new(OutboxRow {
-                id: delivery_id(&row.incident, row.sequence, fallback),
-                notifier: fallback.clone(),
-                instead_of: Some((self.name.to_string(), error.to_owned())),
-                created: row.created,
-                state: OutboxState::pending(now),
-                ..row.clone()
-            }),
+        Some(OutboxRow {
+            id: delivery_id(&row.incident, row.sequence, fallback),
+            notifier: fallback.clone(),
+            instead_of: Some((self.name.to_string(), error.to_owned())),
+            created: row.created,
+            state: OutboxState::pending(now),
+            ..row.clone()
         })
     }
 

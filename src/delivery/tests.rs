@@ -187,3 +187,63 @@ async fn without_a_store_people_are_told_and_not_told_again_when_it_is_back() {
     assert_eq!(stage.attempts("slack").len(), 1);
     stage.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_it_is_over_is_not_told_before_that_it_began() {
+    let stage = Stage::new("dead-first", LATER);
+    stage.notifiers["slack"].script([Err(NotifyError::Never("the token was revoked".into()))]);
+    stage.owe("i1", 1, "slack").await;
+    stage.until("the dead letter", |rows| rows.iter().any(|row| row.state.status == OutboxStatus::Dead)).await;
+    stage.owe("i1", 2, "slack").await;
+    stage.until("all", |rows| rows.len() == 3 && all_sent(rows)).await;
+    let told: Vec<_> = stage.attempts("slack").into_iter().map(|delivery| delivery.id).collect();
+    assert_eq!(told, ["i1.1.slack", "i1.1.slack", "i1.2.slack"]);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_owed_before_the_store_stopped_writing_is_told_once_all_the_same() {
+    let stage = Stage::new("locked", LATER);
+    let wait = Duration::from_secs(1);
+    stage.notifiers["slack"].script([Err(NotifyError::After { wait, detail: "429".into() })]);
+    for incident in ["i1", "i2"] {
+        stage.owe(incident, 1, "slack").await;
+    }
+    stage.until("the 429", |rows| rows.iter().any(|row| row.state.error.is_some())).await;
+    let other = rusqlite::Connection::open(stage.directory.join("state.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = async {
+        while stage.attempts("slack").len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Each attempt to write waits 5 s for the lock.
+    tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+    assert!(stage.store.outbox(Some(OutboxStatus::Sent), 9).await.unwrap().is_empty());
+    other.execute_batch("ROLLBACK").unwrap();
+    stage.until("the store to know", |rows| rows.len() == 2 && all_sent(rows)).await;
+    assert_eq!(stage.attempts("slack").len(), 3, "a 429 and one each");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_notice_without_a_store_waits_for_the_first() {
+    let stage = Stage::new("direct-order", LATER);
+    stage.notifiers["slack"].script([Err(NotifyError::Backoff("503".into()))]);
+    for sequence in [1, 2] {
+        let mut row = crate::store::conformance::row("i1", sequence, "slack", 0);
+        row.created = stage.clock.now().wall;
+        row.state = OutboxState::pending(row.created);
+        stage.outbox.tell_without_store(row);
+    }
+    let told = async {
+        while stage.attempts("slack").len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    let told: Vec<_> = stage.attempts("slack").into_iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
+    let expected = [("i1.1.slack", 1), ("i1.1.slack", 2), ("i1.2.slack", 1)];
+    assert_eq!(told, expected.map(|(id, attempt)| (id.to_owned(), attempt)));
+    stage.end().await;
+}
