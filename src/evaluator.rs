@@ -25,12 +25,14 @@ use crate::notice::{Notification, delivery_id};
 use crate::scheduler::Observation;
 use crate::slo::SpanChange;
 use crate::store::{Change, OutboxRow, OutboxState, Store};
-use crate::time::{Now, between};
+use crate::time::{Mono, Now, between};
 
 /// Observations that are decided and committed together at most.
 const TOGETHER: usize = 256;
 /// A store that said no is asked again this often.
 const RETRY_STORE: Duration = Duration::from_secs(1);
+/// People hear of a store that fails again and again this often at most.
+const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
 const KEPT_CHANGES: usize = 100_000;
 
@@ -64,6 +66,8 @@ pub struct Evaluator {
     /// Decided and not on disk yet, because the store says no.
     unwritten: Vec<Change>,
     store_failed: Option<Timestamp>,
+    store_tried: Mono,
+    store_told: Option<Timestamp>,
 }
 
 /// What one round of observations leads to.
@@ -93,6 +97,8 @@ impl Evaluator {
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
             store_failed: None,
+            store_tried: Mono::default(),
+            store_told: None,
         };
         let mut round = Round::default();
         let mut blind = Duration::ZERO;
@@ -197,6 +203,11 @@ impl Evaluator {
         }
         self.unwritten.append(&mut round.changes);
         let before = self.parts.clock.now();
+        // An attempt costs as much as all that is unwritten, and a disk that was full a moment ago is full.
+        if self.store_failed.is_some() && before.mono.since(self.store_tried) < RETRY_STORE {
+            return self.go_without_store(round);
+        }
+        self.store_tried = before.mono;
         let result = self.parts.store.apply(self.unwritten.clone()).await;
         let now = self.parts.clock.now();
         self.parts.daemon.store_commit.record(now.mono.since(before.mono).as_secs_f64());
@@ -210,13 +221,17 @@ impl Evaluator {
             }
             Err(error) => {
                 self.store_fails(&error, now.wall);
-                // Nobody waits for a disk to hear that something is down.
-                for row in &round.owed {
-                    self.parts.outbox.tell_without_store(row.clone());
-                }
-                self.shed();
+                self.go_without_store(round);
             }
         }
+    }
+
+    /// Nobody waits for a disk to hear that something is down.
+    fn go_without_store(&mut self, round: &Round) {
+        for row in &round.owed {
+            self.parts.outbox.tell_without_store(row.clone());
+        }
+        self.shed();
     }
 
     fn store_works(&mut self, now: Timestamp) {
@@ -231,7 +246,11 @@ impl Evaluator {
         if self.store_failed.is_none() {
             self.store_failed = Some(now);
             tracing::error!(%error, "the store does not take commits; decisions are kept in memory and people are told directly");
-            self.tell_about_store(error, now);
+            // A disk that is full again and again is one story.
+            if self.store_told.is_none_or(|told| between(told, now) >= TELL_STORE_AGAIN) {
+                self.store_told = Some(now);
+                self.tell_about_store(error, now);
+            }
         }
         self.parts.daemon.store_up.set(0.0);
         self.parts.board.set_component("store", false, true, error.to_string(), now);
