@@ -15,6 +15,7 @@ pub mod postfix;
 pub mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
+pub mod target;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
