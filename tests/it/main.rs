@@ -21,6 +21,7 @@ mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]
 mod story_pipeline;
+#[cfg(feature = "amqp")] // one of the secrets is in a channel of this type
 mod story_secrets;
 mod story_sms;
 mod support;
