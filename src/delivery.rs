@@ -4,6 +4,7 @@
 //! inside the moment of sending, and that one is recognisable by its delivery id.
 
 pub mod policy;
+mod unstored;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
 use crate::delivery::policy::{Step, after_attempt};
+use crate::delivery::unstored::InMemory;
 use crate::journey::Name;
 use crate::metrics::NotifierMetrics;
 use crate::notice::delivery_id;
@@ -86,13 +88,6 @@ pub struct Worker {
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
-}
-
-/// A notice that is told although the store cannot record it.
-struct InMemory {
-    row: OutboxRow,
-    /// The store has the row. Otherwise it may come to have it later, as one that nobody was told of.
-    is_stored: bool,
 }
 
 /// One notifier, ready to be given a worker.
@@ -204,64 +199,6 @@ impl Worker {
                 STORE_RETRY.min(next)
             }
         }
-    }
-
-    /// Where a notice stands, if the store has not been told.
-    fn known_better(&self, id: &str) -> Option<OutboxState> {
-        let in_memory = || self.in_memory.iter().find(|kept| kept.row.id == id).map(|kept| kept.row.state.clone());
-        self.unrecorded.get(id).cloned().or_else(in_memory)
-    }
-
-    /// Tells the store where a notice stands; if it takes that, it is what counts again.
-    async fn catch_up(&mut self, id: String, state: OutboxState) -> Duration {
-        let wait = self.record(vec![Change::Outbox { id: id.clone(), state }]).await;
-        if wait == Duration::ZERO {
-            self.unrecorded.remove(&id);
-            self.in_memory.retain(|kept| kept.row.id != id);
-        }
-        wait
-    }
-
-    /// The oldest notice of each incident in memory: those of an incident stay in order.
-    fn first_in_memory(&self) -> impl Iterator<Item = &InMemory> {
-        let mut seen = HashSet::new();
-        self.in_memory.iter().filter(move |kept| seen.insert(&kept.row.incident))
-    }
-
-    /// The first notice in memory whose time has come.
-    fn due_in_memory(&mut self, now: Timestamp) -> Option<InMemory> {
-        let due = self.first_in_memory().find(|kept| kept.row.state.not_before <= now)?;
-        let id = due.row.id.clone();
-        let at = self.in_memory.iter().position(|kept| kept.row.id == id)?;
-        self.in_memory.remove(at)
-    }
-
-    fn remember(&mut self, row: OutboxRow, is_stored: bool) {
-        if self.in_memory.len() >= DIRECT {
-            tracing::error!(notifier = %self.name, delivery = row.id, "too many notices wait for a store that does not write");
-        } else {
-            self.in_memory.push_back(InMemory { row, is_stored });
-        }
-    }
-
-    /// The store does not write, so a row that it has would be its next one for ever: all that it owes is told from memory.
-    async fn take_over(&mut self) {
-        for row in self.owed_by_store().await {
-            if self.known_better(&row.id).is_none() {
-                self.remember(row, true);
-            }
-        }
-    }
-
-    /// What the store knows to be owed through this notifier, oldest first.
-    async fn owed_by_store(&self) -> Vec<OutboxRow> {
-        let mut owed = Vec::new();
-        for status in [OutboxStatus::Pending, OutboxStatus::Leased, OutboxStatus::Ambiguous] {
-            owed.extend(self.store.outbox(Some(status), 1_000).await.unwrap_or_default());
-        }
-        owed.retain(|row| row.notifier == self.name);
-        owed.sort_by(|a, b| (a.created, a.sequence, &a.id).cmp(&(b.created, b.sequence, &b.id)));
-        owed
     }
 
     async fn attempt(&mut self, row: OutboxRow, is_stored: bool, pulse: &Pulse) -> Duration {

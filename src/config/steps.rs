@@ -335,22 +335,22 @@ impl<'a> Steps<'a> {
             }),
         };
         let channel = target?.name;
-        if let Some(plan) = self.catalog.channels.get(&channel).and_then(|found| found.plan.as_ref()) {
-            if let (Some(node), None, false) =
+        let plan = self.catalog.channels.get(&channel).and_then(|found| found.plan.as_ref());
+        if let Some(plan) = plan
+            && let (Some(node), None, false) =
                 (section.get("key"), &plan.policy.key, matches!(plan.settings, Settings::Unavailable(_)))
-            {
-                let problem =
-                    Problem::error(&node.place, format!("channel `{channel}` has no `key` to compare this with"));
-                context.add(
-                    problem.hint(format!("say where it is: `key = {{ json = \"$.id\" }}` in [channels.{channel}]")),
-                );
-            }
-            #[cfg(feature = "amqp")]
-            if let Settings::Amqp(crate::channel::amqp::AmqpSettings { queue: None, .. }) = &plan.settings {
-                let problem = Problem::error(&object.place, format!("channel `{channel}` has no queue to receive on"));
-                let hint = "`queue = { name = \"…\", bind = [{ exchange = \"…\", routing_key = \"#\" }] }`";
-                context.add(problem.hint(format!("add a queue of our own to [channels.{channel}]: {hint}")));
-            }
+        {
+            let problem = Problem::error(&node.place, format!("channel `{channel}` has no `key` to compare this with"));
+            context
+                .add(problem.hint(format!("say where it is: `key = {{ json = \"$.id\" }}` in [channels.{channel}]")));
+        }
+        #[cfg(feature = "amqp")]
+        if let Some(Settings::Amqp(crate::channel::amqp::AmqpSettings { queue: None, .. })) =
+            plan.map(|plan| &plan.settings)
+        {
+            let problem = Problem::error(&object.place, format!("channel `{channel}` has no queue to receive on"));
+            let hint = "`queue = { name = \"…\", bind = [{ exchange = \"…\", routing_key = \"#\" }] }`";
+            context.add(problem.hint(format!("add a queue of our own to [channels.{channel}]: {hint}")));
         }
         Some(Verb::Receive(Receive { channel, since: since?, filter, key }))
     }
