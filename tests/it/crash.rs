@@ -7,60 +7,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::Path;
-use axum::http::StatusCode;
+use jiff::Timestamp;
+use journeyman::clock::Clock;
 use rusqlite::{Connection, OpenFlags};
-use tokio::time::Instant;
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{FakeSlack, TOKEN};
 use crate::support::fake_smtp::FakeSmtp;
+use crate::support::target::{Answered, Mode, Target};
 use crate::support::{block_on, wait_for};
 
 const KILLS: usize = 30;
 /// One journey a notifier: a notifier sends one message a second, and every incident makes two.
-const JOURNEYS: usize = 16;
-/// These are told by mail too.
-const MAILED: usize = 4;
+const JOURNEYS: usize = 30;
+/// The last of them are round trips: a message goes out by HTTP and comes back by webhook.
+const ROUND_TRIPS: usize = 8;
+/// These are told by mail too; the first and the last.
+const MAILED: [usize; 4] = [0, 1, JOURNEYS - 2, JOURNEYS - 1];
 const EVERY: Duration = Duration::from_millis(500);
-
-/// A system of many parts, each well or not.
-struct Target {
-    url: String,
-    fails: Arc<Vec<AtomicBool>>,
-}
-
-impl Target {
-    async fn start() -> Target {
-        let fails: Arc<Vec<AtomicBool>> = Arc::new((0..JOURNEYS).map(|_| AtomicBool::new(false)).collect());
-        let parts = fails.clone();
-        let answer = move |Path(part): Path<usize>| {
-            let fails = parts.get(part).is_some_and(|part| part.load(Ordering::Relaxed));
-            std::future::ready(if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT })
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = axum::Router::new().route("/{part}", axum::routing::get(answer));
-        #[expect(clippy::disallowed_methods, reason = "the oracle lives as long as the test")]
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Target { url, fails }
-    }
-
-    fn set(&self, part: usize, fails: bool) {
-        self.fails[part].store(fails, Ordering::Relaxed);
-    }
-}
+/// A run that the target let fail has been decided, and is on disk, after this, also on a busy machine.
+const DECIDED: Duration = Duration::from_millis(1_500);
+/// A lost message is waited for until its deadline.
+const DECIDED_ROUND_TRIP: Duration = Duration::from_secs(3);
 
 fn channel(n: usize) -> String {
     format!("C0CRASH{n}")
 }
 
+fn is_round_trip(n: usize) -> bool {
+    n >= JOURNEYS - ROUND_TRIPS
+}
+
 fn configuration(target: &Target, slack: &FakeSlack, smtp: &FakeSmtp) -> (String, String) {
-    let mut main = format!("[channels.web]\ntype = \"http\"\nurl = \"{}\"\n", target.url);
+    let mut main = format!(
+        "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[channels.back]\ntype = \"webhook\"\npath = \"/back\"\nverify = {{ scheme = \"none\" }}\n",
+        target.url()
+    );
     let mut probes = String::new();
     for n in 0..JOURNEYS {
         let _ = write!(
@@ -70,7 +54,7 @@ fn configuration(target: &Target, slack: &FakeSlack, smtp: &FakeSmtp) -> (String
             slack.url()
         );
         let mut notify = format!("\"chat-{n}\"");
-        if n < MAILED {
+        if MAILED.contains(&n) {
             let _ = write!(
                 main,
                 "[notifiers.mail-{n}]\ntype = \"email\"\nsmtp = \"smtp://127.0.0.1:{}\"\nfrom = \"jm@example.net\"\nto = [\"ops@example.net\"]\n",
@@ -78,10 +62,17 @@ fn configuration(target: &Target, slack: &FakeSlack, smtp: &FakeSmtp) -> (String
             );
             let _ = write!(notify, ", \"mail-{n}\"");
         }
-        let _ = write!(
+        let (deadline, steps) = match is_round_trip(n) {
+            false => ("400ms", format!("{{ request = \"web\", path = \"/{n}\" }}")),
+            true => {
+                let send = format!("{{ send = \"web\", path = \"/{n}\", text = \"{{{{ token }}}}\" }}");
+                ("900ms", format!("{send}, {{ receive = \"back\" }}"))
+            }
+        };
+        let _ = writeln!(
             probes,
-            "[[journey]]\nname = \"part-{n}\"\nevery = \"{}ms\"\ndeadline = \"400ms\"\nnotify = [{notify}]\n\
-             alert = {{ down_after = 1, recover_after = 1, remind = \"never\" }}\nstep = [{{ request = \"web\", path = \"/{n}\" }}]\n",
+            "[[journey]]\nname = \"part-{n}\"\nevery = \"{}ms\"\ndeadline = \"{deadline}\"\nnotify = [{notify}]\n\
+             alert = {{ down_after = 1, recover_after = 1, remind = \"never\" }}\nstep = [{steps}]",
             EVERY.as_millis()
         );
     }
@@ -94,58 +85,72 @@ fn thirty_kills_lose_no_alert_and_repeat_none() {
         let seed = fastrand::u64(..);
         eprintln!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
-        let (target, slack, smtp) = (Target::start().await, FakeSlack::start().await, FakeSmtp::start().await);
+        let setup = Setup::new("crash");
+        let target = Target::start_with(JOURNEYS, setup.hook_url("/back")).await;
+        let (slack, smtp) = (FakeSlack::start().await, FakeSmtp::start().await);
         for n in 0..JOURNEYS {
             slack.add_channel(&channel(n), &format!("part-{n}"), true);
         }
         let (main, probes) = configuration(&target, &slack, &smtp);
-        let setup = Setup::new("crash");
         setup.write("token", TOKEN);
         let mut daemon = setup.start(&main, &probes).await;
 
-        let mut restarts = Vec::new();
-        for _ in 0..KILLS {
+        let clock = Clock::system();
+        let (mut kills, mut restarts) = (Vec::new(), Vec::new());
+        for kill in 0..KILLS {
             for part in 0..JOURNEYS {
-                if random.u8(0..3) == 0 {
-                    target.set(part, random.bool());
+                match random.u8(0..6) {
+                    0 => target.set(part, Mode::Fails),
+                    1 => target.set(part, Mode::Well),
+                    _ => {}
                 }
             }
-            // A random moment is the point: nothing is waited for.
-            tokio::time::sleep(Duration::from_millis(random.u64(200..1_500))).await;
+            // A random moment is the point: nothing is waited for. Some lives are long enough for every decision to be due.
+            let life = if kill % 6 == 0 { 3_000..5_000 } else { 200..1_500 };
+            tokio::time::sleep(Duration::from_millis(random.u64(life))).await;
             daemon.kill().await;
-            let killed = now();
+            let killed = clock.now();
             daemon.start_again().await;
-            restarts.push(now().duration_since(killed));
+            kills.push(killed.wall);
+            restarts.push(clock.now().mono.since(killed.mono));
         }
 
-        (0..JOURNEYS).for_each(|part| target.set(part, false));
+        target.set_all(Mode::Well);
         calm(&daemon).await;
         let before = slack.messages(&channel(0)).len();
-        for (fails, messages) in [(true, before + 1), (false, before + 2)] {
-            target.set(0, fails);
-            wait_for("a fresh alert, and its end", Duration::from_secs(30), async || {
-                (slack.messages(&channel(0)).len() >= messages).then_some(())
-            })
-            .await;
-        }
+        target.set(0, Mode::Fails);
+        let fresh = clock.now().mono;
+        wait_for("a fresh alert", Duration::from_secs(30), async || {
+            (slack.messages(&channel(0)).len() > before).then_some(())
+        })
+        .await;
+        let fresh = clock.now().mono.since(fresh);
+        target.set(0, Mode::Well);
+        // The metrics may be a second old, and from before.
+        wait_for("it to be over", Duration::from_secs(30), async || {
+            (slack.messages(&channel(0)).len() > before + 1).then_some(())
+        })
+        .await;
         calm(&daemon).await;
         assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
 
         let told = check_told(&daemon, &slack, &smtp);
+        let seen = check_seen(&daemon, &target.answered(), &kills);
         let slots = check_slots(&daemon);
         restarts.sort();
-        println!(
-            "{KILLS} kills: {told} notices, {slots} slots, restart to ready {:?} median, {:?} at most",
-            restarts[restarts.len() / 2],
-            restarts[restarts.len() - 1]
-        );
-        assert!(told >= KILLS, "too quiet to prove anything: {told} notices");
+        let incidents: i64 = store(&daemon).query_row("SELECT count(*) FROM incident", [], |row| row.get(0)).unwrap();
+        println!("kills                     {KILLS}, seed {seed}");
+        println!("journeys                  {JOURNEYS} every {EVERY:?}, {ROUND_TRIPS} of them round trips");
+        println!("slots                     {slots}, each counted once");
+        println!("requests at the target    {}", target.answered().len());
+        println!("failures seen by oracle   {seen}, each in an incident");
+        println!("incidents                 {incidents}, each told first and resolved");
+        println!("notices                   {} in Slack, each once; {} by mail", told.posts, told.mails);
+        println!("mails repeated            {} (at most one for each kill)", told.repeated);
+        println!("restart to ready          {:?} median, {:?} at most", restarts[KILLS / 2], restarts[KILLS - 1]);
+        println!("fresh alert afterwards    {fresh:?}");
+        assert!(told.posts >= 2 * KILLS && seen >= KILLS, "too quiet to prove anything");
     });
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test measures what it waits for")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Waits until nothing fires and nothing is owed.
@@ -163,8 +168,39 @@ fn store(daemon: &Daemon) -> Connection {
     Connection::open_with_flags(daemon.store_path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }
 
+/// What people were told.
+struct Told {
+    posts: usize,
+    mails: usize,
+    repeated: usize,
+}
+
+/// What the target let fail, and nobody killed the daemon over, is in an incident of that journey. Gives how much that is.
+fn check_seen(daemon: &Daemon, answered: &[Answered], kills: &[Timestamp]) -> usize {
+    let store = store(daemon);
+    let sql = "SELECT name, since, resolved FROM incident JOIN journey ON journey.id = journey";
+    let mut statement = store.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let incidents: Vec<(String, i64, i64)> = rows.collect::<Result<_, _>>().unwrap();
+    let was_cut = |answer: &Answered| {
+        let decided = if is_round_trip(answer.part) { DECIDED_ROUND_TRIP } else { DECIDED };
+        kills.iter().any(|kill| answer.at <= *kill && *kill <= answer.at + decided)
+    };
+    let owed = answered.iter().filter(|answer| answer.mode == Mode::Fails && !was_cut(answer));
+    let mut count = 0;
+    for Answered { part, at, .. } in owed {
+        let (name, millis) = (format!("part-{part}"), at.as_millisecond());
+        let is_in = |(journey, since, resolved): &(String, i64, i64)| {
+            *journey == name && (*since..=*resolved).contains(&millis)
+        };
+        assert!(incidents.iter().any(is_in), "{name} failed at {at}, and nobody was told: {incidents:?}");
+        count += 1;
+    }
+    count
+}
+
 /// Every notice that the store says was owed was taken by whom it was for: once, in order, the first first and the last last.
-fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> usize {
+fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> Told {
     let store = store(daemon);
     let mut statement = store
         .prepare(
@@ -199,10 +235,17 @@ fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> usize {
             "{notifier} {incident}"
         );
     }
-    let untold: i64 = store
-        .query_row("SELECT count(*) FROM incident WHERE id NOT IN (SELECT incident FROM outbox)", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(untold, 0, "an incident that nobody was told of");
+    let mut statement =
+        store.prepare("SELECT incident.id, name FROM incident JOIN journey ON journey.id = journey").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+    for (incident, journey) in rows.map(Result::unwrap) {
+        let n: usize = journey.trim_start_matches("part-").parse().unwrap();
+        let kinds = if MAILED.contains(&n) { vec!["chat", "mail"] } else { vec!["chat"] };
+        for kind in kinds {
+            let told = incidents.get(&(format!("{kind}-{n}"), incident.clone()));
+            assert!(told.is_some_and(|told| told.len() >= 2), "{kind}-{n} was not told of {incident}: {told:?}");
+        }
+    }
     let open: i64 =
         store.query_row("SELECT count(*) FROM incident WHERE resolved IS NULL", [], |row| row.get(0)).unwrap();
     assert_eq!(open, 0);
@@ -212,9 +255,8 @@ fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> usize {
     assert_eq!(ids.len(), mailed.len(), "every notice by mail, and nothing else");
     let repeated = mails.len() - ids.len();
     assert!(repeated <= KILLS, "{repeated} mails repeated by {KILLS} kills");
-    eprintln!("{repeated} of {} mails were repeated, in the moment of sending", mails.len());
     check_order(slack);
-    count
+    Told { posts: count - mailed.len(), mails: mailed.len(), repeated }
 }
 
 /// In each channel an incident's notices stand in the order in which they were decided.

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use journeyman::clock::Clock;
 use reqwest::StatusCode;
 use rusqlite::{Connection, OpenFlags};
 
@@ -299,9 +300,10 @@ fn it_stops_in_time_while_runs_and_slack_hang_and_tells_once_afterwards() {
             (PARTS..2 * PARTS).zip(&seen).all(|(part, seen)| target.requests(part) > *seen).then_some(())
         })
         .await;
-        let began = now();
+        let clock = Clock::system();
+        let began = clock.now().mono;
         assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
-        let took = now().duration_since(began);
+        let took = clock.now().mono.since(began);
         println!("stopped after {took:?} with {PARTS} runs and Slack hanging");
         assert!(took < Duration::from_secs(20), "{took:?}\n{}", daemon.log());
 
@@ -355,9 +357,4 @@ fn slack_is_asked_right_after_the_decision() {
         // On an idle machine a few milliseconds; the bound is for one that is busy with other tests.
         assert!(median < 1_000 && worst < 5_000, "{waits:?}");
     });
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test measures what it waits for")]
-fn now() -> tokio::time::Instant {
-    tokio::time::Instant::now()
 }

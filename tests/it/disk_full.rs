@@ -192,6 +192,7 @@ fn a_full_disk_stops_neither_probing_nor_telling_and_heals_without_a_restart() {
         let good = runs("good").await.unwrap();
         wait_for("round trips", SOON, async || runs("good").await.filter(|runs| *runs > good)).await;
         target.set(EARLY, Mode::Well);
+        wait_for("the early one to be over", SOON, async || (about(&early, "early").len() == 2).then_some(())).await;
         calm(&daemon).await;
         check_told_once(&chat, &early, &smtp);
         let before = (chat.messages(CHANNEL).len(), early.messages(CHANNEL).len(), smtp.mails().len());
