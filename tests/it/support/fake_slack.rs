@@ -52,6 +52,8 @@ pub(crate) enum Answer {
     Status(u16, &'static str),
     /// As Slack would, after so long.
     Slow(Duration),
+    /// The message is stored at once, and the answer comes after so long.
+    SlowAfterAccepting(Duration),
     /// Never; nothing is stored.
     Hang,
     /// Never; but the message is stored.
@@ -287,6 +289,11 @@ async fn answer(
         Answer::Slow(time) => {
             tokio::time::sleep(time).await;
             Ok(act())
+        }
+        Answer::SlowAfterAccepting(time) => {
+            let answer = act();
+            tokio::time::sleep(time).await;
+            Ok(answer)
         }
         Answer::Hang => std::future::pending().await,
         Answer::HangAfterAccepting => {
