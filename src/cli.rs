@@ -43,9 +43,9 @@ pub enum Command {
     },
     /// Show everything on a sandbox of its own: good runs, an alert with its evidence, the recovery
     Demo {
-        /// Keep going after the script's end, until stopped
+        /// End with the script's last act, after two minutes, instead of going on until stopped
         #[arg(long)]
-        stay: bool,
+        exit: bool,
     },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),

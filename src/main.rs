@@ -47,7 +47,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 Ok(exit_code_of(&report.outcome))
             })
         }
-        Command::Demo { stay } => block_on(async |stop| app::demo::run(stop, stay).await.map(|()| 0)),
+        Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
         Command::Health(from) => {
             let plan = load(&from)?;
             block_on(async |_| Ok(health::ask(plan.http.listen).await))

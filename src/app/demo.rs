@@ -24,11 +24,11 @@ const USUAL: [u16; 2] = [9464, 9465];
 /// Width of the bars in the terminal.
 const BAR: usize = 28;
 
-/// Runs the demo until its script has ended, or with `stay` until `stop`.
+/// Runs the demo until `stop`, or with `ends` until its script has.
 ///
 /// # Errors
 /// No port, no temporary directory, or whatever keeps a daemon from running.
-pub async fn run(stop: CancellationToken, stay: bool) -> Result<(), Failure> {
+pub async fn run(stop: CancellationToken, ends: bool) -> Result<(), Failure> {
     let clock = Clock::system();
     let [http, hooks] = ports()?;
     let status = format!("http://127.0.0.1:{http}/");
@@ -55,8 +55,7 @@ pub async fn run(stop: CancellationToken, stay: bool) -> Result<(), Failure> {
         let told = tell(&board, clock);
         let acts = async {
             script(&sandbox, daemon_stop.clone(), |line| println!("\n── {line}\n")).await;
-            if stay && !daemon_stop.is_cancelled() {
-                println!("\n── The script is over; everything goes on until you stop it with Ctrl-C.\n");
+            if !ends {
                 daemon_stop.cancelled().await;
             }
         };
