@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::journey::outcome::{Verdict, labelled};
+use crate::journey::schedule::fnv1a;
 use crate::journey::{AlertPolicy, Name};
 use crate::time::{between, later};
 
@@ -323,9 +324,7 @@ fn open(journey: &str, since: Timestamp, detectors: BTreeSet<Detector>, bad_runs
 
 /// 48 bits of FNV-1a over name and slot, in hexadecimal.
 fn incident_id(journey: &str, since: Timestamp) -> String {
-    let bytes = journey.bytes().chain(since.as_millisecond().to_be_bytes());
-    let hash = bytes
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = fnv1a(journey.bytes().chain(since.as_millisecond().to_be_bytes()));
     format!("{:012x}", (hash ^ (hash >> 48)) & 0xffff_ffff_ffff)
 }
 
@@ -478,6 +477,11 @@ mod tests {
         let saved = serde_json::to_string(&state).unwrap();
         let restored: AlertState = serde_json::from_str(&saved).unwrap();
         assert_eq!(restored, AlertState { heard: None, ..state });
+    }
+
+    #[test]
+    fn an_incident_has_the_same_id_in_every_version() {
+        assert_eq!(incident_id("sms", at(60)), "2b09461e35f5", "a change here orphans every open incident's thread");
     }
 
     #[test]
