@@ -73,9 +73,10 @@ pub async fn run(
     let daemon = Arc::new(metrics.daemon());
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &stop_readers).await?;
+    let mint = open_mint(&plan, &store).await?;
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
     let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics)?, &store, clock, &board);
-    let runner = build_runner(&plan, clock, &store, &mut channels).await?;
+    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let parts = Parts {
         store: store.clone(),
@@ -216,8 +217,9 @@ pub async fn once(
     let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &stop_readers).await?;
-    let runner = build_runner(&plan, clock, &store, &mut channels).await?;
+    let mint = open_mint(&plan, &store).await?;
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
@@ -305,17 +307,22 @@ fn open_notifier(planned: &NotifierPlan, redactor: &Redactor, clock: Clock) -> R
     })
 }
 
+/// Issues this installation's tokens: its key is the store's.
+async fn open_mint(plan: &Plan, store: &Arc<dyn Store>) -> Result<Arc<Mint>, Failure> {
+    let key = store.key().await.map_err(|error| store_failure(plan, &error))?;
+    let mut start = [0u8; 4];
+    getrandom::fill(&mut start).map_err(|error| Failure::new(exit::SOFTWARE, format!("no randomness: {error}")))?;
+    Ok(Arc::new(Mint::new(key, u32::from_le_bytes(start))))
+}
+
 async fn build_runner(
     plan: &Plan,
     clock: Clock,
     store: &Arc<dyn Store>,
+    mint: Arc<Mint>,
     channels: &mut Channels,
 ) -> Result<Arc<Runner>, Failure> {
     let failed = |error| store_failure(plan, &error);
-    let key = store.key().await.map_err(failed)?;
-    let mut start = [0u8; 4];
-    getrandom::fill(&mut start).map_err(|error| Failure::new(exit::SOFTWARE, format!("no randomness: {error}")))?;
-    let mint = Arc::new(Mint::new(key, u32::from_le_bytes(start)));
     // A token whose run was cut by the end of the process before us: what comes for it now is late.
     let known = store.ledger().await.map_err(failed)?.into_iter().map(|(token, mut entry)| {
         entry.settled = entry.settled.or(Some(Settled::Missing));

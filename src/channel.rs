@@ -2,21 +2,71 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+mod certificate;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod dial;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod held;
 pub mod http;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod life;
 pub mod memory;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod receiving;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod refusal;
 pub mod webhook;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::refusal::Refusal;
 use crate::clock::Clock;
 use crate::journey::expect::{Expectation, Query};
 use crate::journey::message::Arrival;
+use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
-use crate::journey::{Name, Outgoing};
+use crate::journey::token::Mint;
+use crate::journey::{Act, Name, Outgoing};
 
 /// One live connection to one system. No retry inside: a monitor that retries hides what it is there to see.
 pub trait Channel: Send + Sync {
@@ -28,9 +78,32 @@ pub trait Channel: Send + Sync {
         self.send(outgoing)
     }
 
+    /// Looks at the system: takes nothing, leaves nothing. The reply's message has what it saw as facts.
+    fn check<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>>;
+
+    /// Proves that the system is there and takes our credentials, without sending a message or leaving a trace, within
+    /// `limit`. What it proved, in words.
+    fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>>;
+
+    /// What became of the calls that came in, for a channel that is called.
+    fn counts(&self) -> Option<Arc<webhook::HookCounts>> {
+        None
+    }
+
     /// Reads until told to stop: stamps each arrival the moment its bytes are there, keeps its readiness up to date,
     /// reconnects by itself. Called once, and only for channels that journeys receive on.
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()>;
+}
+
+impl dyn Channel {
+    /// Does what a step asks for.
+    pub fn perform<'a>(&'a self, act: Act, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        match act {
+            Act::Send => self.send(outgoing),
+            Act::Request => self.request(outgoing),
+            Act::Check => self.check(outgoing),
+        }
+    }
 }
 
 /// What a reader needs to do its work.
@@ -44,6 +117,8 @@ pub struct Listener {
     pub arrivals: mpsc::Sender<Arrival>,
     /// Whether it can receive now.
     pub readiness: watch::Sender<Readiness>,
+    /// Which tokens are ours: nothing else is ever removed.
+    pub mint: Arc<Mint>,
     /// When to stop.
     pub stop: CancellationToken,
 }
@@ -90,6 +165,12 @@ impl Default for ChannelPolicy {
     }
 }
 
+/// Why a channel cannot do something: what its kind is not made for.
+pub(crate) fn cannot(clock: Clock, detail: &str) -> Fault {
+    let now = clock.now();
+    Refusal::new(Cause::Refused, detail).into_fault(now, now, Vec::new())
+}
+
 /// A kind of channel, as the configuration knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -101,8 +182,12 @@ pub struct Kind {
     pub requests: bool,
     /// Whether journeys may receive on it.
     pub receives: bool,
+    /// Whether journeys may check it.
+    pub checks: bool,
     /// Keys of a `send` or `request` step that only this kind knows.
     pub fields: &'static [&'static str],
+    /// Keys of a `check` step that only this kind knows.
+    pub check_fields: &'static [&'static str],
     /// Whether steps may give headers.
     pub headers: bool,
     /// Whether this build can open it: the Cargo feature that it needs otherwise.
@@ -120,40 +205,85 @@ pub enum Availability {
     Planned,
 }
 
-const AMQP: Availability = if cfg!(feature = "amqp") { Availability::Here } else { Availability::Feature("amqp") };
+impl Kind {
+    const fn new(name: &'static str, available: Availability) -> Kind {
+        Kind {
+            name,
+            sends: false,
+            requests: false,
+            receives: false,
+            checks: false,
+            fields: &[],
+            check_fields: &[],
+            headers: true,
+            available,
+        }
+    }
+
+    const fn sends(mut self, fields: &'static [&'static str]) -> Kind {
+        self.sends = true;
+        self.fields = fields;
+        self
+    }
+
+    const fn requests(mut self, fields: &'static [&'static str]) -> Kind {
+        self.requests = true;
+        self.fields = fields;
+        self
+    }
+
+    const fn receives(mut self) -> Kind {
+        self.receives = true;
+        self
+    }
+
+    const fn checks(mut self, fields: &'static [&'static str]) -> Kind {
+        self.checks = true;
+        self.check_fields = fields;
+        self
+    }
+
+    const fn without_headers(mut self) -> Kind {
+        self.headers = false;
+        self
+    }
+}
+
+/// `Here` if the Cargo feature of that name is on.
+macro_rules! feature {
+    ($name:literal) => {
+        if cfg!(feature = $name) { Availability::Here } else { Availability::Feature($name) }
+    };
+}
 
 /// Every kind that a configuration may name.
 pub const KINDS: &[Kind] = &[
-    kind("http", [true, true, false], &["method", "path", "query", "form"], Availability::Here),
-    kind("webhook", [false, false, true], &[], Availability::Here),
-    kind("amqp", [true, false, true], &["exchange", "routing_key"], AMQP),
-    kind("memory", [true, false, true], &["delay", "copies"], Availability::Here),
-    kind("smtp", [true, false, false], &["subject", "to"], Availability::Planned),
-    kind("imap", [false, false, true], &[], Availability::Planned),
-    kind("kafka", [true, false, true], &["topic", "key", "partition"], Availability::Planned),
-    kind("mqtt", [true, false, true], &["topic", "qos", "retain"], Availability::Planned),
-    kind("nats", [true, false, true], &["subject"], Availability::Planned),
-    kind("redis", [true, false, true], &["stream", "topic"], Availability::Planned),
-    kind("websocket", [true, false, true], &[], Availability::Planned),
-    kind("sqs", [true, false, true], &[], Availability::Planned),
-    kind("sns", [true, false, false], &["subject"], Availability::Planned),
-    kind("smpp", [true, false, true], &["to", "from"], Availability::Planned),
-    kind("slack", [true, false, true], &["channel"], Availability::Planned),
-    kind("postgres", [true, false, true], &["query"], Availability::Planned),
-    kind("exec", [true, false, false], &[], Availability::Planned),
-    kind("tcp", [false, true, false], &[], Availability::Planned),
-    kind("dns", [false, true, false], &["name", "record"], Availability::Planned),
-    kind("tls", [false, true, false], &[], Availability::Planned),
+    Kind::new("http", Availability::Here)
+        .sends(&["method", "path", "query", "form"])
+        .requests(&["method", "path", "query", "form"]),
+    Kind::new("webhook", Availability::Here).receives(),
+    Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives(),
+    Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
+    Kind::new("smtp", Availability::Planned).sends(&["subject", "to"]),
+    Kind::new("imap", Availability::Planned).receives(),
+    Kind::new("kafka", Availability::Planned)
+        .sends(&["topic", "key", "partition"])
+        .receives()
+        .checks(&["topic", "group"]),
+    Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
+    Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
+    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
+    Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
+    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
+    Kind::new("sns", Availability::Planned).sends(&["subject"]),
+    Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
+    Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
+    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
+    Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
+    Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
+    Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
+    Kind::new("tls", Availability::Planned).checks(&[]),
 ];
-
-const fn kind(
-    name: &'static str,
-    [sends, requests, receives]: [bool; 3],
-    fields: &'static [&'static str],
-    available: Availability,
-) -> Kind {
-    Kind { name, sends, requests, receives, fields, headers: true, available }
-}
 
 /// The kind of that name.
 pub fn kind_of(name: &str) -> Option<&'static Kind> {
@@ -167,11 +297,41 @@ pub enum Settings {
     Http(http::HttpSettings),
     /// `webhook`
     Webhook(webhook::WebhookSettings),
+    /// `memory`
+    Memory,
     /// `amqp`
     #[cfg(feature = "amqp")]
     Amqp(amqp::AmqpSettings),
-    /// `memory`
-    Memory,
     /// A kind that this build cannot open.
     Unavailable(&'static str),
+}
+
+impl Settings {
+    /// The channel that they describe; `None` for a kind that this build cannot open. Reads certificates; touches no network.
+    ///
+    /// # Errors
+    /// In words: what cannot be read.
+    pub fn open(&self, opening: &Opening) -> Result<Option<Arc<dyn Channel>>, String> {
+        let clock = opening.clock;
+        Ok(Some(match self {
+            Settings::Http(settings) => Arc::new(http::Http::open(settings.clone(), clock)?),
+            Settings::Webhook(settings) => match &opening.hooks {
+                Some(hooks) => Arc::new(webhook::Webhook::open(settings.clone(), hooks.clone(), clock)),
+                None => return Ok(None),
+            },
+            Settings::Memory => Arc::new(memory::Memory::open(clock)),
+            #[cfg(feature = "amqp")]
+            Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
+            Settings::Unavailable(_) => return Ok(None),
+        }))
+    }
+}
+
+/// What channels need to be opened.
+#[derive(Clone)]
+pub struct Opening {
+    /// The process's clock.
+    pub clock: Clock,
+    /// The listener for inbound webhooks, where there is one.
+    pub hooks: Option<webhook::Hooks>,
 }

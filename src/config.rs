@@ -227,9 +227,7 @@ mod tests {
 
     /// The keys that the loader knows, by the heading in `docs/configuration.md` that they stand under.
     fn known() -> Vec<(&'static str, Vec<&'static str>)> {
-        let of_steps = channel::KINDS.iter().filter(|kind| kind.available != channel::Availability::Planned);
-        let fields = of_steps.flat_map(|kind| kind.fields.iter().copied());
-        let message = steps::MESSAGE_KEYS.iter().copied().chain(["headers", "poll"]).chain(fields).collect();
+        let message = [steps::MESSAGE_KEYS, &["headers", "poll"]].concat();
         let (predicates, queries) = expectations::keys()
             .into_iter()
             .partition(|key| expectations::predicates().any(|name| name == *key) || ["message", "soft"].contains(key));
@@ -243,13 +241,6 @@ mod tests {
             ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
             ("maintenance", daemon::MAINTENANCE_KEYS.to_vec()),
             ("Channels", channels::COMMON_KEYS.to_vec()),
-            ("http channel", channels::HTTP_KEYS.to_vec()),
-            ("webhook channel", channels::WEBHOOK_KEYS.to_vec()),
-            ("verify", channels::HMAC_KEYS.to_vec()),
-            #[cfg(feature = "amqp")]
-            ("amqp channel", channels::AMQP_KEYS.to_vec()),
-            #[cfg(feature = "amqp")]
-            ("queue", channels::QUEUE_KEYS.to_vec()),
             ("Notifiers", notifiers::COMMON_KEYS.to_vec()),
             ("slack notifier", notifiers::SLACK_KEYS.to_vec()),
             ("email notifier", notifiers::EMAIL_KEYS.to_vec()),
@@ -267,27 +258,61 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn the_reference_has_every_key_and_no_other() {
-        let text = include_str!("../docs/configuration.md");
+    /// The keys of the tables in a page, by the heading that they stand under.
+    fn documented(text: &str) -> BTreeMap<&str, Vec<&str>> {
         let mut documented: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut heading = "";
         for line in text.lines() {
             if line.starts_with('#') {
                 heading = line.trim_start_matches('#').trim();
-            } else if let Some((key, _)) = line.strip_prefix("| `").and_then(|row| row.split_once("` |")) {
+            } else if let Some((key, rest)) = line.strip_prefix("| `").and_then(|row| row.split_once("` |"))
+                && rest.matches('|').count() == 3
+            {
                 documented.entry(heading).or_default().push(key);
             }
         }
-        for (heading, mut keys) in known() {
-            keys.sort_unstable();
-            keys.dedup();
-            let mut rows = documented.remove(heading).unwrap_or_default();
-            rows.sort_unstable();
-            assert_eq!(rows, keys, "under {heading}");
+        documented
+    }
+
+    fn assert_documented(page: &str, rows: &mut BTreeMap<&str, Vec<&str>>, heading: &str, keys: &[&str]) {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut rows = rows.remove(heading).unwrap_or_default();
+        rows.sort_unstable();
+        assert_eq!(rows, keys, "{page}, under {heading}");
+    }
+
+    #[test]
+    fn the_reference_has_every_key_and_no_other() {
+        let mut rows = documented(include_str!("../docs/configuration.md"));
+        for (heading, keys) in known() {
+            assert_documented("docs/configuration.md", &mut rows, heading, &keys);
         }
-        if cfg!(feature = "amqp") {
-            assert!(documented.is_empty(), "{documented:?}");
+        assert!(rows.is_empty(), "{rows:?}");
+    }
+
+    #[test]
+    fn every_kind_of_channel_has_a_page_with_its_keys_and_a_row_in_the_reference() {
+        let reference = include_str!("../docs/configuration.md");
+        for kind in channel::KINDS.iter().filter(|kind| kind.available == channel::Availability::Here) {
+            let page = format!("docs/channels/{}.md", kind.name);
+            let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&page));
+            let text = text.unwrap_or_else(|error| panic!("{page}: {error}"));
+            let mut rows = documented(&text);
+            let grammar = channels::GRAMMARS.iter().find(|grammar| grammar.kind == kind.name);
+            let grammar = grammar.unwrap_or_else(|| panic!("nobody reads the keys of `{}`", kind.name));
+            assert_documented(&page, &mut rows, "Keys", grammar.keys);
+            assert_documented(&page, &mut rows, "Step keys", kind.fields);
+            assert_documented(&page, &mut rows, "Check keys", kind.check_fields);
+            for (table, keys) in grammar.tables {
+                assert_documented(&page, &mut rows, table, keys);
+            }
+            assert!(
+                reference.contains(&format!("| [`{0}`](channels/{0}.md) |", kind.name)),
+                "no row for {}",
+                kind.name
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod run;
 pub mod schedule;
 pub mod template;
 pub mod token;
+pub mod trend;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -148,10 +149,12 @@ pub enum Verb {
     Receive(Receive),
     /// Sends a request and reads the response.
     Request(Draft),
+    /// Looks at a system beside the journey: a queue's depth, a certificate. Takes nothing, leaves nothing.
+    Check(Draft),
+    /// Runs a program.
+    Exec(Draft),
     /// Waits.
     Pause(Duration),
-    /// Known to the grammar, not to this build: the journey is then `unavailable`.
-    Unavailable(&'static str),
 }
 
 impl Verb {
@@ -161,19 +164,41 @@ impl Verb {
             Verb::Send(_) => "send",
             Verb::Receive(_) => "receive",
             Verb::Request(_) => "request",
+            Verb::Check(_) => "check",
+            Verb::Exec(_) => "exec",
             Verb::Pause(_) => "pause",
-            Verb::Unavailable(verb) => verb,
         }
     }
 
     /// The channel it uses.
     pub fn channel(&self) -> Option<&Name> {
         match self {
-            Verb::Send(draft) | Verb::Request(draft) => Some(&draft.channel),
             Verb::Receive(receive) => Some(&receive.channel),
-            Verb::Pause(_) | Verb::Unavailable(_) => None,
+            Verb::Pause(_) => None,
+            Verb::Send(draft) | Verb::Request(draft) | Verb::Check(draft) | Verb::Exec(draft) => Some(&draft.channel),
         }
     }
+
+    /// What it does with its channel, and what it gives it; `None` if it only waits.
+    pub fn act(&self) -> Option<(Act, &Draft)> {
+        match self {
+            Verb::Send(draft) => Some((Act::Send, draft)),
+            Verb::Request(draft) | Verb::Exec(draft) => Some((Act::Request, draft)),
+            Verb::Check(draft) => Some((Act::Check, draft)),
+            Verb::Receive(_) | Verb::Pause(_) => None,
+        }
+    }
+}
+
+/// What is asked of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// To send a message that will arrive elsewhere.
+    Send,
+    /// To send a request and read the response.
+    Request,
+    /// To look at the system.
+    Check,
 }
 
 /// What a `receive` waits for.
@@ -208,6 +233,8 @@ pub struct Draft {
     pub payload: Payload,
     /// What only this channel's protocol knows, by key: `routing_key`, `exchange`, `subject`, …
     pub fields: BTreeMap<String, Template>,
+    /// A program and its arguments; empty for everything but `exec`.
+    pub command: Vec<Template>,
 }
 
 /// A payload as templates.
@@ -276,8 +303,29 @@ pub struct Outgoing {
     pub content_type: Option<&'static str>,
     /// What only this channel's protocol knows.
     pub fields: BTreeMap<String, String>,
+    /// A program and its arguments; empty for everything but `exec`.
+    pub command: Vec<String>,
     /// How long the message may take to be acknowledged.
     pub timeout: Duration,
+}
+
+impl Outgoing {
+    /// A message with nothing in it, and a token that is nobody's: for what a channel asks on its own account.
+    pub fn empty(timeout: Duration) -> Outgoing {
+        Outgoing {
+            token: Token::from_bits(0),
+            url: None,
+            method: None,
+            path: None,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            content_type: None,
+            fields: BTreeMap::new(),
+            command: Vec::new(),
+            timeout,
+        }
+    }
 }
 
 impl Draft {
@@ -318,6 +366,11 @@ impl Draft {
                 .fields
                 .iter()
                 .map(|(key, template)| Ok((key.clone(), template.render(scope, Medium::Header)?)))
+                .collect::<Result<_, TemplateError>>()?,
+            command: self
+                .command
+                .iter()
+                .map(|word| word.render(scope, Medium::Plain))
                 .collect::<Result<_, TemplateError>>()?,
             timeout,
         })

@@ -19,7 +19,7 @@ use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::run::{Action, Event, Fault, Reply, Run};
 use crate::journey::token::{Mint, Token};
-use crate::journey::{Journey, Name};
+use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::{MAILBOX, Switchboard};
@@ -156,8 +156,8 @@ impl Drive<'_> {
                         let record = self.runner.record(self.journey, self.token, self.slot, self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
                     }
-                    Action::Perform { channel, outgoing, is_request } => {
-                        self.in_hand = Some(self.perform(&channel, *outgoing, is_request));
+                    Action::Perform { channel, outgoing, act } => {
+                        self.in_hand = Some(self.perform(&channel, *outgoing, act));
                         None
                     }
                     Action::Abandon => {
@@ -193,7 +193,7 @@ impl Drive<'_> {
             Some(event) = self.inbox.recv() => event,
             Some(answer) = in_hand => {
                 self.in_hand = None;
-                Event::Answered(answer)
+                Event::Answered(Box::new(answer))
             }
             () = timer => Event::Timer,
         }
@@ -203,12 +203,12 @@ impl Drive<'_> {
         &self,
         channel: &Name,
         outgoing: crate::journey::Outgoing,
-        is_request: bool,
+        act: Act,
     ) -> BoxFuture<'b, Result<Reply, Fault>> {
         match self.runner.channels.get(channel) {
             Some(channel) => {
                 let channel = channel.clone();
-                Box::pin(async move { channel.perform(&outgoing, is_request).await })
+                Box::pin(async move { channel.perform(&outgoing, act).await })
             }
             None => {
                 let now = self.runner.clock.now();

@@ -1,6 +1,13 @@
 //! TLS for the whole process: the one place that names the cryptography provider.
 
-use std::sync::Once;
+use std::path::Path;
+use std::sync::{Arc, Once, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, WantsVerifier};
+use rustls_platform_verifier::Verifier;
 
 /// Installs the provider. The first statement of `main`, and of every test that builds a client; further calls do nothing.
 pub fn init() {
@@ -21,6 +28,74 @@ pub fn error_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
         Some(held) => error_in(held),
         None => error.source().and_then(error_in),
     }
+}
+
+/// What went wrong in a handshake with `peer`, for people.
+pub fn words(error: &rustls::Error, peer: &str) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            format!("the certificate of {peer} has expired ({error})")
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => format!("the certificate of {peer} is for another name ({error})"),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            format!("the certificate of {peer} is from an issuer that is not trusted; `ca_file` can name it ({error})")
+        }
+        _ => format!("TLS with {peer} failed: {error}"),
+    }
+}
+
+/// A client's configuration that trusts the system's certificates, and those of `ca_file` (PEM) beside them.
+///
+/// # Errors
+/// In words: certificates that cannot be read.
+pub fn client(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+    // A root store is some 200 kB and milliseconds of parsing: everyone without roots of their own shares one.
+    static SYSTEM: OnceLock<Arc<Verifier>> = OnceLock::new();
+    let (builder, provider) = builder()?;
+    let verifier = match ca_file {
+        Some(path) => {
+            let told = |what: &dyn std::fmt::Display| format!("`ca_file` {}: {what}", path.display());
+            let certificates = CertificateDer::pem_file_iter(path)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| told(&error))?;
+            if certificates.is_empty() {
+                return Err(told(&"no certificate in it; it must be in PEM format"));
+            }
+            Arc::new(Verifier::new_with_extra_roots(certificates, provider).map_err(|error| told(&error))?)
+        }
+        None => match SYSTEM.get() {
+            Some(verifier) => verifier.clone(),
+            None => {
+                let verifier = Verifier::new(provider).map_err(|error| {
+                    format!(
+                        "the system's certificates cannot be loaded ({error}); install them (Debian: `ca-certificates`) or set `ca_file`"
+                    )
+                })?;
+                SYSTEM.get_or_init(|| Arc::new(verifier)).clone()
+            }
+        },
+    };
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// A client's configuration that trusts nobody: for a client that speaks no TLS, where the system has no certificates.
+///
+/// # Errors
+/// In words: TLS cannot be set up at all.
+pub fn client_without_roots() -> Result<ClientConfig, String> {
+    let (builder, _) = builder()?;
+    Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+}
+
+fn builder() -> Result<(ConfigBuilder<ClientConfig, WantsVerifier>, Arc<CryptoProvider>), String> {
+    init();
+    let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?.clone();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok((builder, provider))
 }
 
 #[cfg(test)]

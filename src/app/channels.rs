@@ -8,13 +8,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, ChannelStatus};
-use crate::channel::webhook::{HookCounts, Hooks, Webhook};
-use crate::channel::{Channel, Listener, Readiness, Settings, http, memory};
+use crate::channel::webhook::{HookCounts, Hooks};
+use crate::channel::{Channel, Listener, Opening, Readiness};
 use crate::clock::Clock;
-use crate::config::{ChannelPlan, Plan};
+use crate::config::Plan;
 use crate::exit::{self, Failure};
 use crate::journey::Name;
 use crate::journey::message::Arrival;
+use crate::journey::token::Mint;
 use crate::metrics::Metrics;
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Reading;
@@ -44,6 +45,7 @@ pub(super) async fn open(
     clock: Clock,
     board: &Arc<Board>,
     metrics: &Arc<Metrics>,
+    mint: &Arc<Mint>,
     stop: &CancellationToken,
 ) -> Result<Channels, Failure> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
@@ -57,8 +59,13 @@ pub(super) async fn open(
         hooks,
         counts: Vec::new(),
     };
+    let opening = Opening { clock, hooks: channels.hooks.as_ref().map(|(_, hooks)| hooks.clone()) };
     for (name, planned) in &plan.channels {
-        let Some(channel) = channels.connect(name, planned, clock)? else { continue };
+        let opened = planned.settings.open(&opening);
+        let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
+        // A channel of a kind that this build does not have: its journeys are `unavailable`, and are told so.
+        let Some(channel) = opened.map_err(why)? else { continue };
+        channels.counts.extend(channel.counts().map(|counts| (name.clone(), counts)));
         let receives = receiving.contains(name);
         let (readiness, seen) = watch::channel(Readiness::Starting);
         let status = ChannelStatus {
@@ -82,7 +89,8 @@ pub(super) async fn open(
         if receives {
             channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
             let (arrivals, stop) = (sender.clone(), stop.clone());
-            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, stop };
+            let mint = mint.clone();
+            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
             channels.readers.push(Reader { channel, listener });
         }
     }
@@ -93,32 +101,4 @@ async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
     Ok(Some((listener, Hooks::default())))
-}
-
-impl Channels {
-    fn connect(
-        &mut self,
-        name: &Name,
-        planned: &ChannelPlan,
-        clock: Clock,
-    ) -> Result<Option<Arc<dyn Channel>>, Failure> {
-        Ok(Some(match &planned.settings {
-            Settings::Http(settings) => {
-                let channel = http::Http::open(settings.clone(), clock)
-                    .map_err(|why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}")))?;
-                Arc::new(channel)
-            }
-            Settings::Webhook(settings) => {
-                let Some((_, hooks)) = &self.hooks else { return Ok(None) };
-                let channel = Webhook::open(settings.clone(), hooks.clone(), clock);
-                self.counts.push((name.clone(), channel.counts()));
-                Arc::new(channel)
-            }
-            #[cfg(feature = "amqp")]
-            Settings::Amqp(settings) => Arc::new(crate::channel::amqp::open(settings.clone(), clock)),
-            Settings::Memory => Arc::new(memory::Memory::open(clock)),
-            // Its journeys are `unavailable`, and are told so.
-            Settings::Unavailable(_) => return Ok(None),
-        }))
-    }
 }

@@ -3,11 +3,14 @@
 //! Publishing and receiving have a connection each, because a broker that runs out of memory or disk stops reading from
 //! connections that publish. lapin's own recovery is off: a connection that breaks is seen, told, and made anew here.
 
+mod inspect;
 mod link;
 mod message;
 mod publish;
 mod receive;
 mod refusal;
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -51,18 +54,29 @@ pub struct Binding {
 /// An `amqp` channel.
 pub struct Amqp {
     settings: AmqpSettings,
+    clock: Clock,
     publisher: publish::Publisher,
 }
 
 /// A channel with these settings. Nothing is connected before it is needed.
 pub fn open(settings: AmqpSettings, clock: Clock) -> Amqp {
-    Amqp { publisher: publish::Publisher::new(settings.clone(), clock), settings }
+    Amqp { publisher: publish::Publisher::new(settings.clone(), clock), settings, clock }
 }
 
 impl Channel for Amqp {
     /// Publishes and waits for the broker's confirm. A message that no queue takes comes back and is `unroutable`.
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(self.publisher.send(outgoing))
+    }
+
+    /// How many messages wait in a queue, and who consumes it. Nothing is consumed.
+    fn check<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(inspect::check(&self.settings, self.clock, outgoing))
+    }
+
+    /// Connects and says who we are.
+    fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
+        Box::pin(self.publisher.prove(limit))
     }
 
     /// Declares the queue and its bindings, and consumes; ready from the broker's consume-ok on.

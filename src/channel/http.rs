@@ -1,12 +1,11 @@
 //! HTTP: every verb, every phase timed. A status is an answer, not a fault: the run judges it.
 
-mod certificate;
 mod fault;
 mod phases;
 mod request;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,16 +13,12 @@ use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Client, Response, StatusCode};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls_platform_verifier::Verifier;
 use url::Url;
 
 use crate::channel::http::fault::{Reached, Signs, Verdict};
 use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
 use crate::channel::http::request::Request;
-use crate::channel::{Channel, Listener};
+use crate::channel::{Channel, Listener, cannot, certificate};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
@@ -159,6 +154,31 @@ impl Channel for Http {
         Box::pin(self.exchange(outgoing, true))
     }
 
+    fn check<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(std::future::ready(Err(cannot(self.clock, "there is nothing to check here; use a `request`"))))
+    }
+
+    /// Any answer proves that it is there; what a request may do is the journey's business, so we ask `OPTIONS`, which is safe
+    /// and which nobody counts (RFC 9110 section 9.3.7). Credentials that are refused are told.
+    fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
+        Box::pin(async move {
+            if self.settings.url.is_none() {
+                return Ok("nothing to prove: each request has an address of its own".to_owned());
+            }
+            let outgoing = Outgoing { method: Some("OPTIONS".to_owned()), ..Outgoing::empty(limit) };
+            let reply = self.exchange(&outgoing, true).await?;
+            let status = reply.message.as_ref().and_then(|message| message.status).unwrap_or_default();
+            let Reply { started, finished, ack, phases, .. } = reply;
+            match Cause::of_status(status) {
+                Some(cause @ Cause::Auth) => {
+                    let detail = format!("it is there, and answers {ack}: the credentials in `headers` are not taken");
+                    Err(Fault { started, finished, cause, detail, uncertain: false, phases })
+                }
+                _ => Ok(format!("it is there, and answers OPTIONS with {ack}")),
+            }
+        })
+    }
+
     /// HTTP is asked, it does not call: nothing arrives here.
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
         Box::pin(async move { listener.stop.cancelled().await })
@@ -239,44 +259,14 @@ impl Answer {
 }
 
 fn tls_config(settings: &HttpSettings) -> Result<ClientConfig, String> {
-    let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    let mut config = match verifier(settings, provider)? {
-        Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
-        None => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
+    let needs_roots = settings.url.as_ref().is_none_or(|url| url.scheme() == "https");
+    let mut config = match crate::tls::client(settings.ca_file.as_deref()) {
+        Err(_) if !needs_roots => crate::tls::client_without_roots()?,
+        config => config?,
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.resumption = Resumption::store(Arc::new(NoSessions));
     Ok(config)
-}
-
-/// Who says whether a certificate is trusted. `None` if the system trusts nobody and the channel speaks no TLS anyway.
-fn verifier(settings: &HttpSettings, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<Verifier>>, String> {
-    // A root store is some 200 kB and milliseconds of parsing: every channel without roots of its own shares one.
-    static SYSTEM: OnceLock<Arc<Verifier>> = OnceLock::new();
-    if let Some(path) = &settings.ca_file {
-        let told = |what: &dyn std::fmt::Display| format!("`ca_file` {}: {what}", path.display());
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| told(&error))?;
-        if certificates.is_empty() {
-            return Err(told(&"no certificate in it; it must be in PEM format"));
-        }
-        let verifier = Verifier::new_with_extra_roots(certificates, provider.clone()).map_err(|error| told(&error))?;
-        return Ok(Some(Arc::new(verifier)));
-    }
-    if let Some(verifier) = SYSTEM.get() {
-        return Ok(Some(verifier.clone()));
-    }
-    match Verifier::new(provider.clone()) {
-        Ok(verifier) => Ok(Some(SYSTEM.get_or_init(|| Arc::new(verifier)).clone())),
-        Err(_) if settings.url.as_ref().is_some_and(|url| url.scheme() == "http") => Ok(None),
-        Err(error) => Err(format!(
-            "the system's certificates cannot be loaded ({error}); install them (Debian: `ca-certificates`) or set `ca_file`"
-        )),
-    }
 }
 
 /// A response body is read this far.

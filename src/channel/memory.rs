@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use crate::channel::{Channel, Listener, Readiness};
+use crate::channel::{Channel, Listener, Readiness, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::{Arrival, Message};
@@ -196,6 +196,14 @@ impl Memory {
 }
 
 impl Channel for Memory {
+    fn check<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(std::future::ready(Err(cannot(self.clock, "there is nothing to check here"))))
+    }
+
+    fn prove<'a>(&'a self, _limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
+        Box::pin(async { Ok("it is in this very process".to_owned()) })
+    }
+
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(self.carry(outgoing))
     }
@@ -264,6 +272,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::journey::token::Mint;
     use crate::journey::token::Token;
 
     struct Bench {
@@ -281,8 +290,14 @@ mod tests {
         let (sender, arrivals) = mpsc::channel(capacity);
         let (ready, readiness) = watch::channel(Readiness::Starting);
         let stop = CancellationToken::new();
-        let listener =
-            Listener { channel: "loop".into(), clock, arrivals: sender, readiness: ready, stop: stop.clone() };
+        let listener = Listener {
+            channel: "loop".into(),
+            clock,
+            arrivals: sender,
+            readiness: ready,
+            mint: Arc::new(Mint::new([1; 32], 0)),
+            stop: stop.clone(),
+        };
         let mut bench = Bench { memory: memory.clone(), arrivals, readiness, stop: stop.clone(), clock };
         let (result, ()) = tokio::join!(
             async {
@@ -307,6 +322,7 @@ mod tests {
             body: body.into(),
             content_type: None,
             fields: fields.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            command: Vec::new(),
             timeout: Duration::from_secs(1),
         }
     }

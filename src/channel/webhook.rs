@@ -4,14 +4,14 @@ mod hooks;
 mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 pub use crate::channel::webhook::hooks::{CallResult, HookCounts, Hooks, Limits, serve};
-use crate::channel::{Channel, Listener, Readiness};
+use crate::channel::{Channel, Listener, Readiness, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
-use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
 use crate::secret::Secret;
 
@@ -90,13 +90,8 @@ impl Webhook {
         Webhook { settings: Arc::new(settings), hooks, clock, counts: Arc::default() }
     }
 
-    /// What became of the calls of its route. Counts from `open`.
-    pub fn counts(&self) -> Arc<HookCounts> {
-        self.counts.clone()
-    }
-
     async fn receive(&self, listener: Listener) {
-        let Listener { channel, clock, arrivals, readiness, stop } = listener;
+        let Listener { channel, clock, arrivals, readiness, stop, .. } = listener;
         let route =
             hooks::Route { channel, settings: self.settings.clone(), clock, arrivals, counts: self.counts.clone() };
         let route = Arc::new(route);
@@ -128,15 +123,21 @@ impl Webhook {
 
 impl Channel for Webhook {
     fn send<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
-        let now = self.clock.now();
-        Box::pin(std::future::ready(Err(Fault {
-            started: now,
-            finished: now,
-            cause: Cause::Refused,
-            detail: "a webhook channel cannot send; use an `http` channel".to_owned(),
-            uncertain: false,
-            phases: Vec::new(),
-        })))
+        Box::pin(std::future::ready(Err(cannot(self.clock, "a webhook channel cannot send; use an `http` channel"))))
+    }
+
+    /// What became of the calls of its route. Counts from `open`.
+    fn counts(&self) -> Option<Arc<HookCounts>> {
+        Some(self.counts.clone())
+    }
+
+    fn check<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(std::future::ready(Err(cannot(self.clock, "there is nothing to check here"))))
+    }
+
+    /// Its route is there from `listen` on, which is proven by being ready.
+    fn prove<'a>(&'a self, _limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
+        Box::pin(async move { Ok(format!("callers reach it at {} of the hooks listener", self.settings.path)) })
     }
 
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {

@@ -23,6 +23,7 @@ pub(super) const KEYS: &[&str] = &[
     "probes",
     "location",
     "max_runs",
+    "allow_exec",
     "http",
     "hooks",
     "store",
@@ -75,6 +76,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         defaults: get("defaults"),
         location,
         needs_implicit: Cell::new(false),
+        allow_exec: root.as_ref().is_some_and(|root| root.bool("allow_exec", false)),
+        needs_exec: Cell::new(false),
     };
     let mut journeys = journeys::read(context, &catalog, files().filter_map(|file| file.get("journey")));
     maintenance(context, get("maintenance"), &mut journeys);
@@ -118,7 +121,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
 /// A send or request that sets no limit of its own has its channel's.
 fn with_timeouts(mut journey: Journey, channels: &BTreeMap<Name, ChannelPlan>) -> Journey {
     for step in &mut journey.steps {
-        if let Verb::Send(draft) | Verb::Request(draft) = &step.verb {
+        if let Verb::Send(draft) | Verb::Request(draft) | Verb::Check(draft) = &step.verb {
             step.timeout = step.timeout.or_else(|| channels.get(&draft.channel).map(|channel| channel.policy.timeout));
         }
     }

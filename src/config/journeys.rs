@@ -60,6 +60,10 @@ pub(super) struct Catalog<'a> {
     pub(super) location: Option<&'a str>,
     /// A step asks a whole address.
     pub(super) needs_implicit: Cell<bool>,
+    /// Whether journeys may run programs.
+    pub(super) allow_exec: bool,
+    /// Whether one does.
+    pub(super) needs_exec: Cell<bool>,
 }
 
 /// A journey with what is needed to check it further.

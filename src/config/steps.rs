@@ -17,14 +17,15 @@ pub(super) const VERBS: &[&str] = &["send", "receive", "request", "pause", "chec
 pub(super) const COMMON_KEYS: &[&str] = &["name", "always", "soft", "when", "timeout", "use"];
 pub(super) const MESSAGE_KEYS: &[&str] = &["json", "text", "budget", "expect", "capture"];
 pub(super) const RECEIVE_KEYS: &[&str] = &["since", "filter", "key", "budget", "expect", "capture"];
-pub(super) const CHECK_KEYS: &[&str] =
-    &["queue", "topic", "group", "stream", "query", "poll", "budget", "expect", "capture"];
+pub(super) const CHECK_KEYS: &[&str] = &["poll", "budget", "expect", "capture"];
 pub(super) const EXEC_KEYS: &[&str] = &["budget", "expect", "capture"];
 pub(super) const POLL_KEYS: &[&str] = &["every", "within"];
 /// Fields of a kind that a draft has a place of its own for.
 const OWN_PLACE: &[&str] = &["method", "path", "query", "form"];
 /// The channel behind a request to a whole address.
 pub(super) const IMPLICIT: &str = "http";
+/// The channel behind every `exec`.
+pub(super) const EXEC: &str = "exec";
 
 /// Reads the steps of one journey, in order.
 pub(super) struct Steps<'a> {
@@ -103,24 +104,8 @@ impl<'a> Steps<'a> {
             }
             "receive" => self.receive(&section, &reader, target, object),
             "pause" => context.duration(object, "pause").map(Verb::Pause),
-            "check" => {
-                self.unavailable.push("this version has no `check` steps yet".to_owned());
-                for key in ["queue", "topic", "group", "stream", "query"] {
-                    let _ = section.get(key).and_then(|node| context.template(node, key, &self.names));
-                }
-                Some(Verb::Unavailable("check"))
-            }
-            _ => {
-                self.unavailable.push("this version has no `exec` steps yet".to_owned());
-                let words = context.list(object, "exec", "a list of strings: a program and its arguments");
-                for word in words.unwrap_or_default() {
-                    let _ = context.template(word, "exec", &self.names);
-                }
-                if words.is_some_and(<[Node]>::is_empty) {
-                    context.add(Problem::error(&object.place, "`exec` names no program"));
-                }
-                Some(Verb::Unavailable("exec"))
-            }
+            "check" => target.map(|target| Verb::Check(self.inspection(&section, target))),
+            _ => self.exec(object).map(Verb::Exec),
         };
         self.names.extend(capture.iter().map(|(name, _)| name.clone()));
         let (always, soft) = (section.bool("always", false), section.bool("soft", false));
@@ -172,7 +157,8 @@ impl<'a> Steps<'a> {
             self.unavailable.push(reason.clone());
         }
         let Some(kind) = channel.kind else { return Some(target) };
-        let abilities = [("send", kind.sends), ("request", kind.requests), ("receive", kind.receives)];
+        let abilities =
+            [("send", kind.sends), ("request", kind.requests), ("receive", kind.receives), ("check", kind.checks)];
         if abilities.contains(&(verb, false)) {
             let able: Vec<_> =
                 abilities.iter().filter(|(_, able)| *able).map(|(verb, _)| format!("`{verb}`")).collect();
@@ -303,7 +289,36 @@ impl<'a> Steps<'a> {
             payload: payload.unwrap_or_default(),
             fields: rest.collect(),
             url: target.url,
+            command: Vec::new(),
         }
+    }
+
+    /// What a `check` looks at.
+    fn inspection(&self, section: &Section<'_>, target: Target) -> Draft {
+        let fields = target.kind.map_or(&[][..], |kind| kind.check_fields);
+        let fields = fields
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), self.context.scalar(section.get(key)?, key, &self.names)?)));
+        Draft { channel: target.name, fields: fields.collect(), ..Draft::default() }
+    }
+
+    /// A program and its arguments.
+    fn exec(&mut self, object: &Node) -> Option<Draft> {
+        let context = self.context;
+        let words = context.list(object, "exec", "a list of strings: a program and its arguments")?;
+        let command: Vec<_> = words.iter().map(|word| context.template(word, "exec", &self.names)).collect();
+        if words.is_empty() {
+            context.add(Problem::error(&object.place, "`exec` names no program"));
+        }
+        if self.catalog.allow_exec {
+            self.catalog.needs_exec.set(true);
+        } else {
+            let problem = Problem::warning(&object.place, "programs are not run unless the daemon allows it");
+            let hint = "set `allow_exec = true` in the daemon's file; until then the journey will be `unknown`";
+            context.add(problem.hint(hint));
+            self.unavailable.push("it runs a program, and the daemon does not allow that (`allow_exec`)".to_owned());
+        }
+        Some(Draft { channel: EXEC.into(), command: command.into_iter().collect::<Option<_>>()?, ..Draft::default() })
     }
 
     fn receive(
@@ -344,13 +359,10 @@ impl<'a> Steps<'a> {
             context
                 .add(problem.hint(format!("say where it is: `key = {{ json = \"$.id\" }}` in [channels.{channel}]")));
         }
-        #[cfg(feature = "amqp")]
-        if let Some(Settings::Amqp(crate::channel::amqp::AmqpSettings { queue: None, .. })) =
-            plan.map(|plan| &plan.settings)
+        if let Some((lack, hint)) = self.catalog.channels.get(&channel).and_then(|found| found.cannot_receive.as_ref())
         {
-            let problem = Problem::error(&object.place, format!("channel `{channel}` has no queue to receive on"));
-            let hint = "`queue = { name = \"…\", bind = [{ exchange = \"…\", routing_key = \"#\" }] }`";
-            context.add(problem.hint(format!("add a queue of our own to [channels.{channel}]: {hint}")));
+            let problem = Problem::error(&object.place, format!("channel `{channel}` has {lack}"));
+            context.add(problem.hint(format!("{hint} in [channels.{channel}]")));
         }
         Some(Verb::Receive(Receive { channel, since: since?, filter, key }))
     }
@@ -382,6 +394,12 @@ fn known(verb: &'static str, kind: Option<&Kind>) -> Vec<&'static str> {
             }
         }
     }
+    if verb == "check" {
+        match kind {
+            Some(kind) => known.extend(kind.check_fields),
+            None => known.extend(KINDS.iter().flat_map(|kind| kind.check_fields)),
+        }
+    }
     known
 }
 
@@ -395,9 +413,12 @@ fn explain(key: &str, verb: &str, kind: Option<&Kind>) -> Option<String> {
     if of(RECEIVE_KEYS) && verb != "pause" {
         return Some("`receive` steps have it".to_owned());
     }
-    let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.fields.contains(&key)).map(|kind| kind.name).collect();
+    let fields = |kind: &Kind| if verb == "check" { kind.check_fields } else { kind.fields };
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| fields(kind).contains(&key)).map(|kind| kind.name).collect();
     match kind {
-        Some(kind) if !kinds.is_empty() && !kind.fields.contains(&key) && matches!(verb, "send" | "request") => {
+        Some(kind)
+            if !kinds.is_empty() && !fields(kind).contains(&key) && matches!(verb, "send" | "request" | "check") =>
+        {
             Some(format!("the channel is of type `{}`; this key is for {}", kind.name, kinds.join(", ")))
         }
         _ => None,

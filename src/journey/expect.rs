@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
 use crate::journey::template::{Medium, Scope, Template, TemplateError};
+use crate::journey::trend::Slope;
 use crate::journey::value::Value;
-use crate::time::between;
+use crate::time::{Human, between};
 
 /// What to look at.
 #[derive(Clone)]
@@ -101,7 +102,7 @@ impl fmt::Display for Query {
             Query::Hop(name) => write!(f, "hop {name:?}"),
             Query::CertificateExpiresIn => f.write_str("certificate_expires_in"),
             Query::Fact(name) => f.write_str(name),
-            Query::Growth { over } => write!(f, "growth over {}", crate::time::Human(*over)),
+            Query::Growth { over } => write!(f, "growth over {}", Human(*over)),
         }
     }
 }
@@ -121,6 +122,10 @@ pub struct View<'a> {
     pub latency: Option<Duration>,
     /// Copies seen so far.
     pub copies: u32,
+    /// Whether it came in the order of the sends, as far as is known.
+    pub is_in_order: bool,
+    /// Whether the payload is what was sent; `None` where nobody knows what was.
+    pub is_intact: Option<bool>,
     /// Now, for times until something.
     pub now: Timestamp,
 }
@@ -128,7 +133,7 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// A view of a message alone, as a channel's `key` and `filter` have it.
     pub fn of(message: &'a Message, now: Timestamp) -> View<'a> {
-        View { message, latency: None, copies: 1, now }
+        View { message, latency: None, copies: 1, is_in_order: true, is_intact: None, now }
     }
 }
 
@@ -161,8 +166,8 @@ impl Query {
             Query::Size => Some(Value::from(message.body.len() as i64)),
             Query::Latency => view.latency.map(Value::Duration),
             Query::Copies => Some(Value::from(i64::from(view.copies))),
-            Query::Order => message.facts.get("order").cloned(),
-            Query::Intact => message.facts.get("intact").cloned(),
+            Query::Order => Some(Value::Bool(view.is_in_order)),
+            Query::Intact => view.is_intact.map(Value::Bool),
             Query::Hop(name) => {
                 let of_name = message.hops.iter().filter(|hop| name == "*" || hop.name == *name);
                 let times: Vec<_> = of_name.map(|hop| Value::Duration(hop.took)).collect();
@@ -173,8 +178,16 @@ impl Query {
                 _ => None,
             },
             Query::Fact(name) => message.facts.get(name).cloned(),
-            Query::Growth { .. } => message.facts.get("growth").cloned(),
+            Query::Growth { over } => match message.trend.as_ref()?.slope(*over) {
+                Slope::Known(slope) => Some(Value::Rate(slope)),
+                Slope::TooShort(_) => None,
+            },
         }
+    }
+
+    /// Whether an expectation on this query says itself what is to be thought of such a trouble.
+    pub fn asks_about(&self, trouble: Cause) -> bool {
+        trouble == Cause::Misrouted && matches!(self, Query::Fact("folder"))
     }
 
     /// Whether every value found must pass, rather than the list of them.
@@ -345,6 +358,10 @@ impl Expectation {
     /// Judges a message.
     pub fn check(&self, view: View<'_>, scope: Option<&Scope>) -> Check {
         let found = self.query.find(view);
+        if let Some(samples) = self.too_short(view) {
+            let expectation = format!("{}: not judged yet, with samples of {} only", self.query, Human(samples));
+            return Check { expectation, found: None, passed: true, soft: self.soft, cause: None };
+        }
         let (passed, wanted) = match self.judge(found.as_ref(), scope) {
             Ok(judged) => judged,
             Err(error) => (false, format!("could not be rendered: {error}")),
@@ -360,6 +377,19 @@ impl Expectation {
             passed,
             soft: self.soft,
             cause: (!passed).then(|| self.query.cause(found.as_ref())),
+        }
+    }
+
+    /// A growth cannot be told before there are samples of half its time. Until then it is neither right nor wrong.
+    fn too_short(&self, view: View<'_>) -> Option<Duration> {
+        match (&self.query, view.message.trend.as_ref().map(|trend| (trend, &self.predicate))) {
+            (Query::Growth { over }, Some((trend, Predicate::Compare(..) | Predicate::OneOf(_)))) => {
+                match trend.slope(*over) {
+                    Slope::TooShort(samples) => Some(samples),
+                    Slope::Known(_) => None,
+                }
+            }
+            _ => None,
         }
     }
 
@@ -426,7 +456,7 @@ mod tests {
     fn check(query: Query, predicate: Predicate) -> Check {
         let message = message();
         let now = "2026-11-21T00:00:00Z".parse().unwrap();
-        let view = View { message: &message, latency: Some(Duration::from_millis(40)), copies: 2, now };
+        let view = View { latency: Some(Duration::from_millis(40)), copies: 2, ..View::of(&message, now) };
         Expectation { query, predicate, message: None, soft: false }.check(view, None)
     }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journey::outcome::Cause;
+use crate::journey::token::Token;
+use crate::journey::trend::Trend;
 use crate::journey::value::Value;
 use crate::time::Now;
 
@@ -22,7 +25,33 @@ pub struct Message {
     pub facts: BTreeMap<&'static str, Value>,
     /// Time spent at each hop, where the protocol records it.
     pub hops: Vec<Hop>,
+    /// Whose it is, where the channel knows that by a reference that the system gave it: a receipt names a message id, not a token.
+    pub token: Option<Token>,
+    /// Which part it is, if one send put out several messages: one to each partition.
+    pub part: Option<Part>,
+    /// Its very arrival is a failure, whatever it says: a notice of non-delivery, a mail in the spam folder.
+    pub trouble: Option<Trouble>,
+    /// What a `check` saw of this target before, with what it sees now.
+    pub trend: Option<Trend>,
     json: OnceLock<Option<Arc<serde_json::Value>>>,
+}
+
+/// One of several messages that a single send put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// From 0.
+    pub index: u32,
+    /// How many there are; at least 1.
+    pub of: u32,
+}
+
+/// What an arrival says of the message that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind of failure.
+    pub cause: Cause,
+    /// What happened, for people.
+    pub detail: String,
 }
 
 /// One hop of a message's way.

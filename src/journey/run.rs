@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::journey::expect::cut;
+use crate::journey::expect::{Query, cut};
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepReport, StepStatus};
 use crate::journey::template::{Medium, Scope};
 use crate::journey::token::Token;
-use crate::journey::{Journey, Name, Outgoing, Step, Verb};
+use crate::journey::{Act, Journey, Name, Outgoing, Step, Verb};
 use crate::time::{Human, Mono, Now};
 
 /// A step that sets no limit of its own waits this long for an acknowledgement or a response.
@@ -87,7 +87,7 @@ pub enum Event {
         why: String,
     },
     /// The send or request in hand ended.
-    Answered(Result<Reply, Fault>),
+    Answered(Box<Result<Reply, Fault>>),
     /// A message of this run arrived.
     Arrived {
         /// Where.
@@ -111,14 +111,14 @@ pub enum Action {
     AwaitReady(Vec<Name>),
     /// Put the token on disk: answer with [`Event::Recorded`] or [`Event::NotRecorded`].
     Record,
-    /// Send, or send and read the response: answer with [`Event::Answered`].
+    /// Send, ask or look: answer with [`Event::Answered`].
     Perform {
         /// Through which channel.
         channel: Name,
         /// What.
         outgoing: Box<Outgoing>,
-        /// Whether a response is read.
-        is_request: bool,
+        /// What to do with it.
+        act: Act,
     },
     /// Give up the send or request in hand; no answer is wanted any more.
     Abandon,
@@ -185,6 +185,8 @@ pub struct Run {
     lateness: Duration,
     steps: Vec<StepReport>,
     sends: BTreeMap<usize, Sent>,
+    /// What was sent, where a step wants to know whether it arrived unchanged.
+    payloads: BTreeMap<usize, Vec<u8>>,
     arrivals: Vec<Arrived>,
     /// Arrivals that a receive step has used, by index, with the step.
     used: BTreeMap<usize, usize>,
@@ -214,6 +216,7 @@ impl Run {
             lateness: crate::time::between(slot, now.wall),
             steps,
             sends: BTreeMap::new(),
+            payloads: BTreeMap::new(),
             arrivals: Vec::new(),
             used: BTreeMap::new(),
             path: Duration::ZERO,
@@ -277,7 +280,7 @@ impl Run {
                 self.finish(now, &mut actions);
             }
             (State::Working { activity: Activity::Performing { .. }, .. }, Event::Answered(answer)) => {
-                self.answered(answer, now, &mut actions);
+                self.answered(*answer, now, &mut actions);
             }
             (State::Working { .. }, Event::Timer) => self.timer(now, &mut actions),
             // An answer to an abandoned attempt, or a repeated event of an earlier state: too late to matter.
@@ -343,7 +346,9 @@ impl Run {
     fn enter(&mut self, index: usize, step: &Step, now: Now, actions: &mut Vec<Action>) -> Result<Activity, String> {
         let limit = self.limit(step, now);
         match &step.verb {
-            Verb::Send(_) | Verb::Request(_) => self.perform(index, step, now, actions),
+            Verb::Send(_) | Verb::Request(_) | Verb::Check(_) | Verb::Exec(_) => {
+                self.perform(index, step, now, actions)
+            }
             Verb::Receive(receive) => {
                 if let Some(key) = &receive.key {
                     let key = key.render(&self.scope, Medium::Plain).map_err(|error| format!("`key`: {error}"))?;
@@ -356,14 +361,13 @@ impl Run {
                 Ok(Activity::Receiving { until: from_send })
             }
             Verb::Pause(length) => Ok(Activity::Pausing { until: (now.mono + *length).min(limit) }),
-            Verb::Unavailable(verb) => Err(format!("this build has no `{verb}` step")),
         }
     }
 
     /// When the step must be over. Clean-up has its own time: it must run even when the deadline has passed.
     fn limit(&self, step: &Step, now: Now) -> Mono {
         let own = match &step.verb {
-            Verb::Receive(_) | Verb::Pause(_) => self.journey.deadline,
+            Verb::Receive(_) | Verb::Pause(_) | Verb::Exec(_) => self.journey.deadline,
             _ => STEP_TIMEOUT,
         };
         let limit = now.mono + step.timeout.unwrap_or(own);
@@ -371,20 +375,21 @@ impl Run {
     }
 
     fn perform(&mut self, index: usize, step: &Step, now: Now, actions: &mut Vec<Action>) -> Result<Activity, String> {
-        let (draft, is_request) = match &step.verb {
-            Verb::Send(draft) => (draft, false),
-            Verb::Request(draft) => (draft, true),
-            _ => return Err(format!("a `{}` step sends nothing", step.verb.as_str())),
+        let Some((act, draft)) = step.verb.act() else {
+            return Err(format!("a `{}` step asks nothing of a channel", step.verb.as_str()));
         };
         let attempt_limit = self.limit(step, now);
         let outgoing = draft
             .render(&self.scope, self.token, attempt_limit.since(now.mono))
             .map_err(|error| format!("could not be rendered: {error}"))?;
-        if !is_request {
+        if act == Act::Send {
             // Until the channel says when it really began; an arrival may be quicker than the acknowledgement.
             self.sends.insert(index, Sent { started: now.mono, path: self.path, uncertain: false });
+            if self.journey.steps.iter().any(|step| step.expect.iter().any(|e| matches!(e.query, Query::Intact))) {
+                self.payloads.insert(index, outgoing.body.clone());
+            }
         }
-        actions.push(Action::Perform { channel: draft.channel.clone(), outgoing: Box::new(outgoing), is_request });
+        actions.push(Action::Perform { channel: draft.channel.clone(), outgoing: Box::new(outgoing), act });
         Ok(Activity::Performing { attempt_limit })
     }
 
@@ -458,12 +463,12 @@ impl Run {
             match &step.verb {
                 // The arrival is what counts; it may well be quicker than the acknowledgement.
                 Verb::Send(_) if has_receive => {}
-                Verb::Send(_) | Verb::Request(_) => self.path += took,
+                Verb::Send(_) | Verb::Request(_) | Verb::Check(_) | Verb::Exec(_) => self.path += took,
                 Verb::Receive(receive) => {
                     let from = self.sends.get(&receive.since).map_or(Duration::ZERO, |sent| sent.path);
                     self.path = self.path.max(from + took);
                 }
-                Verb::Pause(_) | Verb::Unavailable(_) => {}
+                Verb::Pause(_) => {}
             }
         }
         if self.steps[index].status == StepStatus::Skipped {

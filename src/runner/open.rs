@@ -1,5 +1,6 @@
 //! An open channel as runs use it: its permits, its pace, its readiness, and what it last did.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +11,14 @@ use crate::channel::{Channel, ChannelPolicy, Readiness};
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
-use crate::journey::{Name, Outgoing};
+use crate::journey::trend::Trend;
+use crate::journey::value::Value;
+use crate::journey::{Act, Name, Outgoing};
 use crate::metrics::ChannelMetrics;
 use crate::time::Mono;
+
+/// Targets of one channel whose trend is kept; a template that names a new one each run must not fill memory.
+const TRENDS: usize = 256;
 
 /// An open channel.
 pub struct OpenChannel {
@@ -27,6 +33,8 @@ pub struct OpenChannel {
     /// Sends and requests at once.
     permits: Semaphore,
     pace: Mutex<Pace>,
+    /// What its checks saw, by target.
+    trends: Mutex<HashMap<String, Trend>>,
     clock: Clock,
     board: Arc<Board>,
     metrics: ChannelMetrics,
@@ -44,11 +52,12 @@ impl OpenChannel {
         metrics: ChannelMetrics,
     ) -> OpenChannel {
         let permits = Semaphore::new(policy.max_in_flight.max(1));
-        OpenChannel { name, channel, policy, readiness, permits, pace: Mutex::default(), clock, board, metrics }
+        let (pace, trends) = Default::default();
+        OpenChannel { name, channel, policy, readiness, permits, pace, trends, clock, board, metrics }
     }
 
     /// Sends, or asks, when a permit is free and the rate allows. That waiting is ours and counts in no latency.
-    pub async fn perform(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
+    pub async fn perform(&self, outgoing: &Outgoing, act: Act) -> Result<Reply, Fault> {
         let asked = self.clock.now();
         let held_back = async {
             let permit = self.permits.acquire().await;
@@ -76,9 +85,29 @@ impl OpenChannel {
             });
         };
         let _permit = permit;
-        let result = if is_request { self.channel.request(outgoing).await } else { self.channel.send(outgoing).await };
+        let mut result = self.channel.perform(act, outgoing).await;
+        if let (Act::Check, Ok(reply)) = (act, &mut result) {
+            self.sample(outgoing, reply);
+        }
         self.note(&result);
         result
+    }
+
+    /// What a check saw joins what it saw before of the same target, so that it can say how that has changed.
+    fn sample(&self, outgoing: &Outgoing, reply: &mut Reply) {
+        let Some(message) = &mut reply.message else { return };
+        let Some(Value::Number(depth)) = message.facts.get("depth").or_else(|| message.facts.get("lag")) else {
+            return;
+        };
+        let Ok(depth) = depth.to_string().parse() else { return };
+        let target = outgoing.fields.iter().map(|(key, value)| format!("{key}={value};")).collect();
+        let mut trends = self.trends.lock().unwrap_or_else(PoisonError::into_inner);
+        if trends.len() >= TRENDS && !trends.contains_key(&target) {
+            return;
+        }
+        let trend = trends.entry(target).or_default();
+        trend.push(reply.finished.mono, depth);
+        message.trend = Some(trend.clone());
     }
 
     fn note(&self, result: &Result<Reply, Fault>) {

@@ -58,6 +58,7 @@ fn order(token: Token) -> Outgoing {
         body: format!("{{\"id\":\"{token}\"}}").into_bytes(),
         content_type: Some("application/json"),
         fields: BTreeMap::new(),
+        command: Vec::new(),
         timeout: Duration::from_secs(10),
     }
 }
@@ -97,7 +98,14 @@ impl Receiver {
         let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
         let stop = CancellationToken::new();
         let (name, token) = (journeyman::journey::Name::from("orders"), stop.clone());
-        let listener = Listener { channel: name, clock, arrivals: sender, readiness: ready, stop: token };
+        let listener = Listener {
+            channel: name,
+            clock,
+            arrivals: sender,
+            readiness: ready,
+            mint: Arc::new(Mint::new([1; 32], 0)),
+            stop: token,
+        };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
         reader.spawn(async move { channel.listen(listener).await });
         Receiver { arrivals, readiness, stop, reader }

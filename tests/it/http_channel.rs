@@ -192,6 +192,7 @@ fn outgoing() -> Outgoing {
         body: Vec::new(),
         content_type: None,
         fields: BTreeMap::new(),
+        command: Vec::new(),
         timeout: BOUND,
     }
 }

@@ -13,6 +13,7 @@ use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
 use journeyman::journey::expect::{JsonPath, Query, View};
 use journeyman::journey::message::{Arrival, Message};
+use journeyman::journey::token::Mint;
 use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
 use sha2::{Sha256, Sha512};
@@ -62,9 +63,22 @@ async fn with_gate(settings: WebhookSettings, limits: Limits, capacity: usize, t
     let (readiness, mut ready) = watch::channel(Readiness::Starting);
     let channel = Webhook::open(settings, hooks.clone(), clock);
     let address = listener.local_addr().unwrap();
-    let reader = Listener { channel: "inbound".into(), clock, arrivals: sender, readiness, stop: stop.clone() };
-    let mut gate =
-        Gate { address, hooks: hooks.clone(), counts: channel.counts(), arrivals, stop: stop.clone(), clock };
+    let reader = Listener {
+        channel: "inbound".into(),
+        clock,
+        arrivals: sender,
+        readiness,
+        mint: Arc::new(Mint::new([1; 32], 0)),
+        stop: stop.clone(),
+    };
+    let mut gate = Gate {
+        address,
+        hooks: hooks.clone(),
+        counts: channel.counts().expect("it is called"),
+        arrivals,
+        stop: stop.clone(),
+        clock,
+    };
     let all = async {
         tokio::join!(serve(listener, hooks, stop.clone()), channel.listen(reader), async {
             ready.wait_for(|now| *now != Readiness::Starting).await.unwrap();
@@ -493,7 +507,18 @@ fn two_channels_cannot_have_one_path_and_the_second_gets_it_when_the_first_goes(
             let (arrivals, _) = mpsc::channel(1);
             let (readiness, ready) = watch::channel(Readiness::Starting);
             let stop = CancellationToken::new();
-            (Listener { channel: name.into(), clock, arrivals, readiness, stop: stop.clone() }, ready, stop)
+            (
+                Listener {
+                    channel: name.into(),
+                    clock,
+                    arrivals,
+                    readiness,
+                    mint: Arc::new(Mint::new([1; 32], 0)),
+                    stop: stop.clone(),
+                },
+                ready,
+                stop,
+            )
         };
         let (first, second) = (open(), open());
         let (first_reader, mut first_ready, first_stop) = reader("first");

@@ -15,13 +15,12 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::{AsyncTcpStream, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Event};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use super::refusal::Refusal;
-use crate::clock::Clock;
+use crate::channel::dial::Limit;
+use crate::channel::refusal::Refusal;
 use crate::journey::outcome::Cause;
 use crate::secret::Secret;
-use crate::time::Mono;
 
 /// Seconds without a frame after which either side takes the other for dead; lapin grants twice that.
 const HEARTBEAT: u16 = 10;
@@ -56,39 +55,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // Fails only if the socket has ended already.
         let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-/// By when a connection must stand, and on which clock.
-#[derive(Clone, Copy)]
-pub(super) struct Limit {
-    clock: Clock,
-    began: Mono,
-    until: Mono,
-}
-
-impl Limit {
-    /// From now on, this long.
-    pub(super) fn new(clock: Clock, within: Duration) -> Limit {
-        let began = clock.now().mono;
-        Limit { clock, began, until: began + within }
-    }
-
-    /// The moment itself, for timers.
-    pub(super) fn instant(&self) -> Instant {
-        self.clock.instant(self.until)
-    }
-
-    /// How long it is altogether.
-    pub(super) fn length(&self) -> Duration {
-        self.until.since(self.began)
-    }
-
-    /// An equal share of what is left, for one of `attempts`.
-    fn share(&self, attempts: usize) -> Instant {
-        let now = self.clock.now().mono;
-        let share = self.until.since(now) / u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
-        self.clock.instant(now + share)
     }
 }
 

@@ -1,20 +1,15 @@
 //! Messages to and from AMQP: properties and headers out, a [`Message`] in. Pure.
 
-use std::time::Duration;
-
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use crate::channel::life::time_to_live;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
 use crate::journey::value::Value;
 use crate::time::Now;
 
-/// Messages of ours that nobody takes vanish after at least this long.
-const SHORTEST_LIFE: Duration = Duration::from_secs(3_600);
-/// And not before this many timeouts of their send.
-const TIMEOUTS_OF_LIFE: u32 = 10;
 /// Persistent, as production's messages are: a confirm then means what it means to them.
 const PERSISTENT: u8 = 2;
 
@@ -43,7 +38,7 @@ impl Envelope {
             headers.insert(short("a header's name", name)?, AMQPValue::LongString(value.as_str().into()));
         }
         let token = outgoing.token.to_string();
-        let life = outgoing.timeout.saturating_mul(TIMEOUTS_OF_LIFE).max(SHORTEST_LIFE);
+        let life = time_to_live(outgoing.timeout);
         let mut properties = BasicProperties::default()
             .with_message_id(token.as_str().into())
             .with_correlation_id(token.into())
@@ -145,6 +140,7 @@ fn json(value: &AMQPValue) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
     use crate::journey::token::Token;
@@ -161,6 +157,7 @@ mod tests {
             body: b"{}".to_vec(),
             content_type: Some("application/json"),
             fields: BTreeMap::new(),
+            command: Vec::new(),
             timeout: Duration::from_secs(10),
         }
     }

@@ -1,16 +1,18 @@
 //! Sending: one publish on one lane, and the broker's word on it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::Confirmation;
 use lapin::options::BasicPublishOptions;
-use tokio::sync::OnceCell;
 use tokio::time::timeout_at;
 
 use super::AmqpSettings;
-use super::link::{Limit, Link};
+use super::link::Link;
 use super::message::Envelope;
-use super::refusal::Refusal;
+use crate::channel::dial::Limit;
+use crate::channel::held::Held;
+use crate::channel::refusal::Refusal;
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
@@ -22,8 +24,7 @@ use crate::time::{Human, Now};
 pub(super) struct Publisher {
     settings: AmqpSettings,
     clock: Clock,
-    /// Filled once, by whichever send comes first; the others wait for it. Replaced when its link has ended.
-    link: Mutex<Arc<OnceCell<Arc<Link>>>>,
+    link: Held<Link>,
 }
 
 /// A lane to publish on, and whether a connection had to be made for it.
@@ -36,7 +37,7 @@ struct Ready {
 impl Publisher {
     /// A publisher that is not connected yet.
     pub(super) fn new(settings: AmqpSettings, clock: Clock) -> Publisher {
-        Publisher { settings, clock, link: Mutex::default() }
+        Publisher { settings, clock, link: Held::default() }
     }
 
     /// Publishes and waits for the confirm, all within the message's timeout. Nothing is sent twice.
@@ -75,31 +76,23 @@ impl Publisher {
                 Some(reason) => Refusal { is_verdict: false, ..blocked(&reason) },
                 None => {
                     // A connection that swallows a message may be half-open: the next message gets a new one.
-                    self.forget(&link);
+                    self.link.forget(&link);
                     let waited = Human(finished.mono.since(started.mono));
                     let detail = format!("no confirm from {} within {waited}: {place}", link.peer);
                     Refusal { cause: Cause::Uncertain, detail, is_verdict: false }
                 }
             },
         };
-        let Refusal { cause, detail, is_verdict } = refusal;
-        Err(Fault { started, finished, cause, detail, uncertain: !is_verdict, phases })
+        Err(refusal.into_fault(started, finished, phases))
     }
 
     /// A lane on a connection that stands: one known to have ended is replaced, before anything is sent on it.
     async fn ready(&self, limit: Limit) -> Result<Ready, Refusal> {
         let mut is_new = false;
         loop {
-            let cell = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let connecting = cell.get_or_try_init(|| async {
-                is_new = true;
-                Link::open(&self.settings.url, "journeyman publisher", limit).await.map(Arc::new)
-            });
-            // Waiting for another send's attempt is bounded by our own limit, too.
-            let link = match timeout_at(limit.instant(), connecting).await {
-                Ok(link) => link?.clone(),
-                Err(_) => return Err(Refusal::silence("connecting", "the broker", limit.length())),
-            };
+            let connect = || Link::open(&self.settings.url, "journeyman publisher", limit);
+            let (link, made) = self.link.get(limit.instant(), connect).await?;
+            is_new |= made;
             if link.is_open()
                 && let Some(reason) = link.blocked()
             {
@@ -110,19 +103,23 @@ impl Publisher {
                 Ok(Err(refusal)) => refusal,
                 Err(_) => Refusal::silence("opening a channel", &link.peer, limit.length()),
             };
-            self.forget(&link);
+            self.link.forget(&link);
             if is_new || link.is_open() {
                 return Err(refusal);
             }
         }
     }
 
-    /// The next send makes a connection of its own.
-    fn forget(&self, link: &Arc<Link>) {
-        let mut current = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.get().is_some_and(|held| Arc::ptr_eq(held, link)) {
-            *current = Arc::default();
-        }
+    /// Connects and says who we are, on a connection of its own.
+    pub(super) async fn prove(&self, within: Duration) -> Result<String, Fault> {
+        let asked = self.clock.now();
+        let limit = Limit::new(self.clock, within);
+        let link = Link::open(&self.settings.url, "journeyman check", limit)
+            .await
+            .map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
+        let told = format!("{} takes our credentials and lets us into the vhost", link.peer);
+        link.close().await;
+        Ok(told)
     }
 }
 
@@ -149,10 +146,10 @@ fn blocked(reason: &str) -> Refusal {
 }
 
 /// A fault of a message that never left.
-fn unsent(asked: Now, now: Now, Refusal { cause, detail, .. }: Refusal) -> Fault {
+fn unsent(asked: Now, now: Now, refusal: Refusal) -> Fault {
     let took = now.mono.since(asked.mono);
     let phases = if took.is_zero() { Vec::new() } else { vec![Phase { name: "connect".to_owned(), took }] };
-    Fault { started: asked, finished: now, cause, detail, uncertain: false, phases }
+    refusal.before_sending().into_fault(asked, now, phases)
 }
 
 #[cfg(test)]

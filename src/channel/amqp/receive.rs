@@ -11,13 +11,15 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Consumer, ErrorKind};
 use tokio::time::timeout_at;
 
-use super::link::{Limit, Link};
+use super::link::Link;
 use super::message;
-use super::refusal::Refusal;
 use super::{AmqpSettings, QueueSettings};
-use crate::channel::{Listener, Readiness};
+use crate::channel::Listener;
+use crate::channel::dial::Limit;
+use crate::channel::receiving::{keep_receiving, never_receives};
+use crate::channel::refusal::Refusal;
 use crate::journey::message::Arrival;
-use crate::time::{Human, Now};
+use crate::time::Now;
 
 /// From the first packet to the broker's consume-ok.
 const SETUP: Duration = Duration::from_secs(10);
@@ -35,43 +37,11 @@ const LAST_ACKS: Duration = Duration::from_secs(1);
 /// Consumes until told to stop; reconnects by itself.
 pub(super) async fn listen(settings: &AmqpSettings, listener: Listener) {
     let Some(queue) = &settings.queue else {
-        let why = "the channel has no queue to receive on; give it `queue = { name = \"…\", bind = [ … ] }`".to_owned();
-        listener.readiness.send_replace(Readiness::Down { why });
-        return listener.stop.cancelled().await;
+        let why = "the channel has no queue to receive on; give it `queue = { name = \"…\", bind = [ … ] }`";
+        return never_receives(&listener, why).await;
     };
-    let mut failures = 0;
-    loop {
-        let ended = tokio::select! {
-            biased;
-            () = listener.stop.cancelled() => return,
-            subscription = Subscription::open(settings, queue, &listener) => match subscription {
-                Ok(subscription) => {
-                    tracing::info!(channel = %listener.channel, queue = queue.name, "receiving");
-                    failures = 0;
-                    listener.readiness.send_replace(Readiness::Ready);
-                    subscription.read(&listener).await
-                }
-                Err(why) => Err(why),
-            },
-        };
-        let Err(why) = ended else { return };
-        let pause = backoff(failures, fastrand::f64());
-        failures += 1;
-        tracing::warn!(channel = %listener.channel, %why, retry_in = %Human(pause), "cannot receive");
-        listener.readiness.send_replace(Readiness::Down { why });
-        tokio::select! {
-            biased;
-            () = listener.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// How long to wait after so many failures in a row: 0.5 s, then three times as long each time, at most a minute; spread by
-/// a quarter either way, so that many daemons do not come back to a restarted broker together.
-fn backoff(failures: u32, chance: f64) -> Duration {
-    let seconds = (0.5 * 3f64.powi(failures.min(10) as i32)).min(60.0);
-    Duration::from_secs_f64(seconds * (0.75 + chance / 2.0))
+    let open = || Subscription::open(settings, queue, &listener);
+    keep_receiving(&listener, open, |subscription| subscription.read(&listener)).await;
 }
 
 /// A queue being consumed.
@@ -186,18 +156,5 @@ fn reply_code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_by_three_up_to_a_minute_and_are_spread() {
-        let pauses: Vec<_> = (0..7).map(|failures| backoff(failures, 0.5).as_secs_f64()).collect();
-        assert_eq!(pauses, [0.5, 1.5, 4.5, 13.5, 40.5, 60.0, 60.0]);
-        assert_eq!(backoff(0, 0.0), Duration::from_millis(375));
-        assert_eq!(backoff(u32::MAX, 1.0), Duration::from_secs(75));
     }
 }

@@ -1,46 +1,15 @@
 //! Why the broker, or the way to it, said no: lapin's errors as causes and sentences. Pure.
 
-use std::time::Duration;
-
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPError, AMQPErrorKind};
 
+use crate::channel::refusal::Refusal;
 use crate::journey::outcome::Cause;
-use crate::time::Human;
-
-/// A no, and what to tell people about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// What kind of failure it is.
-    pub(super) cause: Cause,
-    /// What happened, for people.
-    pub(super) detail: String,
-    /// It answers this very message: the broker has not taken it.
-    pub(super) is_verdict: bool,
-}
 
 impl Refusal {
-    /// A no that came before anything was sent.
-    pub(super) fn new(cause: Cause, detail: impl Into<String>) -> Refusal {
-        Refusal { cause, detail: detail.into(), is_verdict: true }
-    }
-
-    /// The broker said nothing in time.
-    pub(super) fn silence(doing: &str, peer: &str, waited: Duration) -> Refusal {
-        Refusal {
-            cause: Cause::Unreachable,
-            detail: format!("no answer from {peer} within {} while {doing}", Human(waited)),
-            is_verdict: false,
-        }
-    }
-
     /// What lapin reports of the connection to `peer`.
     pub(super) fn of(error: &lapin::Error, peer: &str) -> Refusal {
-        let lost = |why: String| Refusal {
-            cause: Cause::Unreachable,
-            detail: format!("lost the connection to {peer}: {why}"),
-            is_verdict: false,
-        };
+        let lost = |why: String| Refusal::lost(peer, why);
         match error.kind() {
             ErrorKind::ProtocolError(error) => Refusal::closed(error),
             ErrorKind::IOError(error) => lost(error.to_string()),

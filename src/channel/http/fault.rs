@@ -4,8 +4,6 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustls::CertificateError;
-
 use crate::channel::http::phases::Stage;
 use crate::journey::outcome::Cause;
 use crate::time::Human;
@@ -93,7 +91,7 @@ pub(super) fn judge(signs: &Signs, reached: Reached, target: &str) -> Verdict {
     let uncertain = may_have_left(reached) && (!signs.is_unsent || reached.was_redirected);
     let told = |cause, detail| Verdict { cause, uncertain, detail };
     if let Some(error) = &signs.tls {
-        return told(Cause::Tls, tls_words(error, target));
+        return told(Cause::Tls, crate::tls::words(error, target));
     }
     match reached.stage {
         Stage::Dns => told(Cause::Unreachable, format!("the name of {target} cannot be resolved: {}", signs.words)),
@@ -141,26 +139,11 @@ fn may_have_left(reached: Reached) -> bool {
     reached.was_redirected || reached.stage >= Stage::FirstByte
 }
 
-fn tls_words(error: &rustls::Error, target: &str) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("the certificate of {target} has expired ({error})")
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("the certificate of {target} is for another name ({error})"),
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!(
-                "the certificate of {target} is from an issuer that is not trusted; `ca_file` can name it ({error})"
-            )
-        }
-        _ => format!("TLS with {target} failed: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use rustls::CertificateError;
 
     use super::*;
 

@@ -178,6 +178,7 @@ mod tests {
             body: Vec::new(),
             content_type: None,
             fields: BTreeMap::new(),
+            command: Vec::new(),
             timeout: Duration::from_secs(1),
         }
     }

@@ -17,7 +17,7 @@ impl Run {
         if !message.body.is_empty() {
             report.excerpt = Some(cut_at(&message.text(), EXCERPT));
         }
-        let view = View { message: &message, latency: Some(latency), copies: 1, now: reply.finished.wall };
+        let view = View { latency: Some(latency), ..View::of(&message, reply.finished.wall) };
         // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
         if let Some(cause) = message.status.and_then(Cause::of_status)
             && !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status))
@@ -47,6 +47,17 @@ impl Run {
         }
         let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
         Err((cause, fault.detail))
+    }
+
+    /// As [`Run::judge`], for an arrival: one that stands for a failure is one, unless the step asks for the very thing.
+    pub(super) fn judge_arrival(&mut self, index: usize, step: &Step, view: View<'_>) -> Result<(), (Cause, String)> {
+        let judged = self.judge(index, step, view);
+        match &view.message.trouble {
+            Some(trouble) if !step.expect.iter().any(|expectation| expectation.query.asks_about(trouble.cause)) => {
+                Err((trouble.cause, trouble.detail.clone()))
+            }
+            _ => judged,
+        }
     }
 
     /// Checks the expectations and takes the captures.

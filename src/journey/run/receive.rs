@@ -1,9 +1,11 @@
 //! Receiving: which arrivals are a step's, when it has enough of them, and what it means that it has not.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query, View, cut_at};
-use crate::journey::message::Message;
+use crate::journey::message::{Message, Part};
 use crate::journey::outcome::Cause;
 use crate::journey::report::StepStatus;
 use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, Sent, State};
@@ -19,13 +21,13 @@ impl Run {
         let sent = self.sends.get(&receive.since).copied();
         let from = sent.map_or(until, |sent| sent.started);
         self.place_receive(index, from, until);
-        let copies = self.arrivals_of(index, receive, until).len();
-        let (cause, detail) = match (sent, copies) {
+        let tally = self.tally(&self.arrivals_of(index, receive, until));
+        let (cause, detail) = match (sent, tally.seen()) {
             (Some(Sent { uncertain: true, .. }), 0) => {
                 (Cause::Uncertain, "the send had no clear answer, and nothing arrived".to_owned())
             }
             (_, 0) => (Cause::NotReceived, format!("not received within {}", Human(until.since(from)))),
-            (_, n) => (Cause::NotReceived, format!("only {n} of the expected copies arrived")),
+            _ => (Cause::NotReceived, tally.missing()),
         };
         self.fail(index, cause, detail);
         self.begin(index + 1, now, actions);
@@ -45,24 +47,26 @@ impl Run {
         let step = &journey.steps[index];
         let Verb::Receive(receive) = &step.verb else { return };
         let mine = self.arrivals_of(index, receive, until);
-        if mine.len() < wanted_copies(step) {
+        let Some(last) = self.completed_by(&mine, wanted_copies(step)) else {
             if now.mono > until + READER_GRACE {
                 self.receive_timed_out(index, until, now, actions);
             }
             return;
-        }
+        };
         let sent = self.sends.get(&receive.since).copied();
-        let last = mine[wanted_copies(step) - 1];
         let arrived = self.arrivals[last].at;
         let from = sent.map_or(arrived.mono, |sent| sent.started);
         self.place_receive(index, from, arrived.mono);
-        let copies = mine.len() as u32;
+        let copies = self.tally(&mine).copies();
+        let is_in_order = self.is_in_order(receive, last);
         self.used.extend(mine.into_iter().map(|at| (at, index)));
         let message = self.arrivals[last].message.clone();
         self.steps[index].hops = message.hops.clone();
         self.steps[index].excerpt = Some(cut_at(&message.text(), EXCERPT));
-        let view = View { message: &message, latency: Some(self.steps[index].took), copies, now: now.wall };
-        match self.judge(index, step, view) {
+        let is_intact = self.payloads.get(&receive.since).map(|sent| *sent == message.body);
+        let latency = Some(self.steps[index].took);
+        let view = View { message: &message, latency, copies, is_in_order, is_intact, now: now.wall };
+        match self.judge_arrival(index, step, view) {
             Ok(()) => self.pass(index, now, actions),
             Err((cause, detail)) => {
                 self.fail(index, cause, detail);
@@ -82,6 +86,32 @@ impl Run {
         self.arrivals.iter().enumerate().filter(|(at, arrived)| is_mine(*at, arrived)).map(|(at, _)| at).collect()
     }
 
+    fn tally(&self, arrivals: &[usize]) -> Tally {
+        let mut tally = Tally::default();
+        for at in arrivals {
+            tally.add(self.arrivals[*at].message.part);
+        }
+        tally
+    }
+
+    /// The arrival with which `wanted` copies of every part were there.
+    fn completed_by(&self, mine: &[usize], wanted: u32) -> Option<usize> {
+        let mut tally = Tally::default();
+        mine.iter().copied().find(|at| {
+            tally.add(self.arrivals[*at].message.part);
+            tally.is_complete(wanted)
+        })
+    }
+
+    /// Whether the messages of this run that came on this channel came in the order of their sends, as far as is known.
+    fn is_in_order(&self, receive: &Receive, mine: usize) -> bool {
+        self.used.iter().all(|(other, step)| {
+            let Verb::Receive(before) = &self.journey.steps[*step].verb else { return true };
+            let is_comparable = before.channel == receive.channel && before.since != receive.since;
+            !is_comparable || (before.since < receive.since) == (*other < mine)
+        })
+    }
+
     /// A copy that came after its receive had passed still breaks `copies`.
     pub(super) fn recount_copies(&mut self, now: Now) {
         if self.failure.is_some() {
@@ -99,13 +129,53 @@ impl Run {
             let Some(first) = copies.first() else { continue };
             let message = self.arrivals[*first].message.clone();
             let view = View {
-                message: &message,
                 latency: Some(self.steps[index].took),
-                copies: copies.len() as u32,
-                now: now.wall,
+                copies: self.tally(&copies).copies(),
+                is_in_order: self.is_in_order(receive, *first),
+                is_intact: self.payloads.get(&receive.since).map(|sent| *sent == message.body),
+                ..View::of(&message, now.wall)
             };
-            if let Err((cause, detail)) = self.judge(index, step, view) {
+            if let Err((cause, detail)) = self.judge_arrival(index, step, view) {
                 self.fail(index, cause, detail);
+            }
+        }
+    }
+}
+
+/// How many copies of which parts have arrived. A message that says nothing of parts is the only one.
+#[derive(Default)]
+struct Tally {
+    of: u32,
+    copies: BTreeMap<u32, u32>,
+}
+
+impl Tally {
+    fn add(&mut self, part: Option<Part>) {
+        let Part { index, of } = part.unwrap_or(Part { index: 0, of: 1 });
+        self.of = self.of.max(of).max(1);
+        *self.copies.entry(index).or_default() += 1;
+    }
+
+    fn is_complete(&self, wanted: u32) -> bool {
+        self.copies.len() >= self.of.max(1) as usize && self.copies.values().all(|copies| *copies >= wanted)
+    }
+
+    /// The most that came of any part.
+    fn copies(&self) -> u32 {
+        self.copies.values().copied().max().unwrap_or(0)
+    }
+
+    fn seen(&self) -> u32 {
+        self.copies.values().sum()
+    }
+
+    fn missing(&self) -> String {
+        match self.of {
+            0 | 1 => format!("only {} of the expected copies arrived", self.seen()),
+            of => {
+                let missing: Vec<_> =
+                    (0..of).filter(|part| !self.copies.contains_key(part)).map(|part| part.to_string()).collect();
+                format!("{} of {of} parts arrived; missing: {}", self.copies.len(), missing.join(", "))
             }
         }
     }
@@ -117,12 +187,12 @@ fn passes(filter: &[Expectation], message: &Message, at: Timestamp, scope: &Scop
 }
 
 /// How many copies a receive waits for: what `copies` expects, or one.
-fn wanted_copies(step: &Step) -> usize {
+fn wanted_copies(step: &Step) -> u32 {
     let wanted = step.expect.iter().find_map(|expectation| match (&expectation.query, &expectation.predicate) {
         (
             Query::Copies,
             Predicate::Compare(Comparison::Equals | Comparison::AtLeast, Expected::Fixed(Value::Number(n))),
-        ) => n.to_string().parse::<usize>().ok(),
+        ) => n.to_string().parse::<u32>().ok(),
         _ => None,
     });
     wanted.unwrap_or(1).max(1)

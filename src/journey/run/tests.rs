@@ -121,13 +121,13 @@ impl Stage {
             message: Some(message),
             phases: Vec::new(),
         };
-        self.event(to, Event::Answered(Ok(reply)))
+        self.event(to, Event::Answered(Box::new(Ok(reply))))
     }
 
     fn fault(&mut self, from: u64, to: u64, cause: Cause, uncertain: bool) -> &mut Self {
         let detail = "it broke".to_owned();
         let fault = Fault { started: now(from), finished: now(to), cause, detail, uncertain, phases: Vec::new() };
-        self.event(to, Event::Answered(Err(fault)))
+        self.event(to, Event::Answered(Box::new(Err(fault))))
     }
 
     /// A message stamped at `stamp`, seen at `seen`.
@@ -283,7 +283,7 @@ fn captures_are_used_and_a_missing_one_fails_where_it_is_taken() {
     draft.path = Some(Template::parse("/{{ sid }}", &["sid".to_owned()].into()).unwrap());
     let mut stage = Stage::started(journey(vec![submit.clone(), look.clone()]));
     stage.answer(0, 5, 202, r#"{"sid":"SM 1"}"#);
-    let [Action::Perform { outgoing, is_request: true, .. }] = &stage.actions[..] else {
+    let [Action::Perform { outgoing, act: Act::Request, .. }] = &stage.actions[..] else {
         panic!("{:?}", stage.actions)
     };
     assert_eq!(outgoing.path.as_deref(), Some("/SM%201"));
@@ -379,5 +379,5 @@ fn stopping_makes_a_run_unknown_wherever_it_is() {
 #[test]
 fn a_journey_that_receives_nothing_needs_no_ledger() {
     let stage = Stage::new(journey(vec![request("look")]));
-    assert!(matches!(stage.actions[..], [Action::Perform { is_request: true, .. }]), "{:?}", stage.actions);
+    assert!(matches!(stage.actions[..], [Action::Perform { act: Act::Request, .. }]), "{:?}", stage.actions);
 }

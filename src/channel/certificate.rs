@@ -11,7 +11,7 @@ const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 /// The `notAfter` of a DER certificate (RFC 5280 section 4.1); `None` if it is not one.
-pub(super) fn not_after(der: &[u8]) -> Option<Timestamp> {
+pub(crate) fn not_after(der: &[u8]) -> Option<Timestamp> {
     let (certificate, _) = element(der, SEQUENCE)?;
     let (mut tbs, _) = element(certificate, SEQUENCE)?;
     if let Some((_, rest)) = element(tbs, VERSION) {
