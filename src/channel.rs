@@ -85,6 +85,11 @@ pub trait Channel: Send + Sync {
     /// `limit`. What it proved, in words.
     fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>>;
 
+    /// Whether what arrives while the reader is away is there when it is back: a queue keeps it, a subscription does not.
+    fn keeps(&self) -> bool {
+        true
+    }
+
     /// What became of the calls that came in, for a channel that is called.
     fn counts(&self) -> Option<Arc<webhook::HookCounts>> {
         None

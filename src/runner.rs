@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, OptionFuture};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Readiness;
@@ -56,7 +56,16 @@ impl Runner {
         }
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let run = Run::new(journey.clone(), token, slot, now, token.bits() as u64);
-        let mut drive = Drive { runner: self, journey: &journey, token, slot, mailbox, inbox, in_hand: None };
+        let mut drive = Drive {
+            runner: self,
+            journey: &journey,
+            token,
+            slot,
+            mailbox,
+            inbox,
+            in_hand: None,
+            receivers: Vec::new(),
+        };
         let mut report = drive.finish(run, stop).await;
         let has_arrived = matches!(report.outcome, Outcome::Good { .. } | Outcome::Slow { .. });
         self.switchboard.settle(token, if has_arrived { Settled::Arrived } else { Settled::Missing });
@@ -68,17 +77,18 @@ impl Runner {
         report
     }
 
-    async fn await_ready(&self, names: &[Name]) -> Event {
+    /// Waits until every receiver is ready; from then on, each of `watched` tells whether it was away.
+    async fn await_ready(&self, names: &[Name], watched: &mut Vec<Watched>) -> Event {
         let until = self.clock.now().mono + READY_WITHIN;
         for name in names {
             let Some(channel) = self.channels.get(name) else {
                 return not_ready(name, "it is not open".to_owned());
             };
             let mut readiness = channel.readiness.clone();
-            let ready = readiness.wait_for(|readiness| *readiness == Readiness::Ready);
+            let ready = async { readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok() };
             tokio::select! {
                 biased;
-                ready = ready => if ready.is_err() {
+                is_ready = ready => if !is_ready {
                     return not_ready(name, "its reader has ended".to_owned());
                 },
                 () = self.clock.sleep_until(until) => {
@@ -89,6 +99,7 @@ impl Runner {
                     return not_ready(name, why);
                 }
             }
+            watched.push(Watched { name: name.clone(), keeps: channel.channel.keeps(), readiness });
         }
         Event::Ready
     }
@@ -133,6 +144,31 @@ pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: 
     }
 }
 
+/// A receiver, watched since it was ready.
+struct Watched {
+    name: Name,
+    keeps: bool,
+    readiness: watch::Receiver<Readiness>,
+}
+
+impl Watched {
+    /// That it was away since, if what came meanwhile may have passed unseen.
+    fn gap(&self) -> Option<Event> {
+        if !self.readiness.has_changed().unwrap_or(true) {
+            return None;
+        }
+        let why = match &*self.readiness.borrow() {
+            Readiness::Down { why } => why.clone(),
+            Readiness::Starting => "it began anew".to_owned(),
+            Readiness::Ready if self.keeps => return None,
+            Readiness::Ready => {
+                "its connection was lost and made anew, and nothing is kept for it meanwhile".to_owned()
+            }
+        };
+        Some(Event::Gap { channel: self.name.clone(), why })
+    }
+}
+
 /// One run under way.
 struct Drive<'a> {
     runner: &'a Runner,
@@ -142,6 +178,7 @@ struct Drive<'a> {
     mailbox: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     in_hand: Option<BoxFuture<'a, Result<Reply, Fault>>>,
+    receivers: Vec<Watched>,
 }
 
 impl Drive<'_> {
@@ -151,7 +188,10 @@ impl Drive<'_> {
             while let Some(action) = actions.pop_front() {
                 let event = match action {
                     Action::Finish(report) => return *report,
-                    Action::AwaitReady(names) => Some(unless_stopped(stop, self.runner.await_ready(&names)).await),
+                    Action::AwaitReady(names) => {
+                        let ready = self.runner.await_ready(&names, &mut self.receivers);
+                        Some(unless_stopped(stop, ready).await)
+                    }
                     Action::Record => {
                         let record = self.runner.record(self.journey, self.token, self.slot, self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
@@ -174,6 +214,11 @@ impl Drive<'_> {
                 }
             }
             let event = self.next(run.deadline(), stop).await;
+            if matches!(event, Event::Timer) {
+                for gap in self.receivers.iter().filter_map(Watched::gap) {
+                    actions.extend(run.step(gap, self.runner.clock.now()));
+                }
+            }
             actions.extend(run.step(event, self.runner.clock.now()));
         }
     }

@@ -30,9 +30,9 @@ pub struct Message {
     /// Which part it is, if one send put out several messages: one to each partition.
     pub part: Option<Part>,
     /// Its very arrival is a failure, whatever it says: a notice of non-delivery, a mail in the spam folder.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Box<Trouble>>,
     /// What a `check` saw of this target before, with what it sees now.
-    pub trend: Option<Trend>,
+    pub trend: Option<Box<Trend>>,
     json: OnceLock<Option<Arc<serde_json::Value>>>,
 }
 

@@ -79,6 +79,14 @@ pub enum Event {
         /// The channel's own alert has fired: the journey is blocked, not unknown.
         is_known_down: bool,
     },
+    /// A receiving channel was away while the run waited, and what came meanwhile may have passed unseen. Told before the
+    /// [`Event::Timer`] that would call the message lost.
+    Gap {
+        /// Which.
+        channel: Name,
+        /// Why, for people.
+        why: String,
+    },
     /// The token is on disk.
     Recorded,
     /// It could not be written.
@@ -190,6 +198,8 @@ pub struct Run {
     arrivals: Vec<Arrived>,
     /// Arrivals that a receive step has used, by index, with the step.
     used: BTreeMap<usize, usize>,
+    /// Receiving channels that were away, and why.
+    gaps: BTreeMap<Name, String>,
     /// Where each receive of a fault-uncertain send stands.
     path: Duration,
     failure: Option<(Name, Cause)>,
@@ -219,6 +229,7 @@ impl Run {
             payloads: BTreeMap::new(),
             arrivals: Vec::new(),
             used: BTreeMap::new(),
+            gaps: BTreeMap::new(),
             path: Duration::ZERO,
             failure: None,
             is_slow: false,
@@ -282,6 +293,9 @@ impl Run {
             (State::Working { activity: Activity::Performing { .. }, .. }, Event::Answered(answer)) => {
                 self.answered(*answer, now, &mut actions);
             }
+            (State::Working { .. }, Event::Gap { channel, why }) => {
+                self.gaps.insert(channel, why);
+            }
             (State::Working { .. }, Event::Timer) => self.timer(now, &mut actions),
             // An answer to an abandoned attempt, or a repeated event of an earlier state: too late to matter.
             (
@@ -289,6 +303,7 @@ impl Run {
                 Event::Begin
                 | Event::Ready
                 | Event::NotReady { .. }
+                | Event::Gap { .. }
                 | Event::Recorded
                 | Event::NotRecorded { .. }
                 | Event::Answered(_)
@@ -313,7 +328,7 @@ impl Run {
         for index in from..self.journey.steps.len() {
             let journey = self.journey.clone();
             let step = &journey.steps[index];
-            if self.failure.is_some() && !step.always {
+            if (self.failure.is_some() || self.unknown.is_some()) && !step.always {
                 continue;
             }
             self.started.get_or_insert(now);

@@ -107,7 +107,7 @@ impl OpenChannel {
         }
         let trend = trends.entry(target).or_default();
         trend.push(reply.finished.mono, depth);
-        message.trend = Some(trend.clone());
+        message.trend = Some(Box::new(trend.clone()));
     }
 
     fn note(&self, result: &Result<Reply, Fault>) {

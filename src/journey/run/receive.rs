@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query, View, cut_at};
 use crate::journey::message::{Message, Part};
-use crate::journey::outcome::Cause;
+use crate::journey::outcome::{Cause, UnknownWhy};
 use crate::journey::report::StepStatus;
 use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, Sent, State};
 use crate::journey::template::Scope;
@@ -22,6 +22,16 @@ impl Run {
         let from = sent.map_or(until, |sent| sent.started);
         self.place_receive(index, from, until);
         let tally = self.tally(&self.arrivals_of(index, receive, until));
+        if let Some(why) = self.gaps.get(&receive.channel) {
+            let detail = format!(
+                "channel `{}` was away while the message was waited for, so nobody knows whether it came: {why}",
+                receive.channel
+            );
+            self.steps[index].status = StepStatus::Warned;
+            self.steps[index].detail = Some(detail.clone());
+            self.give_up(UnknownWhy::NotReady, detail);
+            return self.begin(index + 1, now, actions);
+        }
         let (cause, detail) = match (sent, tally.seen()) {
             (Some(Sent { uncertain: true, .. }), 0) => {
                 (Cause::Uncertain, "the send had no clear answer, and nothing arrived".to_owned())

@@ -4,6 +4,7 @@ use super::*;
 use crate::journey::Receive;
 use crate::journey::expect::Query;
 use crate::journey::expect::{Comparison, Expectation, Expected, JsonPath, Predicate};
+use crate::journey::message::{Part, Trouble};
 use crate::journey::schedule::Schedule;
 use crate::journey::template::Template;
 use crate::journey::token::Mint;
@@ -357,6 +358,103 @@ fn not_ready_is_unknown_and_known_down_is_blocked() {
     assert!(report.note.unwrap().contains("no broker"));
     let report = Stage::new(journey(vec![send(), receive()])).event(0, not_ready(true)).report();
     assert_eq!(report.outcome, failed("arrive", Cause::Blocked));
+}
+
+#[test]
+fn what_a_receiver_may_have_missed_is_unknown_and_what_it_saw_counts() {
+    let gap = || Event::Gap { channel: "inbound".into(), why: "connection lost".into() };
+    let tidy = Step { always: true, ..request("tidy") };
+    let mut stage = Stage::started(journey(vec![send(), receive(), request("receipt"), tidy]));
+    stage.answer(0, 5, 202, "").event(59_999, gap()).timer();
+    assert!(matches!(stage.actions[..], [Action::Perform { .. }]), "only the clean-up is left: {:?}", stage.actions);
+    let report = stage.answer(60_010, 60_020, 204, "").report();
+    assert_eq!(report.outcome, Outcome::Unknown { why: UnknownWhy::NotReady });
+    assert!(report.note.unwrap().contains("connection lost"));
+    assert_eq!(report.steps[2].status, StepStatus::Skipped);
+
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").event(100, gap()).arrival(200, 200, "hi").report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(200) });
+    let elsewhere = Event::Gap { channel: "other".into(), why: "lost".into() };
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").event(100, elsewhere).timer().report();
+    assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
+}
+
+/// An arrival that is one of several parts, or that stands for a failure.
+fn special(millis: u64, change: impl FnOnce(&mut Message)) -> Event {
+    let mut message = Message::new("hi");
+    change(&mut message);
+    Event::Arrived { channel: "inbound".into(), message: Arc::new(message), at: now(millis) }
+}
+
+#[test]
+fn every_part_must_come_and_each_part_once() {
+    let part = |millis, index| special(millis, |message| message.part = Some(Part { index, of: 3 }));
+    let once = || Step { expect: vec![expect(Query::Copies, Comparison::Equals, Value::from(1))], ..receive() };
+    let mut stage = Stage::started(journey(vec![send(), once()]));
+    stage.answer(0, 5, 202, "").event(10, part(10, 2)).event(20, part(20, 0));
+    assert!(stage.actions.is_empty(), "{:?}", stage.actions);
+    let report = stage.event(30, part(30, 1)).report();
+    assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(30) });
+
+    let mut stage = Stage::started(journey(vec![send(), once()]));
+    let report = stage.answer(0, 5, 202, "").event(10, part(10, 2)).event(20, part(20, 2)).timer().report();
+    assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
+    assert_eq!(report.steps[1].detail.as_deref(), Some("1 of 3 parts arrived; missing: 0, 1"));
+
+    let mut stage = Stage::started(journey(vec![send(), once()]));
+    stage.answer(0, 5, 202, "").event(10, part(10, 0)).event(11, part(11, 0)).event(20, part(20, 1));
+    let report = stage.event(30, part(30, 2)).report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Duplicate));
+}
+
+#[test]
+fn an_arrival_that_stands_for_a_failure_is_one_unless_the_step_asks_for_it() {
+    let spam = |message: &mut Message| {
+        let detail = "it is in the folder `Junk`".to_owned();
+        message.trouble = Some(Box::new(Trouble { cause: Cause::Misrouted, detail }));
+        message.facts.insert("folder", Value::from("Junk"));
+    };
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    let report = stage.answer(0, 5, 202, "").event(10, special(10, spam)).report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Misrouted));
+    assert_eq!(report.steps[1].detail.as_deref(), Some("it is in the folder `Junk`"));
+    let to_spam = expect(Query::Fact("folder"), Comparison::Equals, Value::from("Junk"));
+    let mut stage = Stage::started(journey(vec![send(), Step { expect: vec![to_spam], ..receive() }]));
+    let report = stage.answer(0, 5, 202, "").event(10, special(10, spam)).report();
+    assert!(matches!(report.outcome, Outcome::Good { .. }), "{:?}", report.outcome);
+}
+
+#[test]
+fn what_arrives_changed_is_altered_and_what_overtakes_is_reordered() {
+    let intact = expect(Query::Intact, Comparison::Equals, Value::Bool(true));
+    let steps = vec![send(), Step { expect: vec![intact], ..receive() }];
+    let mut stage = Stage::started(journey(steps.clone()));
+    let [Action::Perform { outgoing, .. }] = &stage.actions[..] else { panic!("{:?}", stage.actions) };
+    let sent = String::from_utf8(outgoing.body.clone()).unwrap();
+    let report = stage.answer(0, 5, 202, "").arrival(10, 10, &sent).report();
+    assert!(matches!(report.outcome, Outcome::Good { .. }), "{:?}", report.outcome);
+    let mut stage = Stage::started(journey(steps));
+    let report = stage.answer(0, 5, 202, "").arrival(10, 10, &sent.replace("text", "Text")).report();
+    assert_eq!(report.outcome, failed("arrive", Cause::Altered));
+
+    let nth = |name: &str, since, n: &str| {
+        let filter = vec![expect(Query::Body, Comparison::Equals, Value::from(n))];
+        let in_order = expect(Query::Order, Comparison::Equals, Value::Bool(true));
+        let receive = Receive { channel: "inbound".into(), since, filter, key: None };
+        Step { expect: vec![in_order], ..step(name, Verb::Receive(receive)) }
+    };
+    let steps = || {
+        let second = step("submit again", Verb::Send(draft("gateway")));
+        vec![send(), second, nth("first", 0, "1"), nth("second", 1, "2")]
+    };
+    let mut stage = Stage::started(journey(steps()));
+    let report = stage.answer(0, 5, 202, "").answer(5, 9, 202, "").arrival(10, 10, "1").arrival(11, 11, "2").report();
+    assert!(matches!(report.outcome, Outcome::Good { .. }), "{:?}", report.outcome);
+    let mut stage = Stage::started(journey(steps()));
+    let report = stage.answer(0, 5, 202, "").answer(5, 9, 202, "").arrival(10, 10, "2").arrival(11, 11, "1").report();
+    assert_eq!(report.outcome, failed("second", Cause::Reordered));
 }
 
 #[test]
