@@ -5,6 +5,7 @@ mod amqp;
 mod architecture;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
+mod conformance;
 mod crash;
 mod daemon;
 mod delivery;

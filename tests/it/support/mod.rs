@@ -16,6 +16,7 @@ pub mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub mod target;
+pub(crate) mod tls_front;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,6 +30,8 @@ pub(crate) enum Flow {
     Hold,
     /// Each piece goes on after this long.
     Delay(Duration),
+    /// They go on in pieces of so many bytes, with this long between two.
+    Slices(usize, Duration),
 }
 
 #[derive(Clone, Copy, Default)]
@@ -39,6 +41,10 @@ struct Faults {
     refuses: bool,
     /// Connections of an earlier generation are cut.
     generation: u64,
+    /// Whether nothing listens.
+    is_shut: bool,
+    /// Whether they are cut by a reset.
+    resets: bool,
 }
 
 impl Faults {
@@ -55,6 +61,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     faults: watch::Sender<Faults>,
     seen: Arc<[AtomicU64; 2]>,
+    is_shut: watch::Receiver<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -66,8 +73,9 @@ impl Proxy {
         let (faults, watched) = watch::channel(Faults::default());
         let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, upstream, watched, Arc::clone(&seen)));
-        Proxy { address, faults, seen, _tasks: tasks }
+        let (tell_shut, is_shut) = watch::channel(false);
+        tasks.spawn(accept(listener, upstream, watched, Arc::clone(&seen), tell_shut));
+        Proxy { address, faults, seen, is_shut, _tasks: tasks }
     }
 
     /// Where clients connect.
@@ -85,12 +93,43 @@ impl Proxy {
 
     /// Ends every connection, with whatever is held.
     pub(crate) fn cut(&self) {
-        self.faults.send_modify(|faults| faults.generation += 1);
+        self.end(false);
+    }
+
+    /// Ends every connection with a reset, as a firewall or a crashed peer does.
+    pub(crate) fn reset(&self) {
+        self.end(true);
+    }
+
+    fn end(&self, resets: bool) {
+        self.faults.send_modify(|faults| {
+            faults.generation += 1;
+            faults.resets = resets;
+        });
     }
 
     /// Whether new connections are ended at once.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.faults.send_modify(|faults| faults.refuses = refuses);
+    }
+
+    /// Ends every connection and listens no more, as a server does that is killed; returns when that is so.
+    pub(crate) async fn shut(&self) {
+        self.set_shut(true).await;
+    }
+
+    /// Listens again, at the same address.
+    pub(crate) async fn reopen(&self) {
+        self.set_shut(false).await;
+    }
+
+    async fn set_shut(&self, is_shut: bool) {
+        self.faults.send_modify(|faults| faults.is_shut = is_shut);
+        if is_shut {
+            self.cut();
+        }
+        let mut now = self.is_shut.clone();
+        now.wait_for(|now| *now == is_shut).await.expect("the proxy lives");
     }
 
     /// How many bytes of `direction` have come in so far, held ones included.
@@ -102,40 +141,75 @@ impl Proxy {
 async fn accept(
     listener: TcpListener,
     upstream: SocketAddr,
-    faults: watch::Receiver<Faults>,
+    mut faults: watch::Receiver<Faults>,
     seen: Arc<[AtomicU64; 2]>,
+    tell_shut: watch::Sender<bool>,
 ) {
+    let address = listener.local_addr().expect("it is bound");
     let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        if faults.borrow().refuses {
+    let mut listener = Some(listener);
+    loop {
+        let Some(open) = &listener else {
+            if faults.wait_for(|faults| !faults.is_shut).await.is_err() {
+                return;
+            }
+            listener = Some(TcpListener::bind(address).await.expect("the port is still free"));
+            tell_shut.send_replace(false);
             continue;
+        };
+        let accepted = tokio::select! {
+            biased;
+            shut = async { faults.wait_for(|faults| faults.is_shut).await.is_ok() } => {
+                if !shut {
+                    return;
+                }
+                None
+            }
+            accepted = open.accept() => Some(accepted),
+        };
+        match accepted {
+            None => {
+                listener = None;
+                tell_shut.send_replace(true);
+            }
+            Some(Ok((client, _))) if !faults.borrow().refuses => {
+                connections.spawn(carry(client, upstream, faults.clone(), Arc::clone(&seen)));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return,
         }
-        connections.spawn(carry(client, upstream, faults.clone(), Arc::clone(&seen)));
     }
 }
 
 async fn carry(
-    client: TcpStream,
+    mut client: TcpStream,
     upstream: SocketAddr,
     mut faults: watch::Receiver<Faults>,
     seen: Arc<[AtomicU64; 2]>,
 ) {
     let generation = faults.borrow().generation;
-    let Ok(server) = TcpStream::connect(upstream).await else { return };
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let there = pump(from_client, to_server, Direction::ToServer, faults.clone(), &seen);
-    let back = pump(from_server, to_client, Direction::ToClient, faults.clone(), &seen);
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+    let there = pump(&mut from_client, &mut to_server, Direction::ToServer, faults.clone(), &seen);
+    let back = pump(&mut from_server, &mut to_client, Direction::ToClient, faults.clone(), &seen);
     tokio::select! {
+        // First: what was held when the connection was cut is lost, also if it is let go in the same moment.
+        biased;
+        _ = faults.wait_for(|faults| faults.generation != generation) => {}
         // Both, so that one side's goodbye still lets the other's last bytes through.
         _ = async { tokio::join!(there, back) } => {}
-        _ = faults.wait_for(|faults| faults.generation != generation) => {}
+    }
+    let resets = faults.borrow().resets && faults.borrow().generation != generation;
+    drop((from_client, to_client, from_server, to_server));
+    if resets {
+        let _ = (client.set_zero_linger(), server.set_zero_linger());
     }
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
     direction: Direction,
     mut faults: watch::Receiver<Faults>,
     seen: &[AtomicU64; 2],
@@ -147,11 +221,23 @@ async fn pump(
             Ok(faults) => faults.flow(direction),
             Err(_) => return,
         };
-        if let Flow::Delay(delay) = flow {
-            tokio::time::sleep(delay).await;
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+        let (size, pause) = match flow {
+            Flow::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                (length, Duration::ZERO)
+            }
+            Flow::Slices(size, pause) => (size, pause),
+            Flow::Pass | Flow::Hold => (length, Duration::ZERO),
+        };
+        for piece in buffer[..length].chunks(size) {
+            if to.write_all(piece).await.is_err() {
+                return;
+            }
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         }
     }
+    // The one side's goodbye is passed on; the other may still speak.
+    let _ = to.shutdown().await;
 }

@@ -1,0 +1,4 @@
+//! A file for each protocol.
+
+mod amqp;
+mod http_webhook;

@@ -1,0 +1,311 @@
+//! Our side of a case: channels, runner and switchboard as the daemon has them, with proxies in front of the server and a
+//! tap between reader and switchboard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use journeyman::board::Board;
+use journeyman::channel::webhook::Hooks;
+use journeyman::channel::{Channel, Listener, Opening, Readiness};
+use journeyman::clock::Clock;
+use journeyman::config::{self, Plan};
+use journeyman::journey::message::Arrival;
+use journeyman::journey::outcome::Outcome;
+use journeyman::journey::report::Report;
+use journeyman::journey::run::{Fault, Reply};
+use journeyman::journey::token::Mint;
+use journeyman::journey::{Journey, Outgoing};
+use journeyman::ledger::{Kind, Settled, Sighting};
+use journeyman::metrics::Metrics;
+use journeyman::runner::Runner;
+use journeyman::runner::open::OpenChannel;
+use journeyman::runner::switchboard::{Reading, Switchboard};
+use journeyman::store::Store;
+use journeyman::store::sqlite::Sqlite;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::BOUND;
+use super::rig::Rig;
+use crate::support::proxy::Proxy;
+use crate::support::wait_for;
+
+type Tap = Arc<Mutex<Option<Box<dyn FnMut(&mut Arrival) + Send>>>>;
+
+/// Our side of one case.
+pub(crate) struct World {
+    runner: Arc<Runner>,
+    channels: String,
+    sightings: Arc<Mutex<Vec<Sighting>>>,
+    readiness: watch::Receiver<Readiness>,
+    tap: Tap,
+    sent: watch::Receiver<Option<Reply>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    /// How long the receiver took to be ready.
+    pub(crate) ready_in: Option<Duration>,
+    clock: Clock,
+}
+
+/// The plan of these channels and this journey.
+pub(crate) fn plan(channels: &str, journey: &str) -> Plan {
+    let base = std::env::temp_dir();
+    match config::load_text("conformance.toml", channels, &[("probe.toml", journey)], &base) {
+        Ok((plan, _)) => plan,
+        Err(problems) => panic!("{}", config::render(&problems, false)),
+    }
+}
+
+impl World {
+    /// Opens `channels`; what must survive a restart is below `directory`.
+    pub(crate) async fn start(channels: &str, directory: &Path) -> World {
+        journeyman::tls::init();
+        let clock = Clock::system();
+        let plan = plan(channels, "");
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("world.db")).expect("the store opens"));
+        let mint = Arc::new(Mint::new(store.key().await.expect("a key"), fastrand::u32(..)));
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let hooks = match &plan.hooks {
+            Some(hooks) => {
+                let listener = TcpListener::bind(hooks.listen).await.expect("the hooks' address is free");
+                let hooks = Hooks::default();
+                tasks.spawn(journeyman::channel::webhook::serve(listener, hooks.clone(), stop.clone()));
+                Some(hooks)
+            }
+            None => None,
+        };
+        let known = store.ledger().await.expect("a ledger").into_iter().map(|(token, mut entry)| {
+            entry.settled = entry.settled.or(Some(Settled::Missing));
+            (token, entry)
+        });
+        let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new(&[], None)));
+        let opening = Opening { clock, hooks };
+        let ((readiness, ready), (tell_sent, sent)) = (watch::channel(Readiness::Starting), watch::channel(None));
+        let (sender, mut arrivals) = mpsc::channel::<Arrival>(256);
+        let (mut open, mut readings) = (BTreeMap::new(), HashMap::new());
+        for (name, planned) in &plan.channels {
+            let channel = planned.settings.open(&opening).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let mut channel = channel.expect("this build has it");
+            if &**name == "out" {
+                channel = Arc::new(Spy { channel, sent: tell_sent.clone() });
+            }
+            if &**name == "in" {
+                readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
+                let (reader, mint) = (channel.clone(), mint.clone());
+                let (arrivals, readiness, stop) = (sender.clone(), readiness.clone(), stop.clone());
+                let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
+                tasks.spawn(async move { reader.listen(listener).await });
+            }
+            let handles = metrics.channel(name, &**name == "in");
+            let opened = OpenChannel::new(
+                name.clone(),
+                channel,
+                planned.policy.clone(),
+                ready.clone(),
+                clock,
+                board.clone(),
+                handles,
+            );
+            open.insert(name.clone(), Arc::new(opened));
+        }
+        let switchboard = Arc::new(Switchboard::new(mint.clone(), readings, known));
+        let (sightings, tap): (Arc<Mutex<Vec<Sighting>>>, Tap) = Default::default();
+        tasks.spawn({
+            let (switchboard, sightings, tap) = (switchboard.clone(), sightings.clone(), tap.clone());
+            async move {
+                while let Some(mut arrival) = arrivals.recv().await {
+                    if let Some(tap) = tap.lock().unwrap().as_mut() {
+                        tap(&mut arrival);
+                    }
+                    let sighting = switchboard.arrive(arrival);
+                    sightings.lock().unwrap().push(sighting);
+                }
+            }
+        });
+        let redactor = plan.redactor.clone();
+        let runner = Arc::new(Runner { channels: open, switchboard, store, clock, mint, redactor });
+        let channels = channels.to_owned();
+        World { runner, channels, sightings, readiness: ready, tap, sent, stop, tasks, ready_in: None, clock }
+    }
+
+    /// As [`World::start`], for a rig's channels through proxies, and waits until the receiver is ready.
+    pub(crate) async fn ready<R: Rig>(rig: &R, tag: &str, proxies: &Proxies, directory: &Path) -> World {
+        let channels = rig.channels(tag, proxies.out.address(), proxies.back.address());
+        let mut world = World::start(&channels, directory).await;
+        let began = world.clock.now().mono;
+        world.until(|readiness| *readiness == Readiness::Ready).await;
+        world.ready_in = Some(world.clock.now().mono.since(began));
+        world
+    }
+
+    /// Waits until the receiver is so.
+    pub(crate) async fn until(&self, wanted: impl FnMut(&Readiness) -> bool) {
+        let mut readiness = self.readiness.clone();
+        let reached = tokio::time::timeout(BOUND, readiness.wait_for(wanted)).await.map(|_| ());
+        assert!(reached.is_ok(), "the receiver is still {:?}", *self.readiness.borrow());
+    }
+
+    /// Waits until the receiver has seen that it is away.
+    pub(crate) async fn until_away(&self) {
+        self.until(|readiness| matches!(readiness, Readiness::Down { .. })).await;
+    }
+
+    /// One run of `journey`.
+    pub(crate) async fn run(&self, journey: &str) -> Report {
+        self.run_until(journey, &CancellationToken::new()).await
+    }
+
+    /// One run of `journey`, cut short by `stop`.
+    pub(crate) async fn run_until(&self, journey: &str, stop: &CancellationToken) -> Report {
+        let plan = plan(&self.channels, journey);
+        let journey: Arc<Journey> = plan.journeys.first().expect("a journey").clone();
+        // Slots are whole milliseconds; the store keeps no more.
+        let now = self.clock.now().wall.as_millisecond();
+        let slot = jiff::Timestamp::from_millisecond(now).expect("a time");
+        tokio::time::timeout(BOUND * 3, self.runner.run(journey, slot, stop)).await.expect("a run has an end")
+    }
+
+    /// Changes arrivals between the reader and the switchboard.
+    pub(crate) fn tap(&self, change: impl FnMut(&mut Arrival) + Send + 'static) {
+        *self.tap.lock().unwrap() = Some(Box::new(change));
+    }
+
+    /// The acknowledgements of sends from now on.
+    pub(crate) fn acknowledgements(&self) -> Acknowledgements {
+        let mut sent = self.sent.clone();
+        sent.mark_unchanged();
+        Acknowledgements(sent)
+    }
+
+    /// Waits until an arrival of this kind was seen.
+    pub(crate) async fn sighted(&self, kind: Kind) -> Sighting {
+        let what = format!("an arrival that is {kind}");
+        wait_for(&what, BOUND, async || self.sightings.lock().unwrap().iter().find(|s| s.kind == kind).cloned()).await
+    }
+
+    /// How many arrivals of this kind were seen.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.sightings.lock().unwrap().iter().filter(|sighting| sighting.kind == kind).count()
+    }
+
+    /// The process's clock.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Stops reading and lets go of the store, as the end of the process does.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        let _ = tokio::time::timeout(BOUND, async { while self.tasks.join_next().await.is_some() {} }).await;
+        self.tasks.shutdown().await;
+        let _ = self.runner.store.close().await;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Tells of each acknowledgement that a send was given.
+pub(crate) struct Acknowledgements(watch::Receiver<Option<Reply>>);
+
+impl Acknowledgements {
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Reply {
+        let next = async {
+            loop {
+                self.0.changed().await.expect("the channel lives");
+                if let Some(reply) = &*self.0.borrow_and_update() {
+                    return reply.clone();
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, next).await.expect("an acknowledgement in time")
+    }
+}
+
+/// The outcome as the table shows it.
+pub(crate) fn shown(report: &Report) -> String {
+    match &report.outcome {
+        Outcome::Good { .. } => "good".to_owned(),
+        Outcome::Slow { .. } => "slow".to_owned(),
+        Outcome::Failed { cause, .. } => format!("failed({cause})"),
+        Outcome::Unknown { why } => format!("unknown({why})"),
+        Outcome::Excluded { why } => format!("excluded({why})"),
+    }
+}
+
+/// The proxies in front of the server: one for what we send, one for what we receive.
+pub(crate) struct Proxies {
+    /// What we send goes through it.
+    pub(crate) out: Proxy,
+    /// What we receive comes through it.
+    pub(crate) back: Proxy,
+}
+
+impl Proxies {
+    /// In front of the rig's server.
+    pub(crate) async fn before<R: Rig>(rig: &R) -> Proxies {
+        let (out, back) = rig.server();
+        Proxies { out: Proxy::start(out).await, back: Proxy::start(back).await }
+    }
+}
+
+/// A directory that goes with its owner.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(tag: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("journeyman-it-{}-{tag}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory can be made");
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Remembers the last acknowledgement.
+struct Spy {
+    channel: Arc<dyn Channel>,
+    sent: watch::Sender<Option<Reply>>,
+}
+
+impl Channel for Spy {
+    fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        Box::pin(async move {
+            self.sent.send_replace(None);
+            let answer = self.channel.send(outgoing).await;
+            if let Ok(reply) = &answer {
+                self.sent.send_replace(Some(reply.clone()));
+            }
+            answer
+        })
+    }
+
+    fn check<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
+        self.channel.check(outgoing)
+    }
+
+    fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
+        self.channel.prove(limit)
+    }
+
+    fn keeps(&self) -> bool {
+        self.channel.keeps()
+    }
+
+    fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
+        self.channel.listen(listener)
+    }
+}
