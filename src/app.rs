@@ -1,6 +1,7 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
 mod channels;
+pub mod connect;
 pub mod demo;
 mod tasks;
 

@@ -21,11 +21,14 @@ pub struct Arguments {
 pub enum Command {
     /// Run the daemon (the default)
     Run(ConfigArgument),
-    /// Check a configuration: every problem at once, nothing touched
+    /// Check a configuration: every problem at once, nothing touched; with --connect also what it connects to
     Check {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
+        /// Connect to every channel and notifier, too: is it there, does it take our credentials? Nothing is sent
+        #[arg(long)]
+        connect: bool,
         /// Treat warnings as errors
         #[arg(long)]
         strict: bool,

@@ -37,7 +37,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             log::init(&plan.log.level, plan.log.json, &plan.redactor);
             block_on(async |stop| app::run(plan, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
-        Command::Check { config: from, strict } => check(&from, strict),
+        Command::Check { config: from, connect, strict } => check(&from, connect, strict),
         Command::Once { journey, config: from, format } => {
             let plan = load(&from)?;
             log::init("warn", false, &plan.redactor);
@@ -72,7 +72,7 @@ fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
     }
 }
 
-fn check(from: &ConfigArgument, strict: bool) -> Result<u8, Failure> {
+fn check(from: &ConfigArgument, connect: bool, strict: bool) -> Result<u8, Failure> {
     let color = std::io::stderr().is_terminal();
     match config::load(&from.config) {
         Ok((plan, warnings)) => {
@@ -86,6 +86,9 @@ fn check(from: &ConfigArgument, strict: bool) -> Result<u8, Failure> {
             ]
             .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
             println!("{}: {journeys}, {channels}, {notifiers}", from.config.display());
+            if connect && !prove(&plan)? {
+                return Ok(exit::UNAVAILABLE);
+            }
             Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
         }
         Err(problems) => {
@@ -93,6 +96,18 @@ fn check(from: &ConfigArgument, strict: bool) -> Result<u8, Failure> {
             Ok(exit::CONFIG)
         }
     }
+}
+
+/// Connects to everything that the plan names, and says what came of it; whether all of it is well.
+fn prove(plan: &Plan) -> Result<bool, Failure> {
+    log::init("error", false, &plan.redactor);
+    let proofs = block_on(async |_| app::connect::connect(plan, Clock::system()).await)?;
+    for proof in &proofs {
+        println!("{proof}");
+    }
+    let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
+    println!("{} of {} are well", proofs.len() - failed, proofs.len());
+    Ok(failed == 0)
 }
 
 /// Runs on a runtime of its own, with a token that the first SIGTERM or SIGINT cancels. The second ends the process at once.

@@ -17,6 +17,10 @@ pub trait Notifier: Send + Sync {
     /// Makes one attempt at one delivery.
     fn notify<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, NotifyError>>;
 
+    /// Proves that the other side is there and takes our credentials, without telling anybody anything. What it proved, in
+    /// words.
+    fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>>;
+
     /// The kind: `slack`, `email`, `webhook`.
     fn kind(&self) -> &'static str;
 }

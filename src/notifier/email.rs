@@ -126,14 +126,8 @@ fn is_loopback(host: &str) -> bool {
 }
 
 impl Email {
-    async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, NotifyError> {
-        let now = self.clock.now().wall;
-        // Everything is rendered before anything is connected: a notice that cannot be rendered reaches nobody by half.
-        let letters: Vec<_> =
-            self.to.iter().map(|to| message::letter(delivery, &self.from, to, now, &self.redactor)).collect();
-        let letters = letters.into_iter().collect::<Result<Vec<_>, String>>().map_err(NotifyError::Never)?;
-        let id = letters.first().map(|letter| letter.id.clone()).unwrap_or_default();
-        let server = session::Server {
+    fn server(&self) -> session::Server<'_> {
+        session::Server {
             host: &self.host,
             port: self.port,
             security: self.security,
@@ -142,7 +136,30 @@ impl Email {
                 // lettre keeps credentials as plain strings; they live as long as the attempt.
                 Credentials::new(user.clone(), password.reveal().as_str().to_owned())
             }),
+        }
+    }
+
+    /// What a conversation without a message has proven.
+    fn proof(&self) -> String {
+        let over = match self.security {
+            Security::Plain => "",
+            Security::StartTls | Security::Tls => " over TLS",
         };
+        let credentials = if self.credentials.is_some() { ", and takes our credentials" } else { "" };
+        format!(
+            "{}:{} speaks SMTP{over}{credentials}; whether it takes mail to the recipients only a mail tells",
+            self.host, self.port
+        )
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, NotifyError> {
+        let now = self.clock.now().wall;
+        // Everything is rendered before anything is connected: a notice that cannot be rendered reaches nobody by half.
+        let letters: Vec<_> =
+            self.to.iter().map(|to| message::letter(delivery, &self.from, to, now, &self.redactor)).collect();
+        let letters = letters.into_iter().collect::<Result<Vec<_>, String>>().map_err(NotifyError::Never)?;
+        let id = letters.first().map(|letter| letter.id.clone()).unwrap_or_default();
+        let server = self.server();
         let mut conversations: Vec<BoxFuture<'_, _>> = Vec::new();
         for (to, letter) in self.to.iter().zip(&letters) {
             conversations.push(Box::pin(self.hand_over(delivery, &server, &to.email, &letter.bytes)));
@@ -193,6 +210,13 @@ impl Email {
 impl Notifier for Email {
     fn notify<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, NotifyError>> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>> {
+        Box::pin(async move {
+            let proven = session::prove(&self.server(), &self.from.email).await;
+            proven.map(|()| self.proof()).map_err(|error| self.clean(error))
+        })
     }
 
     fn kind(&self) -> &'static str {

@@ -120,6 +120,19 @@ impl Notifier for Slack {
         })
     }
 
+    fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>> {
+        Box::pin(async move {
+            let proven = match &self.mode {
+                Mode::Bot { client, token, channel } => {
+                    let token = SlackApiToken::new(SlackApiTokenValue(token.reveal().to_string()));
+                    whoami(client, &token, channel).await
+                }
+                Mode::Webhook { client, url } => prove_webhook(client, url, &self.redactor).await,
+            };
+            proven.map_err(|error| clean(error, &self.redactor))
+        })
+    }
+
     fn kind(&self) -> &'static str {
         "slack"
     }
@@ -334,6 +347,47 @@ async fn within(request: impl Future<Output = ClientResult<Value>>) -> Result<Va
             let what = format!("Slack did not answer within {}s", CALL_TIMEOUT.as_secs());
             Err(Refusal::Over(NotifyError::Ambiguous(what)))
         }
+    }
+}
+
+/// Who the token is, and whether it may look at the channel. Whether it may post there only a post can tell.
+async fn whoami(client: &Client, token: &SlackApiToken, channel: &str) -> Result<String, NotifyError> {
+    let session = client.open_session(token);
+    let nothing: Vec<(&str, Option<String>)> = Vec::new();
+    let who = within(session.http_session_api.http_get("auth.test", &nothing, None)).await;
+    let who = who.map_err(Refusal::into_error)?;
+    let text = |key: &str| who[key].as_str().unwrap_or("?").to_owned();
+    let (user, team) = (text("user"), text("team"));
+    let parameters = vec![("channel", Some(channel.to_owned())), ("limit", Some("1".to_owned()))];
+    match within(session.http_session_api.http_get("conversations.history", &parameters, None)).await {
+        Ok(_) => Ok(format!("the token is `{user}` of `{team}`, and it sees channel {channel}")),
+        // History is asked for only to find an earlier attempt: a bot may well post without it.
+        Err(refusal) => match refusal.into_error() {
+            NotifyError::Never(why) if why.contains("missing_scope") => {
+                Ok(format!("the token is `{user}` of `{team}`; it may not look into channel {channel}: {why}"))
+            }
+            error => Err(error),
+        },
+    }
+}
+
+/// An incoming webhook can be asked nothing. An empty message is refused, and in which words depends on the URL: Slack says
+/// `no_text`, `invalid_payload` or the like to a good one, and `no_service`, `no_team` or 404 to one that is gone.
+async fn prove_webhook(client: &reqwest::Client, url: &Secret, redactor: &Redactor) -> Result<String, NotifyError> {
+    let address = webhook_url(url, redactor).map_err(NotifyError::Never)?;
+    let request = client.post(address).header("content-type", "application/json; charset=utf-8").body("{}");
+    let answered = request.send().await.map_err(|error| {
+        let is_connect = error.is_connect();
+        answer::broken(is_connect, &answer::chain(&error.without_url()))
+    })?;
+    let status = answered.status();
+    let said: String = answered.text().await.unwrap_or_default().chars().take(100).collect();
+    match (status.as_u16(), said.trim()) {
+        (400, words @ ("no_text" | "missing_text_or_fallback_or_attachments" | "invalid_payload")) => {
+            Ok(format!("the webhook is there, and refuses an empty message ({words})"))
+        }
+        (200, _) => Err(NotifyError::Never("it takes an empty message, which Slack never does".to_owned())),
+        (code, words) => Err(NotifyError::Never(format!("the webhook answers {code} {words}"))),
     }
 }
 

@@ -124,6 +124,24 @@ impl Notifier for Webhook {
         Box::pin(self.attempt(delivery))
     }
 
+    /// Asks `OPTIONS`, which changes nothing: any answer proves that it is there. Credentials that are refused are told.
+    fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>> {
+        Box::pin(async move {
+            let url = address(&self.settings.url).map_err(NotifyError::Never)?;
+            let place = url.host_str().unwrap_or_default().to_owned();
+            let headers = headers(&self.settings).map_err(NotifyError::Never)?;
+            let asked = self.client.request(reqwest::Method::OPTIONS, url).headers(headers).send().await;
+            let status = asked.map_err(|error| unanswered(error, &place, &self.redactor))?.status();
+            match status.as_u16() {
+                401 | 403 | 407 => {
+                    let why = format!("{place} is there, and answers {status}: it does not take our `headers`");
+                    Err(NotifyError::Never(why))
+                }
+                _ => Ok(format!("{place} is there, and answers OPTIONS with {status}")),
+            }
+        })
+    }
+
     fn kind(&self) -> &'static str {
         "webhook"
     }

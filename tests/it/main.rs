@@ -6,6 +6,7 @@ mod architecture;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod config;
 mod conformance;
+mod connect;
 mod crash;
 mod daemon;
 mod delivery;

@@ -95,6 +95,23 @@ pub(super) async fn send(
     Ok(answer)
 }
 
+/// Connects and says who we are, and leaves again.
+///
+/// # Errors
+/// As [`judge`] says.
+pub(super) async fn prove(server: &Server<'_>, from: &Address) -> Result<(), NotifyError> {
+    let mut phase = Phase::Connect;
+    let judge = |phase, failure| judge(phase, &failure, server, from.as_ref());
+    let entered = tokio::time::timeout(BEFORE_CONTENT, enter(server, &mut phase)).await;
+    let mut connection = match entered {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(failure)) => return Err(judge(phase, failure)),
+        Err(_) => return Err(judge(phase, Failure::Timeout(BEFORE_CONTENT))),
+    };
+    let _ = tokio::time::timeout(GOODBYE, connection.quit()).await;
+    Ok(())
+}
+
 /// Everything up to the server's `354`.
 async fn announce(
     server: &Server<'_>,
@@ -102,6 +119,22 @@ async fn announce(
     to: &Address,
     phase: &mut Phase,
 ) -> Result<AsyncSmtpConnection, Failure> {
+    let mut connection = enter(server, phase).await?;
+    *phase = Phase::Sender;
+    connection.command(Mail::new(Some(from.clone()), Vec::new())).await.map_err(|e| failure(&e))?;
+    *phase = Phase::Recipient;
+    connection.command(Rcpt::new(to.clone(), Vec::new())).await.map_err(|e| failure(&e))?;
+    *phase = Phase::Data;
+    let response = connection.command(Data).await.map_err(|e| failure(&e))?;
+    if response.code().severity == Severity::PositiveIntermediate {
+        Ok(connection)
+    } else {
+        Err(out_of_step(&response))
+    }
+}
+
+/// A connection on which the server knows who we are.
+async fn enter(server: &Server<'_>, phase: &mut Phase) -> Result<AsyncSmtpConnection, Failure> {
     let hello = ClientId::default();
     let wrapped = server.tls.filter(|_| server.security == Security::Tls).cloned();
     let mut connection = match wrapped {
@@ -127,17 +160,7 @@ async fn announce(
         *phase = Phase::Auth;
         connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await.map_err(|e| failure(&e))?;
     }
-    *phase = Phase::Sender;
-    connection.command(Mail::new(Some(from.clone()), Vec::new())).await.map_err(|e| failure(&e))?;
-    *phase = Phase::Recipient;
-    connection.command(Rcpt::new(to.clone(), Vec::new())).await.map_err(|e| failure(&e))?;
-    *phase = Phase::Data;
-    let response = connection.command(Data).await.map_err(|e| failure(&e))?;
-    if response.code().severity == Severity::PositiveIntermediate {
-        Ok(connection)
-    } else {
-        Err(out_of_step(&response))
-    }
+    Ok(connection)
 }
 
 fn words(response: &Response) -> String {
