@@ -1,6 +1,7 @@
 //! The figures that the README quotes, each measured beside its reference in one run: `cargo bench --features full`.
 //!
-//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `amqp`, `alert`, `idle`).
+//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `in-flight`, `alert`, `idle`); `channels`
+//! is all brokers, and each has its own word (`amqp`, `redis`, …).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, spawns tasks and starts processes itself")]
 
@@ -41,8 +42,11 @@ fn main() {
             memory().await;
         }
         #[cfg(feature = "amqp")]
-        if is_wanted("amqp") {
+        if is_wanted("channels") || is_wanted("amqp") {
             amqp().await;
+        }
+        if is_wanted("in-flight") {
+            in_flight().await;
         }
         if is_wanted("alert") {
             alert().await;
@@ -96,22 +100,93 @@ async fn amqp() {
          routing_key = \"figures\"\nqueue = {{ name = \"figures\", bind = [{{ exchange = \"amq.direct\", routing_key = \"figures\" }}] }}\n",
         ours.url()
     );
+    round_trips("RabbitMQ", &main, "", floors::amqp::run(&theirs.url(), SECONDS)).await;
+}
+
+/// What the daemon reports of round trips through `[channels.queue]` of `main`, 20 a second, beside the bare library's `floor`,
+/// at the same time on the same broker; and what the daemon's connections cost when nothing is sent.
+async fn round_trips(broker: &str, main: &str, keys: &str, floor: impl Future<Output = Vec<Duration>>) {
     let mut probes = String::new();
     for n in 0..2 {
         let _ = write!(
             probes,
             "[[journey]]\nname = \"queue-{n}\"\nevery = \"100ms\"\ndeadline = \"5s\"\nmuted = true\n\
-             [[journey.step]]\nsend = \"queue\"\njson = {{ id = \"{{{{ token }}}}\" }}\n[[journey.step]]\nreceive = \"queue\"\n"
+             [[journey.step]]\nsend = \"queue\"\njson = {{ id = \"{{{{ token }}}}\" }}\n{keys}\n\
+             [[journey.step]]\nreceive = \"queue\"\n"
         );
     }
-    let daemon = Daemon::start(&main, &probes).await;
-    let floor = floors::amqp::run(&theirs.url(), SECONDS).await;
+    let daemon = Daemon::start(main, &probes).await;
+    let floor = floor.await;
     let mut figure = latencies(&daemon, "queue-0").await;
     figure.extend(latencies(&daemon, "queue-1").await);
     for (name, share, goal) in [("p50", 0.5, "≤ 1.10 ×"), ("p99", 0.99, "≤ 1.5 ×")] {
-        let what = format!("reported round trip through RabbitMQ, 20/s, {name}");
+        let what = format!("reported round trip through {broker}, 20/s, {name}");
         row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), goal);
     }
+    drop(daemon);
+    let quiet = probes.replace("every = \"100ms\"", "every = \"24h\"");
+    let idle = Daemon::start(main, &quiet).await;
+    // The connections are there, and the start is over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = cpu_ticks(idle.pid());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let spent = (cpu_ticks(idle.pid()) - before) as f64 / TICKS / 20.0;
+    println!(
+        "| a daemon with an idle channel to {broker} | {:.2} % of a core | | | none that can be measured |",
+        spent * 100.0
+    );
+}
+
+/// Ticks of the processor's clock a second, as proc(5) counts them.
+const TICKS: f64 = 100.0;
+
+/// The CPU time of a process so far, in ticks.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("proc(5)").1.split_whitespace().collect();
+    [11, 12].iter().map(|at| fields[*at].parse::<u64>().expect("proc(5)")).sum()
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("it runs");
+    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("proc(5)") * 4_096
+}
+
+/// 1,000 journeys on one channel whose messages are all under way at once, and the same journeys with none under way.
+async fn in_flight() {
+    const RUNS: u64 = 1_000;
+    let daemon = async |delay: &str| {
+        let mut probes = String::new();
+        for n in 0..RUNS {
+            let _ = write!(
+                probes,
+                "[[journey]]\nname = \"flight-{n}\"\nevery = \"30s\"\ndeadline = \"10m\"\nmuted = true\n\
+                 [[journey.step]]\nsend = \"loop\"\njson = {{ id = \"{{{{ token }}}}\" }}\ndelay = \"{delay}\"\n\
+                 [[journey.step]]\nreceive = \"loop\"\n"
+            );
+        }
+        let main =
+            MEMORY.replace("2000", "4000").replace("type = \"memory\"", "type = \"memory\"\nmax_in_flight = 4000");
+        Daemon::start(&main, &probes).await
+    };
+    let (idle, busy) = (daemon("0s").await, daemon("9m").await);
+    let under_way = async |daemon: &Daemon| {
+        let found = daemon.metric("journeyman_runs_in_flight", &[]).await;
+        found.unwrap_or_default() as u64
+    };
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    while under_way(&busy).await < RUNS && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // The other has run each of its journeys once, too.
+    let runs = under_way(&busy).await;
+    let (with, without) = (resident(busy.pid()), resident(idle.pid()));
+    println!(
+        "| a message in flight, of {runs} on one channel | {} bytes | {:.1} MiB with none | | ≤ 2 KiB |",
+        with.saturating_sub(without) / runs.max(1),
+        without as f64 / 1_048_576.0
+    );
 }
 
 /// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.

@@ -109,7 +109,8 @@ impl Switchboard {
             Some(None) => None,
             None => None,
         };
-        let token = token.or_else(|| self.token_in(&inner.ledger, &arrival.message));
+        let attributed = arrival.message.token;
+        let token = token.or(attributed).or_else(|| self.token_in(&inner.ledger, &arrival.message));
         let Some(token) = token else {
             if let Some(Some(key)) = key {
                 inner.keep_early(key, arrival);
@@ -248,6 +249,18 @@ mod tests {
         let mut foreign = arrival(1, "{}");
         foreign.message.headers.push(("traceparent".into(), format!("00-{}-01", "ab".repeat(16))));
         assert_eq!(board.arrive(foreign).kind, Kind::Unmatched);
+    }
+
+    #[test]
+    fn what_the_channel_knows_to_be_ours_needs_no_token_in_it() {
+        let (board, mint) = board(None);
+        let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+        let token = mint.issue(now(0).wall);
+        board.expect(token, entry(), mailbox);
+        let mut receipt = arrival(1, "id:4711 stat:DELIVRD");
+        receipt.message.token = Some(token);
+        assert_eq!(board.arrive(receipt).kind, Kind::Expected);
+        assert!(inbox.try_recv().is_ok());
     }
 
     #[test]
