@@ -267,7 +267,7 @@ pub const KINDS: &[Kind] = &[
         .sends(&["method", "path", "query", "form"])
         .requests(&["method", "path", "query", "form"]),
     Kind::new("webhook", Availability::Here).receives(),
-    Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives(),
+    Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]),
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
     Kind::new("smtp", Availability::Planned).sends(&["subject", "to"]),
     Kind::new("imap", Availability::Planned).receives(),

@@ -2,7 +2,7 @@
 //!
 //! Every series that can be known in advance is born at zero, so that a rate over its first increment is right.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::Report;
+use crate::journey::value::Value;
 use crate::journey::{Journey, Name};
 use crate::ledger::Kind;
 use crate::slo::SloStatus;
@@ -55,6 +56,13 @@ families! {
     LEDGER: "gauge" "journeyman_ledger_tokens" "Tokens in the ledger by state.";
     CHANNEL_READY: "gauge" "journeyman_channel_ready" "Whether a receiving channel is proven ready.";
     CHANNEL_FAULTS: "counter" "journeyman_channel_faults_total" "Sends and requests that failed, by cause.";
+    CHANNEL_ACKS: "histogram" "journeyman_channel_acknowledgement_seconds" "From just before a send, request or check to its acknowledgement or response; only those that succeeded.";
+    CHANNEL_CONNECT: "histogram" "journeyman_channel_connect_seconds" "Time to make a connection (name, TCP, TLS, greeting), where a send, request or check made one.";
+    CHANNEL_LOST: "counter" "journeyman_channel_receiver_lost_total" "Times that a receiving channel was ready and then was not.";
+    CHANNEL_DEPTH: "gauge" "journeyman_channel_depth" "Messages waiting, as the last check of a target saw it.";
+    CHANNEL_LAG: "gauge" "journeyman_channel_lag" "Messages that consumers are behind, as the last check of a target saw it.";
+    CHANNEL_OLDEST: "gauge" "journeyman_channel_oldest_age_seconds" "Age of the oldest waiting message, as the last check of a target saw it.";
+    CHANNEL_CONSUMERS: "gauge" "journeyman_channel_consumers" "Consumers, as the last check of a target saw them.";
     WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
     LATENESS: "histogram" "journeyman_schedule_lateness_seconds" "Start of a run after its slot. Never part of a latency.";
     SKIPPED: "counter" "journeyman_runs_skipped_total" "Slots without a run, by reason.";
@@ -123,6 +131,8 @@ impl Metrics {
         for (family, buckets) in [
             (RUN_DURATION, edges.as_slice()),
             (STEP_DURATION, &edges),
+            (CHANNEL_ACKS, &edges),
+            (CHANNEL_CONNECT, &edges),
             (LATENESS, &SHORT),
             (STORE_COMMIT, &SHORT),
             (TELL_DURATION, &TELLING),
@@ -229,7 +239,10 @@ impl Metrics {
         for cause in SEND_FAULTS {
             let _born = self.counter(CHANNEL_FAULTS, &[("channel", channel), ("cause", cause.as_str())]);
         }
-        ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready }
+        let lost = receives.then(|| self.counter(CHANNEL_LOST, &[("channel", channel)]));
+        let (acks, connects) =
+            ([CHANNEL_ACKS, CHANNEL_CONNECT]).map(|name| self.histogram(name, &[("channel", channel)])).into();
+        ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready, lost, acks, connects }
     }
 
     /// A notifier's handles.
@@ -402,6 +415,9 @@ pub struct ChannelMetrics {
     channel: Name,
     arrivals: HashMap<Kind, Counter>,
     ready: Option<Gauge>,
+    lost: Option<Counter>,
+    acks: Histogram,
+    connects: Histogram,
 }
 
 impl ChannelMetrics {
@@ -416,6 +432,36 @@ impl ChannelMetrics {
     pub fn set_ready(&self, is_ready: bool) {
         if let Some(gauge) = &self.ready {
             gauge.set(f64::from(u8::from(is_ready)));
+        }
+    }
+
+    /// It was ready, and is not any more.
+    pub fn lost(&self) {
+        if let Some(counter) = &self.lost {
+            counter.increment(1);
+        }
+    }
+
+    /// A send, request or check was acknowledged after `took`; `connected` if it made a connection, and how long that took.
+    pub fn acknowledged(&self, took: Duration, connected: Option<Duration>) {
+        self.acks.record(took.as_secs_f64());
+        if let Some(connected) = connected {
+            self.connects.record(connected.as_secs_f64());
+        }
+    }
+
+    /// What a check saw of `target`.
+    pub fn checked(&self, target: &str, facts: &BTreeMap<&'static str, Value>) {
+        let labels = [("channel", &*self.channel), ("target", target)];
+        for (fact, family) in [
+            ("depth", CHANNEL_DEPTH),
+            ("lag", CHANNEL_LAG),
+            ("oldest_age", CHANNEL_OLDEST),
+            ("consumers", CHANNEL_CONSUMERS),
+        ] {
+            if let Some(value) = facts.get(fact).and_then(Value::as_f64) {
+                self.metrics.gauge(family, &labels).set(value);
+            }
         }
     }
 

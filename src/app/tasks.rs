@@ -121,8 +121,13 @@ pub(super) async fn match_arrivals(
 /// Shows a channel's readiness on the board and in its metric, and says when it changes.
 pub(super) async fn mirror_readiness(open: Arc<OpenChannel>, board: Arc<Board>, clock: Clock, stop: CancellationToken) {
     let mut readiness = open.readiness.clone();
+    let mut was_ready = false;
     loop {
         let now = readiness.borrow_and_update().clone();
+        if was_ready && now != Readiness::Ready {
+            open.metrics().lost();
+        }
+        was_ready = now == Readiness::Ready;
         open.metrics().set_ready(now == Readiness::Ready);
         let (ok, detail) = match &now {
             Readiness::Ready => (true, "ready to receive".to_owned()),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use crate::channel::{Channel, Listener, Readiness, cannot};
+use crate::channel::{Channel, Listener, Readiness};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::{Arrival, Message};
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::value::Value;
 use crate::time::{Mono, Now};
 
 /// What the channel does with a message.
@@ -71,6 +72,9 @@ struct State {
     usual: Behaviour,
     next: VecDeque<Behaviour>,
     reader: Option<Arc<Listener>>,
+    /// When each message that is under way was sent.
+    delayed: BTreeMap<u64, Mono>,
+    serial: u64,
 }
 
 impl Control {
@@ -152,7 +156,14 @@ impl Memory {
             let arrival = Arrival { channel: reader.channel.clone(), at: reader.clock.now(), message };
             let _ = reader.arrivals.send(arrival).await;
         } else {
-            let _ = self.delayed.send(Delayed { due: sent.mono + delay, message }).await;
+            let serial = {
+                let mut state = self.control.state();
+                state.serial += 1;
+                let serial = state.serial;
+                state.delayed.insert(serial, sent.mono);
+                serial
+            };
+            let _ = self.delayed.send(Delayed { due: sent.mono + delay, serial, message }).await;
         }
     }
 
@@ -167,7 +178,6 @@ impl Memory {
         let mut readiness = self.control.0.readiness.subscribe();
         readiness.mark_changed();
         let mut heap: BinaryHeap<Reverse<(Mono, u64, Parcel)>> = BinaryHeap::new();
-        let mut serial = 0;
         loop {
             let next = heap.peek().map(|Reverse((due, ..))| *due);
             tokio::select! {
@@ -175,12 +185,12 @@ impl Memory {
                 Ok(()) = readiness.changed() => {
                     listener.readiness.send_replace(readiness.borrow_and_update().clone());
                 }
-                Some(Delayed { due, message }) = waiting.recv(), if heap.len() < MAX_DELAYED => {
-                    serial += 1;
+                Some(Delayed { due, serial, message }) = waiting.recv(), if heap.len() < MAX_DELAYED => {
                     heap.push(Reverse((due, serial, Parcel(message))));
                 }
                 () = listener.clock.sleep_until(next.unwrap_or_default()), if next.is_some() => {
-                    if let Some(Reverse((.., Parcel(message)))) = heap.pop() {
+                    if let Some(Reverse((_, serial, Parcel(message)))) = heap.pop() {
+                        self.control.state().delayed.remove(&serial);
                         let arrival = Arrival { channel: listener.channel.clone(), at: listener.clock.now(), message };
                         tokio::select! {
                             () = listener.stop.cancelled() => break,
@@ -196,8 +206,20 @@ impl Memory {
 }
 
 impl Channel for Memory {
+    /// The messages that are under way with a delay.
     fn check<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
-        Box::pin(std::future::ready(Err(cannot(self.clock, "there is nothing to check here"))))
+        let now = self.clock.now();
+        let (waiting, oldest, consumers) = {
+            let state = self.control.state();
+            (state.delayed.len(), state.delayed.values().min().copied(), i64::from(state.reader.is_some()))
+        };
+        let mut message = Message::new(Vec::new());
+        message.facts.insert("depth", Value::from(waiting as i64));
+        message.facts.insert("lag", Value::from(waiting as i64));
+        message.facts.insert("oldest_age", Value::Duration(oldest.map_or(Duration::ZERO, |sent| now.mono.since(sent))));
+        message.facts.insert("consumers", Value::from(consumers));
+        let reply = Reply { message: Some(message), ..acknowledged(now, self.clock.now(), "seen") };
+        Box::pin(std::future::ready(Ok(reply)))
     }
 
     fn prove<'a>(&'a self, _limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
@@ -215,6 +237,7 @@ impl Channel for Memory {
 
 struct Delayed {
     due: Mono,
+    serial: u64,
     message: Message,
 }
 

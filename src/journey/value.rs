@@ -81,6 +81,15 @@ impl Value {
         }
     }
 
+    /// A number, or a duration in seconds, as near as a metric can have it.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Number(number) => number.to_string().parse().ok(),
+            Value::Duration(duration) => Some(duration.as_secs_f64()),
+            _ => None,
+        }
+    }
+
     /// What kind of value it is, for messages.
     pub fn kind(&self) -> &'static str {
         match self {

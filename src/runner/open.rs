@@ -20,6 +20,9 @@ use crate::time::Mono;
 /// Targets of one channel whose trend is kept; a template that names a new one each run must not fill memory.
 const TRENDS: usize = 256;
 
+/// The phases of making a connection, by the names that channels give them.
+const CONNECTING: &[&str] = &["dns", "connect", "tls", "starttls", "greeting", "login", "bind", "handshake"];
+
 /// An open channel.
 pub struct OpenChannel {
     /// Its name.
@@ -93,27 +96,32 @@ impl OpenChannel {
         result
     }
 
-    /// What a check saw joins what it saw before of the same target, so that it can say how that has changed.
+    /// What a check saw of its target joins what it saw before, so that it can say how that has changed.
     fn sample(&self, outgoing: &Outgoing, reply: &mut Reply) {
         let Some(message) = &mut reply.message else { return };
-        let Some(Value::Number(depth)) = message.facts.get("depth").or_else(|| message.facts.get("lag")) else {
-            return;
-        };
-        let Ok(depth) = depth.to_string().parse() else { return };
-        let target = outgoing.fields.iter().map(|(key, value)| format!("{key}={value};")).collect();
+        let mut target = outgoing.fields.values().map(String::as_str).collect::<Vec<_>>().join(" ");
+        if target.is_empty() {
+            target.push_str(&self.name);
+        }
         let mut trends = self.trends.lock().unwrap_or_else(PoisonError::into_inner);
         if trends.len() >= TRENDS && !trends.contains_key(&target) {
             return;
         }
+        self.metrics.checked(&target, &message.facts);
         let trend = trends.entry(target).or_default();
-        trend.push(reply.finished.mono, depth);
-        message.trend = Some(Box::new(trend.clone()));
+        if let Some(waiting) = message.facts.get("depth").or_else(|| message.facts.get("lag")).and_then(Value::as_f64) {
+            trend.push(reply.finished.mono, waiting);
+            message.trend = Some(Box::new(trend.clone()));
+        }
     }
 
     fn note(&self, result: &Result<Reply, Fault>) {
         match result {
             Ok(reply) => {
                 let at = reply.finished.wall;
+                let connecting = reply.phases.iter().filter(|phase| CONNECTING.contains(&phase.name.as_str()));
+                let connected = connecting.map(|phase| phase.took).reduce(|sum, took| sum + took);
+                self.metrics.acknowledged(reply.finished.mono.since(reply.started.mono), connected);
                 self.board.update_channel(&self.name, |status| status.last_success = Some(at));
             }
             Err(fault) => {

@@ -220,6 +220,13 @@ const PROBES: &str = r#"
     notify = ["hook", "nowhere"]
 
     [[journey]]
+    name  = "queue"
+    every = "500ms"
+    [[journey.step]]
+    check  = "loop"
+    expect = [{ depth = { less_than = 1000 } }]
+
+    [[journey]]
     name = "good"
     use = "watched"
     budget = "150ms"
@@ -269,6 +276,7 @@ fn config(setup: &Setup) -> String {
             url = "http://127.0.0.1:{nobody}"
             [channels.door]
             type = "http"
+            new_connection = true
             url = "{hook}"
             [channels.told]
             type = "webhook"
