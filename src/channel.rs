@@ -1,5 +1,14 @@
 //! Channels: one named, long-lived connection to one system each, shared by journeys.
 
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod address;
 #[cfg(feature = "amqp")]
 pub mod amqp;
 mod certificate;
@@ -12,6 +21,15 @@ mod certificate;
     )
 )]
 mod dial;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod handing;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -41,6 +59,8 @@ pub mod memory;
     )
 )]
 mod receiving;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -277,7 +297,7 @@ pub const KINDS: &[Kind] = &[
         .checks(&["topic", "group"]),
     Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
     Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
-    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
+    Kind::new("redis", feature!("redis")).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
     Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
     Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
     Kind::new("sns", Availability::Planned).sends(&["subject"]),
@@ -307,6 +327,9 @@ pub enum Settings {
     /// `amqp`
     #[cfg(feature = "amqp")]
     Amqp(amqp::AmqpSettings),
+    /// `redis`
+    #[cfg(feature = "redis")]
+    Redis(redis::RedisSettings),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -327,6 +350,8 @@ impl Settings {
             Settings::Memory => Arc::new(memory::Memory::open(clock)),
             #[cfg(feature = "amqp")]
             Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
+            #[cfg(feature = "redis")]
+            Settings::Redis(settings) => Arc::new(redis::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

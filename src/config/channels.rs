@@ -3,6 +3,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod http;
+#[cfg(feature = "redis")]
+mod redis;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     Grammar { kind: "memory", keys: &[], tables: &[], read: |_, _| Some(Settings::Memory) },
     #[cfg(feature = "amqp")]
     amqp::GRAMMAR,
+        #[cfg(feature = "redis")]
+    redis::GRAMMAR,
 ];
 
 /// A channel as journeys need to know it, also when it is not in order.

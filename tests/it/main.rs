@@ -18,6 +18,8 @@ mod http_pages;
 mod kannel;
 mod notify_webhook;
 mod prometheus;
+#[cfg(feature = "redis")]
+mod redis;
 mod slack;
 mod story_bad_input;
 mod story_newcomer;

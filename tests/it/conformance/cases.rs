@@ -495,7 +495,7 @@ async fn cut_unconsumed<R: Rig>(rig: &R) -> Vec<Cell> {
     let world = scene.world().await;
     scene.warm(&world).await;
     scene.proxies.back.set(Direction::ToClient, Flow::Hold);
-    let (deadline, wanted) = match scene.promises.keeps && scene.promises.redelivers {
+    let (deadline, wanted) = match scene.promises.keeps {
         true => (AMPLE, "good"),
         false => (scene.promises.patience + Duration::from_secs(3), "unknown(not_ready)"),
     };

@@ -2,3 +2,5 @@
 
 mod amqp;
 mod http_webhook;
+#[cfg(feature = "redis")]
+mod redis;

@@ -15,8 +15,11 @@ pub mod postfix;
 pub mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub mod target;
 pub(crate) mod tls_front;
+pub(crate) mod watched;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
