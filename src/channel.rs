@@ -50,6 +50,8 @@ pub mod http;
 )]
 mod life;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -215,6 +217,8 @@ pub struct Kind {
     pub check_fields: &'static [&'static str],
     /// Whether steps may give headers.
     pub headers: bool,
+    /// Those of its keys in steps that are taken as they are written: a template in them would let data become code.
+    pub literal: &'static [&'static str],
     /// Whether this build can open it: the Cargo feature that it needs otherwise.
     pub available: Availability,
 }
@@ -241,6 +245,7 @@ impl Kind {
             fields: &[],
             check_fields: &[],
             headers: true,
+            literal: &[],
             available,
         }
     }
@@ -265,6 +270,11 @@ impl Kind {
     const fn checks(mut self, fields: &'static [&'static str]) -> Kind {
         self.checks = true;
         self.check_fields = fields;
+        self
+    }
+
+    const fn literal(mut self, keys: &'static [&'static str]) -> Kind {
+        self.literal = keys;
         self
     }
 
@@ -303,7 +313,12 @@ pub const KINDS: &[Kind] = &[
     Kind::new("sns", Availability::Planned).sends(&["subject"]),
     Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
     Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
-    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
+    Kind::new("postgres", feature!("postgres"))
+        .sends(&["notify", "query"])
+        .receives()
+        .checks(&["query"])
+        .without_headers()
+        .literal(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
@@ -327,6 +342,9 @@ pub enum Settings {
     /// `amqp`
     #[cfg(feature = "amqp")]
     Amqp(amqp::AmqpSettings),
+    /// `postgres`
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::PostgresSettings),
     /// `redis`
     #[cfg(feature = "redis")]
     Redis(redis::RedisSettings),
@@ -350,6 +368,8 @@ impl Settings {
             Settings::Memory => Arc::new(memory::Memory::open(clock)),
             #[cfg(feature = "amqp")]
             Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
+            #[cfg(feature = "postgres")]
+            Settings::Postgres(settings) => Arc::new(postgres::open(settings.clone(), clock)?),
             #[cfg(feature = "redis")]
             Settings::Redis(settings) => Arc::new(redis::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),

@@ -3,6 +3,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod http;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod webhook;
@@ -40,7 +42,9 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     Grammar { kind: "memory", keys: &[], tables: &[], read: |_, _| Some(Settings::Memory) },
     #[cfg(feature = "amqp")]
     amqp::GRAMMAR,
-        #[cfg(feature = "redis")]
+    #[cfg(feature = "postgres")]
+    postgres::GRAMMAR,
+    #[cfg(feature = "redis")]
     redis::GRAMMAR,
 ];
 

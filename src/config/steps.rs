@@ -236,7 +236,8 @@ impl<'a> Steps<'a> {
         let context = self.context;
         let names = &self.names;
         let fields = target.kind.map_or(&[] as &[&str], |kind| kind.fields);
-        let field = |key: &str| if fields.contains(&key) { section.get(key) } else { None };
+        let literal = target.kind.map_or(&[] as &[&str], |kind| kind.literal);
+        let field = |key: &str| if fields.contains(&key) && !literal.contains(&key) { section.get(key) } else { None };
         let method = field("method").and_then(|node| {
             let method = context.text(node, "method")?;
             if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
@@ -278,8 +279,8 @@ impl<'a> Steps<'a> {
             Some((key, node)) => context.template(node, key, names).map(Payload::Text),
             None => None,
         };
-        let rest = fields.iter().filter(|key| !OWN_PLACE.contains(key));
-        let rest = rest.filter_map(|key| Some(((*key).to_owned(), context.scalar(section.get(key)?, key, names)?)));
+        let rest = fields.iter().filter(|key| literal.contains(key) || !OWN_PLACE.contains(key));
+        let rest = rest.filter_map(|key| Some(((*key).to_owned(), self.field(section.get(key)?, key, literal)?)));
         Draft {
             channel: target.name.clone(),
             method,
@@ -296,10 +297,18 @@ impl<'a> Steps<'a> {
     /// What a `check` looks at.
     fn inspection(&self, section: &Section<'_>, target: Target) -> Draft {
         let fields = target.kind.map_or(&[][..], |kind| kind.check_fields);
-        let fields = fields
-            .iter()
-            .filter_map(|key| Some(((*key).to_owned(), self.context.scalar(section.get(key)?, key, &self.names)?)));
+        let literal = target.kind.map_or(&[][..], |kind| kind.literal);
+        let fields =
+            fields.iter().filter_map(|key| Some(((*key).to_owned(), self.field(section.get(key)?, key, literal)?)));
         Draft { channel: target.name, fields: fields.collect(), ..Draft::default() }
+    }
+
+    /// What only one kind of channel knows: a template, unless it is code there.
+    fn field(&self, node: &Node, key: &str, literal: &[&str]) -> Option<Template> {
+        if literal.contains(&key) {
+            return self.context.sql(node, key).map(Template::literal);
+        }
+        self.context.scalar(node, key, &self.names)
     }
 
     /// A program and its arguments.

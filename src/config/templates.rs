@@ -28,6 +28,23 @@ impl Context {
         }
     }
 
+    /// A text that is code elsewhere. It takes no templates: what they insert would be run.
+    pub(super) fn sql<'a>(&self, node: &'a Node, key: &str) -> Option<&'a str> {
+        let text = self.text(node, key)?;
+        if text.trim().is_empty() {
+            self.add(Problem::error(&node.place, format!("`{key}` is empty")));
+            return None;
+        }
+        if text.contains("{{") {
+            let problem = Problem::error(&node.place, format!("`{key}` is SQL and takes no templates"));
+            self.add(
+                problem.hint("a `send` gives its statement the token as $1 and the payload, which may be JSON, as $2"),
+            );
+            return None;
+        }
+        Some(text)
+    }
+
     /// A table of templates, in the order of the file.
     pub(super) fn pairs(&self, node: &Node, key: &str, names: &BTreeSet<String>) -> Vec<(String, Template)> {
         let entries = self.table(node, key).unwrap_or_default();

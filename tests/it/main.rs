@@ -17,6 +17,8 @@ mod http_channel;
 mod http_pages;
 mod kannel;
 mod notify_webhook;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;

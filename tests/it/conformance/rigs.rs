@@ -2,5 +2,7 @@
 
 mod amqp;
 mod http_webhook;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;

@@ -12,6 +12,8 @@ pub mod mail;
 pub mod notices;
 pub(crate) mod pipeline;
 pub mod postfix;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
