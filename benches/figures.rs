@@ -11,6 +11,8 @@ mod support;
 mod floors {
     #[cfg(feature = "amqp")]
     pub(crate) mod amqp;
+    #[cfg(feature = "redis")]
+    pub(crate) mod redis;
     pub(crate) mod timer;
 }
 
@@ -47,6 +49,10 @@ fn main() {
         }
         if is_wanted("in-flight") {
             in_flight().await;
+        }
+        #[cfg(feature = "redis")]
+        if is_wanted("redis") {
+            redis().await;
         }
         if is_wanted("alert") {
             alert().await;
@@ -187,6 +193,33 @@ async fn in_flight() {
         with.saturating_sub(without) / runs.max(1),
         without as f64 / 1_048_576.0
     );
+}
+
+/// One entry in flight, twenty a second, by the daemon and by the bare library, on one server at the same time.
+#[cfg(feature = "redis")]
+async fn redis() {
+    let Some(server) = support::redis::Redis::with(&["--appendonly", "no"]).await else { return };
+    let main = format!(
+        "[channels.stream]\ntype = \"redis\"\nurl = \"{}\"\nstream = \"figures\"\nmax_length = 1000\n\
+         receive = {{ stream = \"figures\" }}\n",
+        server.url()
+    );
+    let mut probes = String::new();
+    for n in 0..2 {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"stream-{n}\"\nevery = \"100ms\"\ndeadline = \"5s\"\nmuted = true\n\
+             [[journey.step]]\nsend = \"stream\"\njson = {{ id = \"{{{{ token }}}}\" }}\n[[journey.step]]\nreceive = \"stream\"\n"
+        );
+    }
+    let daemon = Daemon::start(&main, &probes).await;
+    let floor = floors::redis::run(&server.url(), SECONDS).await;
+    let mut figure = latencies(&daemon, "stream-0").await;
+    figure.extend(latencies(&daemon, "stream-1").await);
+    for (name, share, goal) in [("p50", 0.5, "≤ 1.10 ×"), ("p99", 0.99, "≤ 1.5 ×")] {
+        let what = format!("reported round trip through a Redis stream, 20/s, {name}");
+        row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), goal);
+    }
 }
 
 /// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.
