@@ -49,6 +49,13 @@ pub fn server_binary(name: &str, package: &str) -> Option<PathBuf> {
     found
 }
 
+/// The path of a server that is written in Python: from the environment that tests/run makes of tests/requirements.txt, or from
+/// `PATH`. Without it as [`server_binary`].
+pub fn python_server(name: &str) -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/bin").join(name);
+    if own.is_file() { Some(own) } else { server_binary(name, "python3-venv") }
+}
+
 /// A child process that is killed, and waited for, when its owner goes.
 pub struct Process {
     child: Child,
