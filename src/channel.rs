@@ -11,6 +11,8 @@
 mod address;
 #[cfg(feature = "amqp")]
 pub mod amqp;
+#[cfg(feature = "sqs")]
+mod aws;
 mod certificate;
 #[cfg_attr(
     not(feature = "full"),
@@ -52,6 +54,8 @@ mod life;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "sqs")]
+mod own;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -72,6 +76,12 @@ pub mod redis;
     )
 )]
 mod refusal;
+#[cfg(feature = "sqs")]
+pub mod sns;
+#[cfg(feature = "sqs")]
+pub mod sqs;
+#[cfg(feature = "sqs")]
+mod web;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -309,8 +319,8 @@ pub const KINDS: &[Kind] = &[
     Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
     Kind::new("redis", feature!("redis")).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
     Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
-    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
-    Kind::new("sns", Availability::Planned).sends(&["subject"]),
+    Kind::new("sqs", feature!("sqs")).sends(&["group", "deduplication"]).receives().checks(&["queue"]),
+    Kind::new("sns", feature!("sqs")).sends(&["subject", "group", "deduplication"]),
     Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
     Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
     Kind::new("postgres", feature!("postgres"))
@@ -348,6 +358,12 @@ pub enum Settings {
     /// `redis`
     #[cfg(feature = "redis")]
     Redis(redis::RedisSettings),
+    /// `sns`
+    #[cfg(feature = "sqs")]
+    Sns(sns::SnsSettings),
+    /// `sqs`
+    #[cfg(feature = "sqs")]
+    Sqs(sqs::SqsSettings),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -372,6 +388,10 @@ impl Settings {
             Settings::Postgres(settings) => Arc::new(postgres::open(settings.clone(), clock)?),
             #[cfg(feature = "redis")]
             Settings::Redis(settings) => Arc::new(redis::open(settings.clone(), clock)?),
+            #[cfg(feature = "sqs")]
+            Settings::Sns(settings) => Arc::new(sns::open(settings.clone(), clock)?),
+            #[cfg(feature = "sqs")]
+            Settings::Sqs(settings) => Arc::new(sqs::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

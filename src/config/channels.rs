@@ -7,6 +7,8 @@ mod http;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -46,6 +48,10 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     postgres::GRAMMAR,
     #[cfg(feature = "redis")]
     redis::GRAMMAR,
+    #[cfg(feature = "sqs")]
+    sqs::SNS,
+    #[cfg(feature = "sqs")]
+    sqs::SQS,
 ];
 
 /// A channel as journeys need to know it, also when it is not in order.

@@ -23,6 +23,8 @@ mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
 mod slack;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

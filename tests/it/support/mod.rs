@@ -9,6 +9,8 @@ pub(crate) mod fake_slack;
 pub mod fake_smtp;
 pub mod kannel;
 pub mod mail;
+#[cfg(feature = "sqs")]
+pub(crate) mod moto;
 pub mod notices;
 pub(crate) mod pipeline;
 pub mod postfix;
