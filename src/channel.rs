@@ -55,6 +55,7 @@ pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqs")]
+#[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg_attr(
     not(feature = "full"),
@@ -76,11 +77,13 @@ pub mod redis;
     )
 )]
 mod refusal;
+#[cfg(feature = "slack")]
+pub mod slack;
 #[cfg(feature = "sqs")]
 pub mod sns;
 #[cfg(feature = "sqs")]
 pub mod sqs;
-#[cfg(feature = "sqs")]
+#[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
 pub mod webhook;
 
@@ -329,6 +332,8 @@ pub const KINDS: &[Kind] = &[
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
+    Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
+    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
@@ -358,6 +363,9 @@ pub enum Settings {
     /// `redis`
     #[cfg(feature = "redis")]
     Redis(redis::RedisSettings),
+    /// `slack`
+    #[cfg(feature = "slack")]
+    Slack(slack::SlackSettings),
     /// `sns`
     #[cfg(feature = "sqs")]
     Sns(sns::SnsSettings),
@@ -388,6 +396,8 @@ impl Settings {
             Settings::Postgres(settings) => Arc::new(postgres::open(settings.clone(), clock)?),
             #[cfg(feature = "redis")]
             Settings::Redis(settings) => Arc::new(redis::open(settings.clone(), clock)?),
+            #[cfg(feature = "slack")]
+            Settings::Slack(settings) => Arc::new(slack::open(settings.clone(), clock)?),
             #[cfg(feature = "sqs")]
             Settings::Sns(settings) => Arc::new(sns::open(settings.clone(), clock)?),
             #[cfg(feature = "sqs")]

@@ -7,6 +7,8 @@ mod http;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "slack")]
+mod slack;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod webhook;
@@ -48,6 +50,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     postgres::GRAMMAR,
     #[cfg(feature = "redis")]
     redis::GRAMMAR,
+    #[cfg(feature = "slack")]
+    slack::GRAMMAR,
     #[cfg(feature = "sqs")]
     sqs::SNS,
     #[cfg(feature = "sqs")]

@@ -17,6 +17,9 @@ use journeyman::notifier::email::Security;
 use journeyman::notifier::slack::SlackSettings;
 use proptest::prelude::*;
 
+use crate::support::Scratch;
+use crate::support::document::{commented_channels, toml_blocks};
+
 /// The files of a directory with this ending, in order.
 fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory}: {error}"));
@@ -62,6 +65,39 @@ fn what_ships_loads() {
         plan.journeys.iter().map(|journey| journey.defined_at.rsplit_once(':').unwrap().0.to_owned()).collect();
     for path in files("probes", ".toml") {
         assert!(defined.contains(&path.display().to_string()), "{} gives no journey", path.display());
+    }
+}
+
+/// A configuration beside which these secrets lie must load without a word.
+fn loads_without_a_word(what: &str, text: &str, secrets: &[&str]) {
+    let scratch = Scratch::new("examples");
+    for secret in secrets {
+        scratch.write(secret, "s3cr3t");
+    }
+    let (plan, problems) = match load_text("journeyman.toml", text, &[], scratch.path()) {
+        Ok(loaded) => loaded,
+        Err(problems) => panic!("{what}:\n{}", render(&problems, false)),
+    };
+    assert!(problems.is_empty(), "{what}:\n{}", render(&problems, false));
+    assert!(!plan.journeys.is_empty() && plan.journeys.iter().all(|journey| journey.unavailable.is_none()), "{what}");
+}
+
+const AWS_SECRETS: &[&str] = &["secrets/aws-access-key-id", "secrets/aws-secret-access-key"];
+const SLACK_SECRETS: &[&str] = &["secrets/slack-bot-token"];
+
+#[cfg(all(feature = "slack", feature = "sqs"))]
+#[test]
+fn what_the_pages_of_sqs_sns_and_slack_show_loads_and_so_do_their_examples() {
+    let muted = "[defaults]\nmuted = true\n";
+    for (page, secrets) in [("sqs", AWS_SECRETS), ("sns", AWS_SECRETS), ("slack", SLACK_SECRETS)] {
+        let text = toml_blocks(&format!("docs/channels/{page}.md")).concat();
+        loads_without_a_word(page, &format!("{muted}{text}"), secrets);
+    }
+    for (example, secrets) in [("probes/examples/sqs.toml", AWS_SECRETS), ("probes/examples/slack.toml", SLACK_SECRETS)]
+    {
+        let journeys = std::fs::read_to_string(example).unwrap();
+        let text = format!("{muted}{}\n{journeys}", commented_channels(example));
+        loads_without_a_word(example, &text, secrets);
     }
 }
 

@@ -23,6 +23,8 @@ mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
 mod slack;
+#[cfg(feature = "slack")]
+mod slack_channel;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod story_bad_input;

@@ -24,6 +24,8 @@ pub(crate) struct Promises {
     pub(crate) keeps: bool,
     /// What was handed to the reader and not acknowledged is handed out again.
     pub(crate) redelivers: bool,
+    /// What is handed out again is known by its id, and is no second arrival.
+    pub(crate) recognises: bool,
     /// Messages and what we declared are there after the server was killed.
     pub(crate) survives: bool,
     /// Every connection goes where we say, so that a proxy can stand between. A Kafka broker names its own address.
@@ -43,6 +45,7 @@ impl Default for Promises {
             acknowledges: true,
             keeps: true,
             redelivers: true,
+            recognises: false,
             survives: true,
             goes_through_proxies: true,
             reader_connects: true,

@@ -6,5 +6,7 @@ mod http_webhook;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "slack")]
+mod slack;
 #[cfg(feature = "sqs")]
 mod sqs;

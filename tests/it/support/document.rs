@@ -28,6 +28,18 @@ pub fn toml_blocks(page: &str) -> Vec<String> {
     blocks
 }
 
+/// The channels that the comment at the top of an example names, uncommented.
+pub fn commented_channels(example: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(example);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let comment =
+        text.lines().map_while(|line| line.strip_prefix('#')).map(|line| line.strip_prefix(' ').unwrap_or(line));
+    let channels =
+        comment.skip_while(|line| !line.starts_with("[channels.")).map(|line| format!("{line}\n")).collect::<String>();
+    assert!(!channels.is_empty(), "{example} names no channel at its top");
+    channels
+}
+
 /// `text` with each of `replaced` in place of what it names. What is not there any more is a panic: then the page and the test
 /// have to be brought together again.
 pub fn adapt(text: &str, replaced: &[(&str, &str)]) -> String {

@@ -3,6 +3,8 @@
 //! <https://docs.slack.dev/reference/methods/chat.postMessage> and its neighbours. Answers can be scripted per method; a method
 //! without a script answers as Slack would.
 
+#[cfg(feature = "slack")]
+mod socket;
 mod workspace;
 
 use std::collections::VecDeque;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -26,6 +28,10 @@ use super::wait_for;
 
 /// The token that the fake accepts.
 pub(crate) const TOKEN: &str = "xoxb-fake-4711-s3cr3tbottoken";
+/// The app's token, for Socket Mode and nothing else. Every token that begins with it is another app's.
+pub(crate) const APP_TOKEN: &str = "xapp-fake-4711-s3cr3tapptoken";
+/// A person's token, which may read.
+pub(crate) const USER_TOKEN: &str = "xoxp-fake-4711-s3cr3tusertoken";
 /// A channel that exists, with the bot in it; its name is `#alerts`.
 pub(crate) const CHANNEL: &str = "C0ALERTS";
 /// The webhook's path, its credential; posts to [`CHANNEL`].
@@ -128,6 +134,9 @@ impl Message {
         if let Some(thread) = &self.thread_ts {
             json["thread_ts"] = thread.clone().into();
         }
+        if self.user == BOT {
+            json["bot_id"] = "B0FAKE".into();
+        }
         if self.is_broadcast {
             json["subtype"] = "thread_broadcast".into();
         }
@@ -222,6 +231,73 @@ impl FakeSlack {
         state.store(channel, "U0PERSON", &arguments).ts
     }
 
+    /// A message that was said so long before now becomes visible only now; gives its `ts`.
+    pub(crate) fn say_late(&self, channel: &str, text: &str, before: Duration) -> String {
+        let ts = self.say(channel, text);
+        let mut state = self.state();
+        let messages = &mut state.channels.get_mut(channel).expect("the channel exists").messages;
+        let mut message = messages.pop().expect("it was said");
+        let earlier = ts.replace('.', "").parse::<u128>().expect("a ts is digits") - before.as_micros();
+        message.ts = format!("{}.{:06}", earlier / 1_000_000, earlier % 1_000_000);
+        let at = messages.partition_point(|other| other.ts < message.ts);
+        messages.insert(at, message.clone());
+        message.ts
+    }
+
+    /// Sends apps that want a WebSocket where there is none; gives the address.
+    #[cfg(feature = "slack")]
+    pub(crate) fn misdirect_sockets(&self) -> String {
+        self.state().socket_path = "/nowhere/";
+        self.address.to_string()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections of Socket Mode there ever were.
+    #[cfg(feature = "slack")]
+    pub(crate) fn sockets_opened(&self) -> usize {
+        self.state().app().opened
+    }
+
+    /// The envelopes that were acknowledged, in order.
+    #[cfg(feature = "slack")]
+    pub(crate) fn acknowledged(&self) -> Vec<String> {
+        self.state().app().acknowledged.clone()
+    }
+
+    /// An event that no method of ours brought about.
+    #[cfg(feature = "slack")]
+    pub(crate) fn event(&self, event: Value) {
+        self.state().event(&event);
+    }
+
+    /// Sends once more what was not acknowledged.
+    #[cfg(feature = "slack")]
+    pub(crate) fn retry_events(&self) {
+        self.state().app().retry();
+    }
+
+    /// Says something over the newest connection.
+    #[cfg(feature = "slack")]
+    pub(crate) fn tell_socket(&self, message: Value) {
+        self.state().app().say(message);
+    }
+
+    /// Ends every connection of Socket Mode without a goodbye.
+    #[cfg(feature = "slack")]
+    pub(crate) fn drop_sockets(&self) {
+        self.state().app().drop_all();
+    }
+
+    /// Ends those but the newest.
+    #[cfg(feature = "slack")]
+    pub(crate) fn drop_old_sockets(&self) {
+        self.state().app().drop_old();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while held")
     }
@@ -232,12 +308,23 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+            // A connection that becomes a WebSocket is one until its end.
+            let socket: Upgrading = Mutex::new(None);
+            let service = service_fn(|request| answer(request, Arc::clone(&state), &socket));
             // An error is a connection that was dropped on purpose, or by the client.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            #[cfg(feature = "slack")]
+            if let Some((upgrade, app)) = socket.into_inner().expect("no panic while held")
+                && let Ok(upgraded) = upgrade.await
+            {
+                socket::serve(upgraded, app, state).await;
+            }
         });
     }
 }
+
+/// A connection that is to become a WebSocket, and the app that it is for.
+type Upgrading = Mutex<Option<(hyper::upgrade::OnUpgrade, String)>>;
 
 /// The connection is to be dropped.
 fn dropped() -> std::io::Error {
@@ -245,9 +332,17 @@ fn dropped() -> std::io::Error {
 }
 
 async fn answer(
-    request: hyper::Request<Incoming>,
+    mut request: hyper::Request<Incoming>,
     state: Arc<Mutex<State>>,
+    socket: &Upgrading,
 ) -> Result<hyper::Response<Body>, std::io::Error> {
+    #[cfg(feature = "slack")]
+    if let Some((key, app)) = socket::wanted(&request) {
+        *socket.lock().expect("no panic while held") = Some((hyper::upgrade::on(&mut request), app));
+        let response = hyper::Response::builder().status(101).header("connection", "upgrade");
+        let response = response.header("upgrade", "websocket").header("sec-websocket-accept", key);
+        return Ok(response.body(Body::empty()).expect("its parts are valid"));
+    }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(Body::new(body), LARGEST).await.map_err(std::io::Error::other)?;
     let field = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -270,6 +365,10 @@ async fn answer(
         match token.as_str() {
             _ if method == WEBHOOK_METHOD => post_webhook(&mut state, &arguments),
             "" => api(Err("not_authed")),
+            app if app.starts_with(APP_TOKEN) => api(state.open_socket(&method, app, &field(HOST))),
+            USER_TOKEN if method.starts_with("conversations.") || method == "auth.test" => {
+                api(state.call(&method, &arguments))
+            }
             TOKEN => api(state.call(&method, &arguments)),
             _ => api(Err("invalid_auth")),
         }

@@ -22,6 +22,10 @@ pub(super) struct State {
     pub(super) scripts: HashMap<String, VecDeque<Answer>>,
     pub(super) requests: Vec<Request>,
     pub(super) clock: Clock,
+    #[cfg(feature = "slack")]
+    pub(super) apps: BTreeMap<String, super::socket::Sockets>,
+    #[cfg(feature = "slack")]
+    pub(super) socket_path: &'static str,
     last_ts: i64,
 }
 
@@ -36,19 +40,57 @@ impl State {
             scripts: HashMap::new(),
             requests: Vec::new(),
             clock: Clock::system(),
+            #[cfg(feature = "slack")]
+            apps: BTreeMap::new(),
+            #[cfg(feature = "slack")]
+            socket_path: super::socket::PATH,
             last_ts: 0,
         }
     }
 
     pub(super) fn call(&mut self, method: &str, arguments: &Value) -> Outcome {
         match method {
-            "auth.test" => Ok(json!({ "user_id": BOT, "team_id": "T0FAKE", "user": "journeyman", "bot_id": "B0FAKE" })),
+            "auth.test" => Ok(
+                json!({ "user_id": BOT, "team_id": "T0FAKE", "team": "Fake", "user": "journeyman", "bot_id": "B0FAKE" }),
+            ),
             "chat.postMessage" => self.post(arguments),
             "chat.update" => self.update(arguments),
             "chat.delete" => self.remove(arguments),
             "conversations.history" => self.history(arguments),
             "conversations.replies" => self.replies(arguments),
+            "apps.connections.open" => Err("not_allowed_token_type"),
             _ => Err("unknown_method"),
+        }
+    }
+
+    /// What an app's token may: make a connection of Socket Mode, to where it has found us.
+    #[cfg(feature = "slack")]
+    pub(super) fn open_socket(&mut self, method: &str, app: &str, host: &str) -> Outcome {
+        if method != "apps.connections.open" {
+            return Err("not_allowed_token_type");
+        }
+        // From here on its events are kept for it.
+        self.apps.entry(app.to_owned()).or_default();
+        Ok(json!({ "url": format!("ws://{host}{}?ticket={app}&app_id=A0FAKE", self.socket_path) }))
+    }
+
+    /// No app's token may do anything.
+    #[cfg(not(feature = "slack"))]
+    pub(super) fn open_socket(&mut self, _method: &str, _app: &str, _host: &str) -> Outcome {
+        Err("not_allowed_token_type")
+    }
+
+    /// The connections of the app that most tests have.
+    #[cfg(feature = "slack")]
+    pub(super) fn app(&mut self) -> &mut super::socket::Sockets {
+        self.apps.entry(super::APP_TOKEN.to_owned()).or_default()
+    }
+
+    /// An event happens, for every app.
+    #[cfg(feature = "slack")]
+    pub(super) fn event(&mut self, event: &Value) {
+        for sockets in self.apps.values_mut() {
+            sockets.event(event.clone());
         }
     }
 
@@ -82,8 +124,17 @@ impl State {
             is_broadcast: is_set(arguments, "reply_broadcast"),
             edits: 0,
         };
+        #[cfg(feature = "slack")]
+        let channel_id = channel;
         let channel = self.channels.get_mut(channel).expect("the channel was looked up");
         channel.messages.push(message.clone());
+        #[cfg(feature = "slack")]
+        {
+            // An event carries no metadata unless the app asks for events about metadata.
+            let mut event = message.json(false);
+            event["channel"] = channel_id.into();
+            self.event(&event);
+        }
         message
     }
 
