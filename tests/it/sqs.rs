@@ -250,6 +250,44 @@ fn what_was_not_handed_over_is_given_back_and_comes_again_as_redelivered() {
 }
 
 #[test]
+fn a_reader_that_stops_gives_back_what_waits_and_deletes_only_what_it_handed_over() {
+    block_on(async {
+        // Not moto: it goes on with a poll whose caller has gone, which takes at once what is given back.
+        let sent = [token(), token()];
+        let (called, mut calls) = mpsc::channel(8);
+        let answer = async move |headers: axum::http::HeaderMap, body: String| {
+            let asked: serde_json::Value = serde_json::from_str(&body).expect("the protocol is JSON");
+            match headers["x-amz-target"].to_str().expect("it is text") {
+                "AmazonSQS.GetQueueAttributes" => "{}".to_owned(),
+                "AmazonSQS.ReceiveMessage" if asked["WaitTimeSeconds"] == 0 => {
+                    let message = |n: usize| json!({ "MessageId": n.to_string(), "ReceiptHandle": n.to_string(), "Body": sent[n].to_string() });
+                    json!({ "Messages": [message(0), message(1)] }).to_string()
+                }
+                "AmazonSQS.ReceiveMessage" => std::future::pending().await,
+                other => {
+                    let call = (other.to_owned(), asked["ReceiptHandle"].clone(), asked["VisibilityTimeout"].clone());
+                    called.send(call).await.expect("the test reads");
+                    "{}".to_owned()
+                }
+            }
+        };
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let queue = format!("http://{}/123456789012/orders", listener.local_addr().unwrap());
+        let app = axum::Router::new().route("/", axum::routing::post(answer));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await });
+
+        let blocked = Receiver::with_room(&channel(&queue), 1);
+        let next = calls.recv().await.unwrap();
+        assert_eq!(next, ("AmazonSQS.DeleteMessage".to_owned(), json!("0"), json!(null)));
+        blocked.stop().await;
+        let next = calls.try_recv().unwrap();
+        assert_eq!(next, ("AmazonSQS.ChangeMessageVisibility".to_owned(), json!("1"), json!(0)));
+        assert!(calls.try_recv().is_err());
+    });
+}
+
+#[test]
 fn a_message_that_came_while_nobody_read_is_there_afterwards() {
     block_on(async {
         let Some(moto) = Moto::shared().await else { return };
