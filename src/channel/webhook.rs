@@ -30,20 +30,22 @@ pub struct WebhookSettings {
 
 /// A body of an inbound message may have this many bytes unless configured.
 pub const MAX_BODY: usize = 1 << 20;
+/// What is signed with a time may be this old, and this far ahead of our clock, unless configured: what Slack recommends.
+pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// How a caller proves itself.
+/// How a caller proves itself. Where there are several secrets, each is accepted: two during a rotation.
 #[derive(Clone, Debug)]
 pub enum Verify {
     /// It does not. Anyone who knows the URL can call; only the token in the message tells ours from theirs.
     None,
     /// `Authorization: Bearer …`, one of these.
     Bearer {
-        /// The tokens that are accepted; two during a rotation.
+        /// The tokens that are accepted.
         secrets: Vec<Secret>,
     },
     /// A keyed hash over the raw body in a header.
     Hmac {
-        /// The keys that are accepted; two during a rotation.
+        /// The keys.
         secrets: Vec<Secret>,
         /// The header.
         header: String,
@@ -54,8 +56,66 @@ pub enum Verify {
         /// What stands before it: `sha256=`.
         prefix: String,
     },
-    /// A scheme that this build does not have; calls are refused.
-    Unavailable(&'static str),
+    /// `X-Twilio-Signature`: HMAC-SHA-1 over the URL that Twilio calls and what it posts.
+    Twilio {
+        /// The account's auth tokens.
+        secrets: Vec<Secret>,
+        /// The address as Twilio has it, without a query.
+        url: String,
+    },
+    /// Vonage's signature, of one of its two kinds.
+    Vonage {
+        /// The account's signature secrets.
+        secrets: Vec<Secret>,
+        /// Which kind.
+        method: VonageMethod,
+        /// How old what is signed may be, and how far ahead of our clock.
+        tolerance: Duration,
+    },
+    /// `X-Slack-Signature`: HMAC-SHA-256 over a time and the raw body.
+    Slack {
+        /// The app's signing secrets.
+        secrets: Vec<Secret>,
+        /// How old what is signed may be, and how far ahead of our clock.
+        tolerance: Duration,
+    },
+}
+
+impl Verify {
+    /// `X-Hub-Signature-256`, as GitHub signs:
+    /// <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>.
+    pub fn github(secrets: Vec<Secret>) -> Verify {
+        Verify::Hmac {
+            secrets,
+            header: "X-Hub-Signature-256".to_owned(),
+            algorithm: Algorithm::Sha256,
+            encoding: Encoding::Hex,
+            prefix: "sha256=".to_owned(),
+        }
+    }
+}
+
+/// What Vonage signs, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VonageMethod {
+    /// Messages API: a JSON web token with a hash of the body.
+    Jwt {
+        /// The account that it must be for; `None` takes what the secret takes.
+        api_key: Option<String>,
+    },
+    /// SMS API: a parameter `sig` beside the others.
+    Sig(SigHash),
+}
+
+/// The hash of an HMAC in Vonage's parameter `sig`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigHash {
+    /// HMAC-SHA-1.
+    Sha1,
+    /// HMAC-SHA-256.
+    Sha256,
+    /// HMAC-SHA-512.
+    Sha512,
 }
 
 /// The hash of an HMAC.
@@ -111,12 +171,7 @@ impl Webhook {
                 () = stop.cancelled() => return,
             }
         };
-        readiness.send_replace(match &self.settings.verify {
-            Verify::Unavailable(scheme) => {
-                Readiness::Down { why: format!("this build cannot verify calls by `{scheme}`, so it refuses them all") }
-            }
-            Verify::None | Verify::Bearer { .. } | Verify::Hmac { .. } => Readiness::Ready,
-        });
+        readiness.send_replace(Readiness::Ready);
         stop.cancelled().await;
     }
 }

@@ -62,6 +62,9 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
     let get = |key: &str| root.as_ref().and_then(|root| root.get(key));
     let http = http(context, get("http"));
+    if let Some(node) = get("hooks").and_then(|hooks| hooks.get("public_url")) {
+        context.hooks_url.get_or_init(|| node.clone());
+    }
     let channels = channels::read(context, get("channels"));
     let notifiers = notifiers::read(context, get("notifiers"));
     let location = root.as_ref().and_then(|root| root.text("location"));

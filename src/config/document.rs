@@ -1,6 +1,6 @@
 //! A file as a tree in which everything knows its place, and typed access to it that collects problems instead of stopping.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,11 +22,19 @@ pub(super) struct Context {
     pub(super) redactor: Redactor,
     /// A file could not be read, so a name that nothing defines may be defined in it.
     pub(super) is_incomplete: bool,
+    /// `public_url` of `[hooks]`, as it is written: a webhook whose caller signs the URL needs it.
+    pub(super) hooks_url: OnceCell<Node>,
 }
 
 impl Context {
     pub(super) fn new(base: PathBuf) -> Context {
-        Context { problems: RefCell::default(), base, redactor: Redactor::new(), is_incomplete: false }
+        Context {
+            problems: RefCell::default(),
+            base,
+            redactor: Redactor::new(),
+            is_incomplete: false,
+            hooks_url: OnceCell::new(),
+        }
     }
 
     pub(super) fn add(&self, problem: Problem) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journeyman::channel;
-use journeyman::channel::webhook::{Algorithm, Encoding, Verify};
+use journeyman::channel::webhook::{Algorithm, Encoding, SigHash, Verify, VonageMethod};
 use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
 use journeyman::journey::expect::Query;
 use journeyman::journey::schedule::Schedule;
@@ -199,7 +199,10 @@ fn the_example_means_what_it_says() {
     assert_eq!(sms.steps[2].poll, Some(Poll { every: Duration::from_millis(500), within: seconds(10) }));
     assert!(matches!(&sms.steps[0].capture[..], [(name, Query::Json(_))] if name == "sid"));
     assert_eq!(sms.maintenance.len(), 1, "the glob of the maintenance window names it");
-    assert!(sms.unavailable.as_ref().unwrap().contains("twilio"));
+    assert_eq!(sms.unavailable, None);
+    let channel::Settings::Webhook(inbound) = &plan.channels["inbound"].settings else { panic!() };
+    let Verify::Twilio { secrets, url } = &inbound.verify else { panic!("{:?}", inbound.verify) };
+    assert_eq!((secrets.len(), url.as_str()), (1, "https://hooks.example.net/inbound-sms"));
 
     let pipeline = journey(&plan, "order-pipeline");
     assert_eq!((pipeline.unavailable.as_ref(), pipeline.maintenance.len()), (None, 0));
@@ -308,6 +311,21 @@ fn every_key_arrives_in_the_plan() {
     assert_eq!((secrets.len(), header.as_str(), prefix.as_str()), (2, "X-Hub-Signature", "sha512="));
     assert_eq!((*algorithm, *encoding), (Algorithm::Sha512, Encoding::Base64));
     assert!(plan.channels["hook"].policy.key.is_some() && plan.channels["hook"].policy.filter.len() == 2);
+    let verify = |name: &str| match &plan.channels[name].settings {
+        channel::Settings::Webhook(settings) => settings.verify.clone(),
+        other => panic!("{other:?}"),
+    };
+    let Verify::Twilio { secrets, url } = verify("twilio") else { panic!() };
+    assert_eq!((secrets.len(), url.as_str()), (2, "https://hooks.example.net/base/twilio"));
+    let Verify::Twilio { url, .. } = verify("twilio-elsewhere") else { panic!() };
+    assert_eq!(url, "https://Hooks.example.org:8443/sms", "as it is written: that is what is signed");
+    let Verify::Vonage { method, tolerance, .. } = verify("vonage") else { panic!() };
+    assert_eq!((method, tolerance), (VonageMethod::Jwt { api_key: Some("a1b2c3d".to_owned()) }, seconds(60)));
+    let Verify::Vonage { method, tolerance, .. } = verify("vonage-sms") else { panic!() };
+    assert_eq!((method, tolerance), (VonageMethod::Sig(SigHash::Sha512), seconds(300)));
+    assert!(matches!(verify("slack-events"), Verify::Slack { tolerance, .. } if tolerance == seconds(30)));
+    assert!(matches!(verify("github"), Verify::Hmac { header, prefix, encoding: Encoding::Hex, .. }
+        if header == "X-Hub-Signature-256" && prefix == "sha256="));
     let channel::Settings::Amqp(amqp) = &plan.channels["orders"].settings else { panic!() };
     assert_eq!((amqp.exchange.as_str(), amqp.routing_key.as_str()), ("orders", "order.created"));
     assert_eq!(amqp.queue.as_ref().unwrap().bind[1].exchange, "fanout");

@@ -36,3 +36,4 @@ mod story_secrets;
 mod story_sms;
 mod support;
 mod webhook_channel;
+mod webhook_schemes;

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HeaderValue};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use futures_util::StreamExt;
 use hyper::body::Incoming;
@@ -58,6 +58,8 @@ labelled! {
     CallResult {
         /// It is a message now.
         Accepted = "accepted",
+        /// It was a question of the caller's whether the address is ours, and was answered: 200.
+        Answered = "answered",
         /// It did not prove that it is from whom it should be: 401.
         RefusedSignature = "refused_signature",
         /// Its body is larger than the channel takes: 413.
@@ -239,9 +241,15 @@ async fn answer(hooks: &Hooks, request: Request<Incoming>) -> Response<Body> {
         return empty(StatusCode::NOT_FOUND);
     };
     match take(&route, hooks.0.limits, request).await {
-        Ok(()) => {
+        Ok(Taken::Message) => {
             route.counts.add(CallResult::Accepted);
             empty(StatusCode::from_u16(route.settings.respond).unwrap_or(StatusCode::NO_CONTENT))
+        }
+        Ok(Taken::Question { answer }) => {
+            route.counts.add(CallResult::Answered);
+            let mut response = Response::new(Body::from(answer));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            response
         }
         Err((result, reason)) => {
             route.counts.add(result);
@@ -259,7 +267,7 @@ fn refusal(result: CallResult) -> Response<Body> {
         CallResult::UnknownPath => StatusCode::NOT_FOUND,
         CallResult::Busy => StatusCode::SERVICE_UNAVAILABLE,
         CallResult::Timeout => StatusCode::REQUEST_TIMEOUT,
-        CallResult::BrokenOff | CallResult::Accepted => StatusCode::BAD_REQUEST,
+        CallResult::BrokenOff | CallResult::Accepted | CallResult::Answered => StatusCode::BAD_REQUEST,
     });
     if result == CallResult::WrongMethod {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, PUT, GET"));
@@ -279,13 +287,21 @@ fn empty(status: StatusCode) -> Response<Body> {
 
 type Refused = (CallResult, &'static str);
 
+/// What a call was.
+enum Taken {
+    /// A message, which was handed over.
+    Message,
+    /// A question, with what the caller wants to hear.
+    Question { answer: String },
+}
+
 /// Reads a call, verifies it, and hands it over. A call that is refused leaves nothing behind.
-async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Result<(), Refused> {
+async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Result<Taken, Refused> {
     let settings = &route.settings;
     // Kannel and other SMS gateways call with GET, the message in the query. A body signature does not cover a query.
     let is_method_known = match *request.method() {
         Method::POST | Method::PUT => true,
-        Method::GET => !settings.verify.is_over_body(),
+        Method::GET => settings.verify.covers_query(),
         _ => false,
     };
     if !is_method_known {
@@ -297,15 +313,19 @@ async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Resu
         Err(_) => return Err((CallResult::Timeout, "the body was not here in time")),
     };
     let at = route.clock.now();
-    settings.verify.check(&head.headers, &body).map_err(|reason| (CallResult::RefusedSignature, reason))?;
-    let query = head.uri.query().filter(|_| body.is_empty() && !settings.verify.is_over_body());
+    settings.verify.check(&head, &body, at.wall).map_err(|reason| (CallResult::RefusedSignature, reason))?;
+    if let Some(answer) = settings.verify.answer(&body) {
+        return Ok(Taken::Question { answer });
+    }
+    let query = head.uri.query().filter(|_| body.is_empty() && settings.verify.covers_query());
     let mut message = Message::new(query.map_or(body, |query| query.as_bytes().to_vec()));
     message.headers = (head.headers.iter())
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     message.facts.insert("method", Value::from(head.method.as_str()));
     message.facts.insert("path", Value::from(head.uri.path()));
-    hand_over(route, limits, at, message).await
+    hand_over(route, limits, at, message).await?;
+    Ok(Taken::Message)
 }
 
 async fn hand_over(route: &Route, limits: Limits, at: Now, message: Message) -> Result<(), Refused> {

@@ -1,37 +1,43 @@
 //! Whether a call is from whom it claims to be. Pure but for the secrets, which may be read anew from their files.
 
+mod slack;
+mod twilio;
+mod vonage;
+
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::channel::webhook::{Algorithm, Encoding, Verify};
+use crate::channel::webhook::{Algorithm, Encoding, Verify, VonageMethod};
 use crate::secret::{Secret, base64};
 
 impl Verify {
-    /// Whether the proof covers the body and nothing else, so that a query string could be anyone's.
-    pub(super) fn is_over_body(&self) -> bool {
-        matches!(self, Verify::Hmac { .. })
+    /// Whether the proof covers the query of the URL, too; otherwise it could be anyone's.
+    pub(super) fn covers_query(&self) -> bool {
+        match self {
+            Verify::None | Verify::Bearer { .. } | Verify::Twilio { .. } => true,
+            Verify::Hmac { .. } | Verify::Slack { .. } => false,
+            Verify::Vonage { method, .. } => matches!(method, VonageMethod::Sig(_)),
+        }
     }
 
-    /// Judges a call by its headers and the raw bytes of its body. The reason of a refusal holds nothing that the caller sent.
-    pub(super) fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), &'static str> {
+    /// Judges a call by its head and the raw bytes of its body. The reason of a refusal holds nothing that the caller sent.
+    pub(super) fn check(&self, head: &Parts, body: &[u8], now: Timestamp) -> Result<(), &'static str> {
         match self {
             Verify::None => Ok(()),
             Verify::Bearer { secrets } => {
-                let value = the_only(headers, AUTHORIZATION.as_str())?;
-                // The scheme is compared without case (RFC 9110 section 11.1).
-                let (scheme, token) = value.split_once(' ').ok_or("no bearer token")?;
-                if !scheme.eq_ignore_ascii_case("bearer") {
-                    return Err("not a bearer token");
-                }
                 // Hashed, so that not even the length of the secret shows in the time that the comparison takes.
-                let token = Sha256::digest(token.trim_start_matches(' '));
+                let token = Sha256::digest(bearer(&head.headers, AUTHORIZATION.as_str())?);
                 any(secrets, |secret| Sha256::digest(secret).ct_eq(&token)).then_some(()).ok_or("wrong bearer token")
             }
             Verify::Hmac { secrets, header, algorithm, encoding, prefix } => {
-                let value = the_only(headers, header)?;
+                let value = the_only(&head.headers, header)?;
                 let sent = value.strip_prefix(prefix.as_str()).ok_or("signature without its prefix")?;
                 let sent = match encoding {
                     Encoding::Hex => sent.to_ascii_lowercase(),
@@ -51,9 +57,47 @@ impl Verify {
                 };
                 any(secrets, is_right).then_some(()).ok_or("wrong signature")
             }
-            Verify::Unavailable(_) => Err("this build cannot verify the scheme"),
+            Verify::Twilio { secrets, url } => twilio::check(secrets, url, head, body),
+            Verify::Vonage { secrets, method, tolerance } => {
+                vonage::check(secrets, method, *tolerance, head, body, now)
+            }
+            Verify::Slack { secrets, tolerance } => slack::check(secrets, *tolerance, head, body, now),
         }
     }
+
+    /// What a verified call wants to hear back, if it is a question and no message.
+    pub(super) fn answer(&self, body: &[u8]) -> Option<String> {
+        if matches!(self, Verify::Slack { .. }) { slack::challenge(body) } else { None }
+    }
+}
+
+/// The bearer token in a header.
+fn bearer<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, &'static str> {
+    // The scheme is compared without case (RFC 9110 section 11.1).
+    let (scheme, token) = the_only(headers, name)?.split_once(' ').ok_or("no bearer token")?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err("not a bearer token");
+    }
+    Ok(token.trim_start_matches(' '))
+}
+
+/// Seconds since the epoch in their one spelling: digits, and not more than they can be.
+fn seconds(text: &str) -> Option<i64> {
+    let is_spelt = (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if is_spelt { text.parse().ok() } else { None }
+}
+
+/// Whether what was signed at `at`, in seconds since the epoch, may still be believed. It bounds how long a call that somebody
+/// recorded can be played again; within that, copies are seen as copies.
+fn fresh(at: i64, tolerance: Duration, now: Timestamp) -> Result<(), &'static str> {
+    let age = now.as_second().saturating_sub(at);
+    if u64::try_from(age).is_ok_and(|age| age > tolerance.as_secs()) {
+        return Err("what is signed is too old");
+    }
+    if age < 0 && age.unsigned_abs() > tolerance.as_secs() {
+        return Err("what is signed is from the future");
+    }
+    Ok(())
 }
 
 /// The value of a header that must be there exactly once: of two, a proxy and we might each believe another.
@@ -138,20 +182,66 @@ mod tests {
         }
     }
 
+    /// A call as the listener takes it.
+    pub(super) struct Call(axum::http::request::Builder, String);
+
+    impl Call {
+        pub(super) fn post(target: &str, body: &str) -> Call {
+            Call(axum::http::Request::post(target), body.to_owned())
+        }
+
+        pub(super) fn header(self, name: &str, value: &str) -> Call {
+            Call(self.0.header(name, value), self.1)
+        }
+
+        pub(super) fn taken(self) -> (Parts, Vec<u8>) {
+            let (head, body) = self.0.body(self.1).unwrap().into_parts();
+            (head, body.into_bytes())
+        }
+    }
+
+    pub(super) fn secrets(values: &[&str]) -> Vec<Secret> {
+        values.iter().map(|value| Secret::new((*value).to_owned(), &Redactor::new())).collect()
+    }
+
     #[test]
     fn either_of_two_secrets_is_right_and_no_secret_is_never() {
-        let redactor = Redactor::new();
-        let secrets = ["old-secret", "new-secret"].map(|value| Secret::new(value.to_owned(), &redactor)).to_vec();
-        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
-        let check =
-            |secrets: &[Secret], value| Verify::Bearer { secrets: secrets.to_vec() }.check(&headers(value), b"");
-        assert_eq!(check(&secrets, "Bearer old-secret"), Ok(()));
-        assert_eq!(check(&secrets, "bearer  new-secret"), Ok(()));
+        let check = |secrets: &[Secret], value| {
+            let (head, body) = Call::post("/", "").header("authorization", value).taken();
+            Verify::Bearer { secrets: secrets.to_vec() }.check(&head, &body, Timestamp::UNIX_EPOCH)
+        };
+        let two = secrets(&["old-secret", "new-secret"]);
+        assert_eq!(check(&two, "Bearer old-secret"), Ok(()));
+        assert_eq!(check(&two, "bearer  new-secret"), Ok(()));
         for wrong in ["Bearer", "Bearer ", "Bearer new-secre", "Bearer new-secret2", "Basic new-secret", "new-secret"] {
-            assert!(check(&secrets, wrong).is_err(), "{wrong}");
+            assert!(check(&two, wrong).is_err(), "{wrong}");
         }
         assert!(check(&[], "Bearer ").is_err());
-        assert!(Verify::Bearer { secrets }.check(&HeaderMap::new(), b"").is_err());
-        assert!(Verify::Unavailable("twilio").check(&HeaderMap::new(), b"").is_err());
+    }
+
+    /// From GitHub's documentation.
+    #[test]
+    fn the_published_vector_of_github() {
+        let key = secrets(&["old", "It's a Secret to Everybody"]);
+        let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        let (head, body) = Call::post("/", "Hello, World!").header("X-Hub-Signature-256", signature).taken();
+        assert_eq!(Verify::github(key).check(&head, &body, Timestamp::UNIX_EPOCH), Ok(()));
+        assert!(Verify::github(secrets(&["old"])).check(&head, &body, Timestamp::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn a_time_has_one_spelling_and_two_ends() {
+        assert_eq!((seconds("1531420618"), seconds("0")), (Some(1_531_420_618), Some(0)));
+        for other in ["", "-1", "+1", " 1", "1 ", "1.0", "1e9", "0x1", "１", "9999999999999"] {
+            assert_eq!(seconds(other), None, "{other:?}");
+        }
+        let judged = |at| fresh(at, Duration::from_secs(300), Timestamp::from_second(1_000).unwrap());
+        assert_eq!((judged(700), judged(1_000), judged(1_300)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(
+            (judged(699), judged(i64::MIN)),
+            (Err("what is signed is too old"), Err("what is signed is too old"))
+        );
+        let future = Err("what is signed is from the future");
+        assert_eq!((judged(1_301), judged(i64::MAX)), (future, future));
     }
 }

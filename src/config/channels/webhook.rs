@@ -1,7 +1,9 @@
 //! `type = "webhook"`, and who may call it.
 
 use crate::channel::Settings;
-use crate::channel::webhook::{Algorithm, Encoding, MAX_BODY, Verify, WebhookSettings};
+use crate::channel::webhook::{
+    Algorithm, Encoding, MAX_BODY, SigHash, TOLERANCE, Verify, VonageMethod, WebhookSettings,
+};
 use crate::config::channels::{Channel, Grammar};
 use crate::config::document::{Context, Data, Node, Section};
 use crate::config::problem::Problem;
@@ -11,20 +13,36 @@ use crate::secret::Secret;
 pub(super) const GRAMMAR: Grammar = Grammar {
     kind: "webhook",
     keys: &["path", "verify", "max_body", "respond"],
-    tables: &[("verify", HMAC_KEYS)],
+    tables: &[("verify", VERIFY_KEYS)],
     read,
 };
+/// Of all schemes together.
+const VERIFY_KEYS: &[&str] = &[
+    "scheme",
+    "secret",
+    "secrets",
+    "header",
+    "algorithm",
+    "encoding",
+    "prefix",
+    "url",
+    "method",
+    "api_key",
+    "tolerance",
+];
 const HMAC_KEYS: &[&str] = &["scheme", "secret", "secrets", "header", "algorithm", "encoding", "prefix"];
-const BEARER_KEYS: &[&str] = &["scheme", "secret", "secrets"];
+const TWILIO_KEYS: &[&str] = &["scheme", "secret", "secrets", "url"];
+const VONAGE_KEYS: &[&str] = &["scheme", "secret", "secrets", "method", "api_key", "tolerance"];
+const SLACK_KEYS: &[&str] = &["scheme", "secret", "secrets", "tolerance"];
+/// Of the schemes that need nothing but a secret.
+const SECRET_KEYS: &[&str] = &["scheme", "secret", "secrets"];
 const NONE_KEYS: &[&str] = &["scheme"];
 
-/// Schemes that are known and not built yet.
-const PLANNED_SCHEMES: &[&str] = &["twilio", "vonage", "slack", "github"];
-const SCHEMES: &[&str] = &["hmac", "bearer", "none", "twilio", "vonage", "slack", "github"];
+const SCHEMES: &[&str] = &["hmac", "twilio", "vonage", "slack", "github", "bearer", "none"];
 /// No message needs more, and the body is held in memory.
 const LARGEST_BODY: u64 = 64 << 20;
 
-fn read(section: &Section<'_>, channel: &mut Channel) -> Option<Settings> {
+fn read(section: &Section<'_>, _channel: &mut Channel) -> Option<Settings> {
     let context = section.context;
     let path = section.require("path", "the route on the hooks listener, as in \"/inbound-sms\"").and_then(|node| {
         let path = context.text(node, "path")?;
@@ -51,21 +69,17 @@ fn read(section: &Section<'_>, channel: &mut Channel) -> Option<Settings> {
     });
     let respond = section.whole("respond", 200..=299);
     let hint = "who may call: `{ scheme = \"hmac\", secret = … }`, or `{ scheme = \"none\" }` if anyone may";
-    let verify = section.require("verify", hint).and_then(|node| verify(context, node));
-    let verify = verify?;
-    if let Verify::Unavailable(scheme) = verify {
-        channel.unavailable =
-            Some(format!("webhooks signed by the scheme `{scheme}` cannot be verified by this version yet"));
-    }
+    let verify = section.require("verify", hint).and_then(|node| verify(context, node, path.as_deref()));
     Some(Settings::Webhook(WebhookSettings {
         path: path?,
-        verify,
+        verify: verify?,
         max_body: max_body.map_or(MAX_BODY, |bytes| bytes as usize),
         respond: respond.map_or(200, |status| status as u16),
     }))
 }
 
-fn verify(context: &Context, node: &Node) -> Option<Verify> {
+/// `path` is the channel's, which the caller's URL ends in.
+fn verify(context: &Context, node: &Node, path: Option<&str>) -> Option<Verify> {
     let scheme_node = match context.table(node, "verify").map(|_| node.get("scheme"))? {
         Some(scheme) => scheme,
         None => {
@@ -74,39 +88,106 @@ fn verify(context: &Context, node: &Node) -> Option<Verify> {
             return None;
         }
     };
+    let open = |keys| Section::open(context, node, "verify", keys);
     let scheme = context.text(scheme_node, "scheme")?;
     match scheme {
         "none" => {
-            Section::open(context, node, "verify", NONE_KEYS)?;
+            open(NONE_KEYS)?;
             let problem = "anyone who knows the address can call this webhook";
             let hint = "what they send is told from ours by its token alone; verify a signature if the sender can sign";
             context.add(Problem::warning(&scheme_node.place, problem).hint(hint));
             Some(Verify::None)
         }
-        "bearer" => {
-            let section = Section::open(context, node, "verify", BEARER_KEYS)?;
-            Some(Verify::Bearer { secrets: secrets(&section)? })
+        "bearer" => Some(Verify::Bearer { secrets: secrets(&open(SECRET_KEYS)?)? }),
+        "hmac" => hmac(&open(HMAC_KEYS)?),
+        "github" => Some(Verify::github(secrets(&open(SECRET_KEYS)?)?)),
+        "twilio" => twilio(&open(TWILIO_KEYS)?, path),
+        "vonage" => vonage(&open(VONAGE_KEYS)?),
+        "slack" => {
+            let section = open(SLACK_KEYS)?;
+            let (secrets, tolerance) = (secrets(&section), section.duration("tolerance").unwrap_or(TOLERANCE));
+            Some(Verify::Slack { secrets: secrets?, tolerance })
         }
-        "hmac" => hmac(&Section::open(context, node, "verify", HMAC_KEYS)?),
-        _ => match PLANNED_SCHEMES.iter().find(|planned| **planned == scheme) {
-            Some(planned) => {
-                for key in ["secret", "secrets"] {
-                    for secret in node.get(key).into_iter().flat_map(items) {
-                        let _ = context.secret(secret, key);
-                    }
-                }
-                let problem = format!("the scheme `{planned}` is not in this version yet");
-                let hint = "calls are refused, and the journeys that receive here will be `unknown`";
-                context.add(Problem::warning(&scheme_node.place, problem).hint(hint));
-                Some(Verify::Unavailable(planned))
-            }
-            None => {
-                let problem = Problem::error(&scheme_node.place, format!("no scheme is named `{scheme}`"));
-                context.add(problem.maybe_hint(values::suggestion(scheme, SCHEMES.iter().copied())));
-                None
-            }
-        },
+        _ => {
+            let problem = Problem::error(&scheme_node.place, format!("no scheme is named `{scheme}`"));
+            context.add(problem.maybe_hint(values::suggestion(scheme, SCHEMES.iter().copied())));
+            None
+        }
     }
+}
+
+/// Twilio signs the URL that it calls, which is not the one that we see behind a proxy.
+fn twilio(section: &Section<'_>, path: Option<&str>) -> Option<Verify> {
+    let context = section.context;
+    let secrets = secrets(section);
+    let url = match (section.get("url"), context.hooks_url.get()) {
+        (Some(node), _) => {
+            context.url(node, "url", &["https", "http"])?;
+            plain_url(context, node, "url")?.to_owned()
+        }
+        // One that is not a URL is told where the listener is read.
+        (None, Some(node)) => {
+            node.as_text().and_then(|text| url::Url::parse(text).ok())?;
+            format!("{}{}", plain_url(context, node, "public_url")?.trim_end_matches('/'), path?)
+        }
+        (None, None) => {
+            let problem =
+                Problem::error(&section.node.place, "Twilio signs the URL that it calls, and nothing says it");
+            let hint =
+                "`public_url = \"https://…\"` in [hooks] is how callers reach all webhooks; `url` here is for this one";
+            context.add(problem.hint(hint));
+            return None;
+        }
+    };
+    Some(Verify::Twilio { secrets: secrets?, url })
+}
+
+/// The text of a URL that must end where its path ends: the query is the request's own.
+fn plain_url<'a>(context: &Context, node: &'a Node, key: &str) -> Option<&'a str> {
+    let text = context.text(node, key)?;
+    if text.contains(['?', '#']) {
+        let problem =
+            Problem::error(&node.place, format!("`{key}` has a query or a fragment, and Twilio signs the URL"));
+        context.add(problem.hint("leave it out: the query is taken from each call, and a fragment is not signed"));
+        return None;
+    }
+    Some(text)
+}
+
+fn vonage(section: &Section<'_>) -> Option<Verify> {
+    let context = section.context;
+    // `None` is the token of the Messages API.
+    const METHODS: &[(&str, Option<SigHash>)] = &[
+        ("jwt", None),
+        ("sha256", Some(SigHash::Sha256)),
+        ("sha512", Some(SigHash::Sha512)),
+        ("sha1", Some(SigHash::Sha1)),
+    ];
+    let secrets = secrets(section);
+    let tolerance = section.duration("tolerance").unwrap_or(TOLERANCE);
+    let api_key = section.text("api_key").map(str::to_owned);
+    let sig = section.get("method").map_or(Some(None), |node| match node.as_text() {
+        Some(method @ ("md5" | "md5hash")) => {
+            let problem =
+                Problem::error(&node.place, format!("signatures by `{method}` are not accepted: MD5 is broken"));
+            let hint = "choose SHA-256 or SHA-512 HMAC as the signature method in Vonage's dashboard, and name it here";
+            context.add(problem.hint(hint));
+            None
+        }
+        _ => context.choice(node, "method", METHODS),
+    });
+    let method = match sig? {
+        None => VonageMethod::Jwt { api_key },
+        Some(hash) => {
+            if api_key.is_some() {
+                let place = section.place_of("api_key");
+                let problem = Problem::error(place, "only a token (`method = \"jwt\"`) names its account");
+                context.add(problem.hint("leave `api_key` out: each account has a secret of its own"));
+            }
+            VonageMethod::Sig(hash)
+        }
+    };
+    Some(Verify::Vonage { secrets: secrets?, method, tolerance })
 }
 
 fn hmac(section: &Section<'_>) -> Option<Verify> {
@@ -144,11 +225,4 @@ fn secrets(section: &Section<'_>) -> Option<Vec<Secret>> {
         section.context.add(Problem::error(&node.place, "there must be at least one secret"));
     }
     nodes.iter().map(|node| section.context.secret(node, key)).collect()
-}
-
-fn items(node: &Node) -> &[Node] {
-    match &node.data {
-        Data::List(items) => items,
-        _ => std::slice::from_ref(node),
-    }
 }
