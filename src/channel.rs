@@ -86,6 +86,8 @@ pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
 pub mod webhook;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -324,6 +326,10 @@ pub const KINDS: &[Kind] = &[
     Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
     Kind::new("sqs", feature!("sqs")).sends(&["group", "deduplication"]).receives().checks(&["queue"]),
     Kind::new("sns", feature!("sqs")).sends(&["subject", "group", "deduplication"]),
+    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
+    Kind::new("websocket", feature!("websocket")).sends(&[]).receives().without_headers(),
+    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
+    Kind::new("sns", Availability::Planned).sends(&["subject"]),
     Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
     Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
     Kind::new("postgres", feature!("postgres"))
@@ -372,6 +378,9 @@ pub enum Settings {
     /// `sqs`
     #[cfg(feature = "sqs")]
     Sqs(sqs::SqsSettings),
+    /// `websocket`
+    #[cfg(feature = "websocket")]
+    WebSocket(websocket::WebSocketSettings),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -402,6 +411,8 @@ impl Settings {
             Settings::Sns(settings) => Arc::new(sns::open(settings.clone(), clock)?),
             #[cfg(feature = "sqs")]
             Settings::Sqs(settings) => Arc::new(sqs::open(settings.clone(), clock)?),
+            #[cfg(feature = "websocket")]
+            Settings::WebSocket(settings) => Arc::new(websocket::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

@@ -12,6 +12,8 @@ mod slack;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod webhook;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +58,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     sqs::SNS,
     #[cfg(feature = "sqs")]
     sqs::SQS,
+    #[cfg(feature = "websocket")]
+    websocket::GRAMMAR,
 ];
 
 /// A channel as journeys need to know it, also when it is not in order.

@@ -107,7 +107,7 @@ impl Context {
         }
         let secret = self.secret(node, key)?;
         let url = self.parsed_url(node, key, &secret.reveal(), schemes)?;
-        if matches!(url.scheme(), "http" | "https") {
+        if matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
             // A server that refuses a call often repeats the path, and not the host.
             let segments = url.path().split('/').map(str::to_owned);
             let keys = segments.chain(url.query_pairs().map(|(_, value)| value.into_owned()));

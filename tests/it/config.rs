@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use journeyman::channel;
 use journeyman::channel::webhook::{Algorithm, Encoding, SigHash, Verify, VonageMethod};
+use journeyman::channel::websocket::Frames;
 use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
 use journeyman::journey::expect::Query;
 use journeyman::journey::schedule::Schedule;
@@ -326,6 +327,11 @@ fn every_key_arrives_in_the_plan() {
     assert!(matches!(verify("slack-events"), Verify::Slack { tolerance, .. } if tolerance == seconds(30)));
     assert!(matches!(verify("github"), Verify::Hmac { header, prefix, encoding: Encoding::Hex, .. }
         if header == "X-Hub-Signature-256" && prefix == "sha256="));
+    let channel::Settings::WebSocket(push) = &plan.channels["push"].settings else { panic!() };
+    assert!(push.url.reveal().starts_with("wss://push.example.net/v1?") && push.subprotocol.is_some());
+    assert_eq!((push.headers.len(), push.hello.len(), push.subscribe.len()), (2, 2, 1));
+    assert!(push.frames == Frames::Binary && push.ready_when.as_ref().unwrap().is_match("{\"type\":\"next\"}"));
+    assert_eq!(plan.redactor.clean("no token=canary-token-of-a-url"), "no token=•••");
     let channel::Settings::Amqp(amqp) = &plan.channels["orders"].settings else { panic!() };
     assert_eq!((amqp.exchange.as_str(), amqp.routing_key.as_str()), ("orders", "order.created"));
     assert_eq!(amqp.queue.as_ref().unwrap().bind[1].exchange, "fanout");

@@ -37,3 +37,5 @@ mod story_sms;
 mod support;
 mod webhook_channel;
 mod webhook_schemes;
+#[cfg(feature = "websocket")]
+mod websocket;

@@ -10,3 +10,5 @@ mod redis;
 mod slack;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(feature = "websocket")]
+mod websocket;

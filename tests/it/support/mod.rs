@@ -21,6 +21,8 @@ pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "websocket")]
+pub(crate) mod rooms;
 pub mod target;
 pub(crate) mod tls_front;
 pub(crate) mod watched;

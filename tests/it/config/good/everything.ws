@@ -1,0 +1,1 @@
+wss://push.example.net/v1?token=canary-token-of-a-url
