@@ -76,6 +76,19 @@ impl<'a, R: Rig> Scene<'a, R> {
         journey(self.rig, None, deadline, more)
     }
 
+    /// Waits until the reader has nothing more to say: what it acknowledges is with the server and, if it asks for messages,
+    /// so is its next question.
+    async fn reader_is_quiet(&self) {
+        let (mut seen, mut quiet) = (0, 0);
+        let is_quiet = async || {
+            let now = self.proxies.back.seen(Direction::ToServer);
+            quiet = if now == seen { quiet + 1 } else { 0 };
+            seen = now;
+            (quiet >= 25).then_some(())
+        };
+        crate::support::wait_for("the reader to be quiet", BOUND, is_quiet).await;
+    }
+
     /// A run in which the relay hands everything on at once: connections stand afterwards.
     async fn warm(&mut self, world: &World) {
         let journey = self.journey(AMPLE, "");
@@ -524,6 +537,7 @@ async fn cut_unacknowledged<R: Rig>(rig: &R) -> Vec<Cell> {
     let mut scene = Scene::new(rig, "unacknowledged").await;
     let world = scene.world().await;
     scene.warm(&world).await;
+    scene.reader_is_quiet().await;
     scene.proxies.back.set(Direction::ToServer, Flow::Hold);
     let journey = scene.journey(AMPLE, "");
     let (report, ()) = join!(world.run(&journey), async {
