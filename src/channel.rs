@@ -51,6 +51,16 @@ pub mod http;
     )
 )]
 mod life;
+#[cfg(feature = "smtp")]
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+pub mod mail;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -85,6 +95,8 @@ pub mod sns;
 pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
+#[cfg(feature = "smtp")]
+pub mod smtp;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -314,7 +326,7 @@ pub const KINDS: &[Kind] = &[
     Kind::new("webhook", Availability::Here).receives(),
     Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]),
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
-    Kind::new("smtp", Availability::Planned).sends(&["subject", "to"]),
+    Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
     Kind::new("imap", Availability::Planned).receives(),
     Kind::new("kafka", Availability::Planned)
         .sends(&["topic", "key", "partition"])
@@ -381,6 +393,9 @@ pub enum Settings {
     /// `websocket`
     #[cfg(feature = "websocket")]
     WebSocket(websocket::WebSocketSettings),
+    /// `smtp`
+    #[cfg(feature = "smtp")]
+    Smtp(smtp::SmtpSettings),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -413,6 +428,8 @@ impl Settings {
             Settings::Sqs(settings) => Arc::new(sqs::open(settings.clone(), clock)?),
             #[cfg(feature = "websocket")]
             Settings::WebSocket(settings) => Arc::new(websocket::open(settings.clone(), clock)?),
+            #[cfg(feature = "smtp")]
+            Settings::Smtp(settings) => Arc::new(smtp::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

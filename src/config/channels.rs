@@ -11,6 +11,10 @@ mod redis;
 mod slack;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(feature = "smtp")]
+mod mail;
+#[cfg(feature = "smtp")]
+mod smtp;
 mod webhook;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -60,6 +64,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     sqs::SQS,
     #[cfg(feature = "websocket")]
     websocket::GRAMMAR,
+    #[cfg(feature = "smtp")]
+    smtp::GRAMMAR,
 ];
 
 /// A channel as journeys need to know it, also when it is not in order.

@@ -171,7 +171,7 @@ fn email(section: &Section<'_>, notifier: &mut Notifier) -> Option<EmailSettings
     Some(EmailSettings { host, port, security, credentials, from: from?, to: to? })
 }
 
-fn address(context: &Context, node: &Node, key: &str) -> Option<String> {
+pub(super) fn address(context: &Context, node: &Node, key: &str) -> Option<String> {
     let text = context.text(node, key)?;
     if text.parse::<lettre::message::Mailbox>().is_err() {
         let problem = Problem::error(&node.place, format!("`{text}` is not a mail address"));

@@ -27,6 +27,8 @@ mod slack;
 mod slack_channel;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(feature = "smtp")]
+mod smtp;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]
