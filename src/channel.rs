@@ -42,6 +42,8 @@ mod handing;
 )]
 mod held;
 pub mod http;
+#[cfg(feature = "imap")]
+pub mod imap;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -51,7 +53,7 @@ pub mod http;
     )
 )]
 mod life;
-#[cfg(feature = "smtp")]
+#[cfg(any(feature = "imap", feature = "smtp"))]
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -62,11 +64,11 @@ mod life;
 )]
 pub mod mail;
 pub mod memory;
-#[cfg(feature = "postgres")]
-pub mod postgres;
 #[cfg(feature = "sqs")]
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -89,14 +91,14 @@ pub mod redis;
 mod refusal;
 #[cfg(feature = "slack")]
 pub mod slack;
+#[cfg(feature = "smtp")]
+pub mod smtp;
 #[cfg(feature = "sqs")]
 pub mod sns;
 #[cfg(feature = "sqs")]
 pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
-#[cfg(feature = "smtp")]
-pub mod smtp;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -327,7 +329,7 @@ pub const KINDS: &[Kind] = &[
     Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]),
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
     Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
-    Kind::new("imap", Availability::Planned).receives(),
+    Kind::new("imap", feature!("imap")).receives(),
     Kind::new("kafka", Availability::Planned)
         .sends(&["topic", "key", "partition"])
         .receives()
@@ -393,6 +395,9 @@ pub enum Settings {
     /// `websocket`
     #[cfg(feature = "websocket")]
     WebSocket(websocket::WebSocketSettings),
+    /// `imap`
+    #[cfg(feature = "imap")]
+    Imap(imap::ImapSettings),
     /// `smtp`
     #[cfg(feature = "smtp")]
     Smtp(smtp::SmtpSettings),
@@ -428,6 +433,8 @@ impl Settings {
             Settings::Sqs(settings) => Arc::new(sqs::open(settings.clone(), clock)?),
             #[cfg(feature = "websocket")]
             Settings::WebSocket(settings) => Arc::new(websocket::open(settings.clone(), clock)?),
+            #[cfg(feature = "imap")]
+            Settings::Imap(settings) => Arc::new(imap::open(settings.clone(), clock)?),
             #[cfg(feature = "smtp")]
             Settings::Smtp(settings) => Arc::new(smtp::open(settings.clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),

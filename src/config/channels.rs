@@ -3,18 +3,20 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod http;
+#[cfg(feature = "imap")]
+mod imap;
+#[cfg(any(feature = "imap", feature = "smtp"))]
+mod mail;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "slack")]
 mod slack;
-#[cfg(feature = "sqs")]
-mod sqs;
-#[cfg(feature = "smtp")]
-mod mail;
 #[cfg(feature = "smtp")]
 mod smtp;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod webhook;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -64,6 +66,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     sqs::SQS,
     #[cfg(feature = "websocket")]
     websocket::GRAMMAR,
+    #[cfg(feature = "imap")]
+    imap::GRAMMAR,
     #[cfg(feature = "smtp")]
     smtp::GRAMMAR,
 ];

@@ -15,6 +15,8 @@ mod disk_full;
 mod email;
 mod http_channel;
 mod http_pages;
+#[cfg(feature = "imap")]
+mod imap;
 mod kannel;
 mod notify_webhook;
 #[cfg(feature = "postgres")]
