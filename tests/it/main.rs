@@ -27,10 +27,10 @@ mod redis;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_channel;
-#[cfg(feature = "sqs")]
-mod sqs;
 #[cfg(feature = "smtp")]
 mod smtp;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

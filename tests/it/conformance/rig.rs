@@ -34,6 +34,8 @@ pub(crate) struct Promises {
     pub(crate) reader_connects: bool,
     /// Headers of a message arrive.
     pub(crate) carries_headers: bool,
+    /// Each message has a connection of its own, on which the server speaks first: where its words are held, nothing is sent.
+    pub(crate) connects_for_each: bool,
     /// How long a message takes at most on a quiet machine. Cases in which nothing must come wait this long.
     pub(crate) patience: Duration,
 }
@@ -50,6 +52,7 @@ impl Default for Promises {
             goes_through_proxies: true,
             reader_connects: true,
             carries_headers: true,
+            connects_for_each: false,
             patience: Duration::from_millis(500),
         }
     }

@@ -2,6 +2,8 @@
 
 mod amqp;
 mod http_webhook;
+#[cfg(all(feature = "imap", feature = "smtp"))]
+mod mail;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
