@@ -1,58 +1,13 @@
 //! Channels: one named, long-lived connection to one system each, shared by journeys.
 
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod address;
 #[cfg(feature = "amqp")]
 pub mod amqp;
 #[cfg(feature = "sqs")]
 mod aws;
 mod certificate;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod dial;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod handing;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod held;
 pub mod http;
 #[cfg(feature = "imap")]
 pub mod imap;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod life;
 #[cfg(any(feature = "imap", feature = "smtp"))]
 #[cfg_attr(
     not(feature = "full"),
@@ -64,31 +19,12 @@ mod life;
 )]
 pub mod mail;
 pub mod memory;
-#[cfg(feature = "sqs")]
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod receiving;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod refusal;
 #[cfg(feature = "slack")]
 pub mod slack;
 #[cfg(feature = "smtp")]
@@ -102,6 +38,20 @@ mod web;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
+
+/// What channels share. A build without some of them does not use all of it.
+macro_rules! shared {
+    ($($name:ident)+) => {
+        $(
+            #[cfg_attr(
+                not(feature = "full"),
+                allow(dead_code, clippy::allow_attributes, reason = "some channels are not in this build")
+            )]
+            mod $name;
+        )+
+    };
+}
+shared! { address dial handing held life receiving refusal }
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -337,23 +287,17 @@ pub const KINDS: &[Kind] = &[
     Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
     Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
     Kind::new("redis", feature!("redis")).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
-    Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
+    Kind::new("websocket", feature!("websocket")).sends(&[]).receives().without_headers(),
     Kind::new("sqs", feature!("sqs")).sends(&["group", "deduplication"]).receives().checks(&["queue"]),
     Kind::new("sns", feature!("sqs")).sends(&["subject", "group", "deduplication"]),
-    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
-    Kind::new("websocket", feature!("websocket")).sends(&[]).receives().without_headers(),
-    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
-    Kind::new("sns", Availability::Planned).sends(&["subject"]),
     Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
-    Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
+    Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
     Kind::new("postgres", feature!("postgres"))
         .sends(&["notify", "query"])
         .receives()
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
-    Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
-    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
