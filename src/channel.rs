@@ -9,6 +9,8 @@ pub mod http;
 #[cfg(feature = "imap")]
 pub mod imap;
 #[cfg(any(feature = "imap", feature = "smtp"))]
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg_attr(
     not(feature = "full"),
     allow(
@@ -19,10 +21,20 @@ pub mod imap;
 )]
 pub mod mail;
 pub mod memory;
+#[cfg(feature = "sqs")]
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod receiving;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "slack")]
@@ -284,6 +296,9 @@ pub const KINDS: &[Kind] = &[
         .sends(&["topic", "key", "partition"])
         .receives()
         .checks(&["topic", "group"]),
+    Kind::new("smtp", Availability::Planned).sends(&["subject", "to"]),
+    Kind::new("imap", Availability::Planned).receives(),
+    Kind::new("kafka", feature!("kafka")).sends(&["topic", "key", "partition"]).receives().checks(&["topic", "group"]),
     Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
     Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
     Kind::new("redis", feature!("redis")).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
@@ -321,6 +336,9 @@ pub enum Settings {
     /// `amqp`
     #[cfg(feature = "amqp")]
     Amqp(amqp::AmqpSettings),
+    /// `kafka`
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaSettings),
     /// `postgres`
     #[cfg(feature = "postgres")]
     Postgres(postgres::PostgresSettings),
@@ -365,6 +383,8 @@ impl Settings {
             Settings::Memory => Arc::new(memory::Memory::open(clock)),
             #[cfg(feature = "amqp")]
             Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
+            #[cfg(feature = "kafka")]
+            Settings::Kafka(settings) => Arc::new(kafka::open(settings.clone(), clock)?),
             #[cfg(feature = "postgres")]
             Settings::Postgres(settings) => Arc::new(postgres::open(settings.clone(), clock)?),
             #[cfg(feature = "redis")]

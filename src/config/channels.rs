@@ -7,6 +7,8 @@ mod http;
 mod imap;
 #[cfg(any(feature = "imap", feature = "smtp"))]
 mod mail;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -54,6 +56,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     Grammar { kind: "memory", keys: &[], tables: &[], read: |_, _| Some(Settings::Memory) },
     #[cfg(feature = "amqp")]
     amqp::GRAMMAR,
+    #[cfg(feature = "kafka")]
+    kafka::GRAMMAR,
     #[cfg(feature = "postgres")]
     postgres::GRAMMAR,
     #[cfg(feature = "redis")]

@@ -200,7 +200,7 @@ pub(super) fn is_secret_name(key: &str) -> bool {
 }
 
 /// Hides what stands between the quotes of a string.
-fn hide_text(node: &Node) {
+pub(super) fn hide_text(node: &Node) {
     let (range, text) = (node.place.range(), node.place.text());
     let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quotes| text.starts_with(quotes)).map_or(0, str::len);
     node.place.source().hide(range.start + quotes..range.end.saturating_sub(quotes).max(range.start + quotes));
