@@ -17,6 +17,8 @@ mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]
 mod imap;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kannel;
 mod notify_webhook;
 #[cfg(feature = "postgres")]

@@ -4,6 +4,8 @@ mod amqp;
 mod http_webhook;
 #[cfg(all(feature = "imap", feature = "smtp"))]
 mod mail;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

@@ -25,6 +25,9 @@ pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 #[cfg(feature = "websocket")]
 pub(crate) mod rooms;
+pub(crate) mod scram_listener;
+#[cfg(feature = "kafka")]
+pub(crate) mod tansu;
 pub mod target;
 pub(crate) mod tls_front;
 pub(crate) mod watched;
