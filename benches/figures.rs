@@ -1,7 +1,7 @@
 //! The figures that the README quotes, each measured beside its reference in one run: `cargo bench --features full`.
 //!
 //! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `in-flight`, `alert`, `idle`); `channels`
-//! is all brokers, and each has its own word (`amqp`, `redis`, …).
+//! is all brokers, and each has its own word (`amqp`, `kafka`, `redis`, …).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, spawns tasks and starts processes itself")]
 
@@ -11,6 +11,8 @@ mod support;
 mod floors {
     #[cfg(feature = "amqp")]
     pub(crate) mod amqp;
+    #[cfg(feature = "kafka")]
+    pub(crate) mod kafka;
     #[cfg(feature = "redis")]
     pub(crate) mod redis;
     pub(crate) mod timer;
@@ -53,6 +55,10 @@ fn main() {
         #[cfg(feature = "redis")]
         if is_wanted("redis") {
             redis().await;
+        }
+        #[cfg(feature = "kafka")]
+        if is_wanted("kafka") {
+            kafka().await;
         }
         if is_wanted("alert") {
             alert().await;
@@ -220,6 +226,46 @@ async fn redis() {
         let what = format!("reported round trip through a Redis stream, 20/s, {name}");
         row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), goal);
     }
+}
+
+/// One message in flight, twenty a second, by the daemon and by the bare library, on one broker at the same time; then nothing
+/// but waiting. The broker looks for messages only at the beginning and in the middle of a fetch's wait, so the waits are
+/// short: the rows compare what we add, and not at which moment of a wait a message happens to come.
+#[cfg(feature = "kafka")]
+async fn kafka() {
+    const WAIT: Duration = Duration::from_millis(4);
+    let Some(broker) = support::tansu::Tansu::start().await else { return };
+    for topic in ["ours", "theirs"] {
+        broker.create_topic(topic, 1).await;
+    }
+    let main = format!("[channels.log]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"ours\"\n", broker.address());
+    let short = format!("{main}fetch_wait = \"{}ms\"\n", WAIT.as_millis());
+    let mut probes = String::new();
+    for n in 0..2 {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"log-{n}\"\nevery = \"100ms\"\ndeadline = \"5s\"\nmuted = true\n\
+             [[journey.step]]\nsend = \"log\"\njson = {{ id = \"{{{{ token }}}}\" }}\n[[journey.step]]\nreceive = \"log\"\n"
+        );
+    }
+    let daemon = Daemon::start(&short, &probes).await;
+    let floor = floors::kafka::run(&broker.address().to_string(), "theirs", WAIT, SECONDS).await;
+    let mut figure = latencies(&daemon, "log-0").await;
+    figure.extend(latencies(&daemon, "log-1").await);
+    for (name, share, goal) in [("p50", 0.5, "≤ 1.10 ×"), ("p99", 0.99, "≤ 1.5 ×")] {
+        let what = format!("reported round trip through Kafka, 20/s, {name}");
+        row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), goal);
+    }
+    drop(daemon);
+    let probes = probes.replace("100ms", "1h");
+    let daemon = Daemon::start(&main, &probes).await;
+    tokio::time::sleep(Duration::from_secs(SECONDS / 10)).await;
+    let before = cpu(daemon.pid());
+    tokio::time::sleep(Duration::from_secs(SECONDS / 3)).await;
+    let share = (cpu(daemon.pid()) - before).as_secs_f64() / (SECONDS / 3) as f64 * 100.0;
+    println!(
+        "| CPU of a daemon that reads one partition in which nothing comes | {share:.2} % of a core | - | - | ≤ 0.5 % |"
+    );
 }
 
 /// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.
