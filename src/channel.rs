@@ -21,20 +21,10 @@ pub mod kafka;
 )]
 pub mod mail;
 pub mod memory;
-#[cfg(feature = "sqs")]
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod receiving;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "slack")]
@@ -292,12 +282,6 @@ pub const KINDS: &[Kind] = &[
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
     Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
     Kind::new("imap", feature!("imap")).receives(),
-    Kind::new("kafka", Availability::Planned)
-        .sends(&["topic", "key", "partition"])
-        .receives()
-        .checks(&["topic", "group"]),
-    Kind::new("smtp", Availability::Planned).sends(&["subject", "to"]),
-    Kind::new("imap", Availability::Planned).receives(),
     Kind::new("kafka", feature!("kafka")).sends(&["topic", "key", "partition"]).receives().checks(&["topic", "group"]),
     Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
     Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),

@@ -5,10 +5,10 @@ mod amqp;
 mod http;
 #[cfg(feature = "imap")]
 mod imap;
-#[cfg(any(feature = "imap", feature = "smtp"))]
-mod mail;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(any(feature = "imap", feature = "smtp"))]
+mod mail;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

@@ -2,10 +2,10 @@
 
 mod amqp;
 mod http_webhook;
-#[cfg(all(feature = "imap", feature = "smtp"))]
-mod mail;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(all(feature = "imap", feature = "smtp"))]
+mod mail;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
