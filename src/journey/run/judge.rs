@@ -52,11 +52,9 @@ impl Run {
     /// As [`Run::judge`], for an arrival: one that stands for a failure is one, unless the step asks for the very thing.
     pub(super) fn judge_arrival(&mut self, index: usize, step: &Step, view: View<'_>) -> Result<(), (Cause, String)> {
         let judged = self.judge(index, step, view);
-        match &view.message.trouble {
-            Some(trouble) if !step.expect.iter().any(|expectation| expectation.query.asks_about(trouble.cause)) => {
-                Err((trouble.cause, trouble.detail.clone()))
-            }
-            _ => judged,
+        match super::receive::trouble(step, view.message) {
+            Some(trouble) => Err((trouble.cause, trouble.detail.clone())),
+            None => judged,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query, View, cut_at};
-use crate::journey::message::{Message, Part};
+use crate::journey::message::{Message, Part, Trouble};
 use crate::journey::outcome::{Cause, UnknownWhy};
 use crate::journey::report::StepStatus;
 use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, Sent, State};
@@ -57,7 +57,7 @@ impl Run {
         let step = &journey.steps[index];
         let Verb::Receive(receive) = &step.verb else { return };
         let mine = self.arrivals_of(index, receive, until);
-        let Some(last) = self.completed_by(&mine, wanted_copies(step)) else {
+        let Some(last) = self.completed_by(step, &mine) else {
             if now.mono > until + READER_GRACE {
                 self.receive_timed_out(index, until, now, actions);
             }
@@ -104,12 +104,15 @@ impl Run {
         tally
     }
 
-    /// The arrival with which `wanted` copies of every part were there.
-    fn completed_by(&self, mine: &[usize], wanted: u32) -> Option<usize> {
+    /// The arrival with which all copies of every part were there that the step waits for, or the first that stands for a failure:
+    /// what comes after it cannot make it good.
+    fn completed_by(&self, step: &Step, mine: &[usize]) -> Option<usize> {
+        let wanted = wanted_copies(step);
         let mut tally = Tally::default();
         mine.iter().copied().find(|at| {
-            tally.add(self.arrivals[*at].message.part);
-            tally.is_complete(wanted)
+            let message = &self.arrivals[*at].message;
+            tally.add(message.part);
+            trouble(step, message).is_some() || tally.is_complete(wanted)
         })
     }
 
@@ -189,6 +192,12 @@ impl Tally {
             }
         }
     }
+}
+
+/// The failure that a message stands for, unless the step asks for the very thing.
+pub(super) fn trouble<'a>(step: &Step, message: &'a Message) -> Option<&'a Trouble> {
+    let trouble = message.trouble.as_deref()?;
+    (!step.expect.iter().any(|expectation| expectation.query.asks_about(trouble.cause))).then_some(trouble)
 }
 
 /// Whether a message fulfils all of these.

@@ -262,6 +262,31 @@ fn a_copy_that_comes_before_the_run_ends_is_a_duplicate() {
     assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(15) });
 }
 
+/// The receipts of a text in two parts: one that failed is the answer, whatever comes of the other.
+#[test]
+fn an_arrival_that_stands_for_a_failure_settles_its_step_at_once() {
+    use crate::journey::message::{Part, Trouble};
+    let message = |index, cause: Option<Cause>| {
+        let mut message = Message::new("");
+        message.part = Some(Part { index, of: 2 });
+        message.trouble = cause.map(|cause| Box::new(Trouble { cause, detail: "undeliverable".to_owned() }));
+        message
+    };
+    let arrive = |stage: &mut Stage, millis: u64, message: Message| {
+        let event = Event::Arrived { channel: "inbound".into(), message: Arc::new(message), at: now(millis) };
+        stage.event(millis, event);
+    };
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    stage.answer(0, 5, 202, "");
+    arrive(&mut stage, 7, message(0, Some(Cause::Rejected)));
+    assert_eq!(stage.report().outcome, failed("arrive", Cause::Rejected));
+    let mut stage = Stage::started(journey(vec![send(), receive()]));
+    stage.answer(0, 5, 202, "");
+    arrive(&mut stage, 7, message(0, None));
+    arrive(&mut stage, 9, message(1, None));
+    assert_eq!(stage.report().outcome, Outcome::Good { latency: Duration::from_millis(9) });
+}
+
 #[test]
 fn filters_tell_messages_of_one_channel_apart() {
     let of = |kind: &str, name: &str| {
