@@ -37,6 +37,26 @@ pub mod sns;
 pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod receiving;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod refusal;
+#[cfg(feature = "smpp")]
+pub mod smpp;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -297,6 +317,13 @@ pub const KINDS: &[Kind] = &[
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
+    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
+    Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
+    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
+    Kind::new("sns", Availability::Planned).sends(&["subject"]),
+    Kind::new("smpp", feature!("smpp")).sends(&["to", "from"]).receives().without_headers(),
+    Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
+    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
@@ -347,6 +374,9 @@ pub enum Settings {
     /// `smtp`
     #[cfg(feature = "smtp")]
     Smtp(smtp::SmtpSettings),
+    /// `smpp`
+    #[cfg(feature = "smpp")]
+    Smpp(Box<smpp::SmppSettings>),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -385,6 +415,8 @@ impl Settings {
             Settings::Imap(settings) => Arc::new(imap::open(settings.clone(), clock)?),
             #[cfg(feature = "smtp")]
             Settings::Smtp(settings) => Arc::new(smtp::open(settings.clone(), clock)?),
+            #[cfg(feature = "smpp")]
+            Settings::Smpp(settings) => Arc::new(smpp::open(settings.as_ref().clone(), clock)?),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

@@ -19,6 +19,8 @@ mod slack;
 mod smtp;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(feature = "smpp")]
+mod smpp;
 mod webhook;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -74,6 +76,8 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     imap::GRAMMAR,
     #[cfg(feature = "smtp")]
     smtp::GRAMMAR,
+    #[cfg(feature = "smpp")]
+    smpp::GRAMMAR,
 ];
 
 /// A channel as journeys need to know it, also when it is not in order.
@@ -220,6 +224,7 @@ pub(super) fn host(url: &url::Url) -> Option<(String, u16)> {
         "postgres" | "postgresql" => 5_432,
         "redis" | "rediss" => 6_379,
         "smpp" => 2_775,
+        "smpps" => 3_550,
         "smtp" => 25,
         "smtp+starttls" => 587,
         "smtps" => 465,

@@ -116,7 +116,7 @@ impl Context {
         Some((secret, url))
     }
 
-    fn parsed_url(&self, node: &Node, key: &str, text: &str, schemes: &[&str]) -> Option<Url> {
+    pub(super) fn parsed_url(&self, node: &Node, key: &str, text: &str, schemes: &[&str]) -> Option<Url> {
         let begins: Vec<_> = schemes.iter().map(|scheme| format!("`{scheme}://`")).collect();
         let begins = begins.join(" or ");
         let url = match Url::parse(text) {

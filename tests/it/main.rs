@@ -33,6 +33,8 @@ mod slack_channel;
 mod smtp;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(feature = "smpp")]
+mod smpp;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

@@ -28,6 +28,8 @@ pub(crate) mod rooms;
 pub(crate) mod scram_listener;
 #[cfg(feature = "kafka")]
 pub(crate) mod tansu;
+#[cfg(feature = "smpp")]
+pub(crate) mod smsc;
 pub mod target;
 pub(crate) mod tls_front;
 pub(crate) mod watched;
