@@ -5,6 +5,7 @@ pub mod connect;
 pub mod demo;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,16 +20,17 @@ use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::config::{NotifierPlan, Plan};
+use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender};
 use crate::evaluator::{Evaluator, Parts};
 use crate::exit::{self, Failure};
 use crate::http::Views;
 use crate::journey::report::Report;
+use crate::journey::spend::Spending;
 use crate::journey::token::Mint;
 use crate::journey::{Journey, Name};
 use crate::ledger::Settled;
-use crate::metrics::{DaemonMetrics, Metrics, seconds};
+use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::{self, Notifier};
 use crate::runner::Runner;
 use crate::runner::switchboard::Switchboard;
@@ -79,6 +81,7 @@ pub async fn run(
     let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics)?, &store, clock, &board);
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
+    let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let parts = Parts {
         store: store.clone(),
         metrics: metrics.clone(),
@@ -88,6 +91,11 @@ pub async fn run(
         clock,
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
+        slowdowns: plan
+            .journeys
+            .iter()
+            .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
+            .collect(),
     };
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
     let counted = clock.now().wall;
@@ -101,7 +109,8 @@ pub async fn run(
         observations.clone(),
         daemon.clone(),
         clock,
-    );
+    )
+    .with_spending(spending, spend_metrics);
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
@@ -224,7 +233,7 @@ pub async fn once(
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
-    let report = runner.run(journey.clone(), clock.now().wall, &stop).await;
+    let report = runner.run(journey.clone(), clock.now().wall, Vec::new(), &stop).await;
     stop_readers.cancel();
     tasks.wait_for(&["hooks", "reader", "switchboard"], DRAIN_PART).await;
     tasks.abort();
@@ -314,6 +323,20 @@ async fn open_mint(plan: &Plan, store: &Arc<dyn Store>) -> Result<Arc<Mint>, Fai
     let mut start = [0u8; 4];
     getrandom::fill(&mut start).map_err(|error| Failure::new(exit::SOFTWARE, format!("no randomness: {error}")))?;
     Ok(Arc::new(Mint::new(key, u32::from_le_bytes(start))))
+}
+
+/// What the plan's channels may spend, and have spent already today: a restart is no new day.
+async fn open_spending(
+    plan: &Plan,
+    store: &Arc<dyn Store>,
+    metrics: &Metrics,
+) -> Result<(Spending, BTreeMap<Name, SpendMetrics>), Failure> {
+    let limit = |(name, channel): (&Name, &ChannelPlan)| Some((name.clone(), channel.policy.spend.clone()?));
+    let limits: BTreeMap<_, _> = plan.channels.iter().filter_map(limit).collect();
+    let handles = limits.keys().map(|name| (name.clone(), metrics.spend(name))).collect();
+    let mut spending = Spending::new(limits, &plan.journeys);
+    spending.restore(store.spent().await.map_err(|error| store_failure(plan, &error))?);
+    Ok((spending, handles))
 }
 
 async fn build_runner(

@@ -88,6 +88,7 @@ use crate::journey::expect::{Expectation, Query};
 use crate::journey::message::Arrival;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::spend::SpendLimit;
 use crate::journey::token::Mint;
 use crate::journey::{Act, Name, Outgoing};
 
@@ -179,6 +180,8 @@ pub struct ChannelPolicy {
     pub key: Option<Query>,
     /// Arrivals that do not fulfil these are not ours.
     pub filter: Vec<Expectation>,
+    /// What may be sent through it in a day.
+    pub spend: Option<SpendLimit>,
 }
 
 impl Default for ChannelPolicy {
@@ -189,6 +192,7 @@ impl Default for ChannelPolicy {
             timeout: crate::journey::run::STEP_TIMEOUT,
             key: None,
             filter: Vec::new(),
+            spend: None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod merge;
 mod notifiers;
 pub mod problem;
 mod secrets;
+mod spend;
 mod steps;
 mod templates;
 mod values;
@@ -241,6 +242,7 @@ mod tests {
             ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
             ("maintenance", daemon::MAINTENANCE_KEYS.to_vec()),
             ("Channels", channels::COMMON_KEYS.to_vec()),
+            ("spend", spend::KEYS.to_vec()),
             ("Notifiers", notifiers::COMMON_KEYS.to_vec()),
             ("slack notifier", notifiers::SLACK_KEYS.to_vec()),
             ("email notifier", notifiers::EMAIL_KEYS.to_vec()),

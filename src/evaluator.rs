@@ -18,7 +18,6 @@ use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
 use crate::delivery::Outbox;
 use crate::evaluator::watched::Watched;
-use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, Metrics};
 use crate::notice::{Notification, delivery_id};
@@ -54,6 +53,8 @@ pub struct Parts {
     pub location: Option<String>,
     /// How people reach the pages.
     pub public_url: Option<url::Url>,
+    /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
+    pub slowdowns: HashMap<Name, f64>,
 }
 
 /// Owns every journey's state.
@@ -174,9 +175,10 @@ impl Evaluator {
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
             Observation::Finished(report) => watched.finished(*report, parts, round, now),
-            Observation::Skipped { slot, why, .. } => {
-                watched.metrics.unknown(why, 1);
-                let change = watched.history.observe(slot, Verdict::Unknown);
+            Observation::Skipped { slot, outcome, .. } => {
+                let outcome = watched.without_run(outcome);
+                watched.metrics.without_run(&outcome, 1);
+                let change = watched.history.observe(slot, outcome.verdict());
                 push_spans(&mut round.changes, &name, change);
             }
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),

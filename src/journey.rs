@@ -6,6 +6,7 @@ pub mod outcome;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod spend;
 pub mod template;
 pub mod token;
 pub mod trend;
@@ -400,6 +401,13 @@ impl Journey {
             }
         }
         names
+    }
+
+    /// How many messages a run sends through this channel, if it gets to all of its steps. Requests and checks are not among them.
+    pub fn sends_through(&self, channel: &Name) -> u64 {
+        let sends =
+            self.steps.iter().filter(|step| matches!(&step.verb, Verb::Send(draft) if draft.channel == *channel));
+        sends.count() as u64
     }
 
     /// Whether `at` lies in a maintenance window that leaves slots out of the objective.

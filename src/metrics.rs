@@ -63,6 +63,8 @@ families! {
     CHANNEL_LAG: "gauge" "journeyman_channel_lag" "Messages that consumers are behind, as the last check of a target saw it.";
     CHANNEL_OLDEST: "gauge" "journeyman_channel_oldest_age_seconds" "Age of the oldest waiting message, as the last check of a target saw it.";
     CHANNEL_CONSUMERS: "gauge" "journeyman_channel_consumers" "Consumers, as the last check of a target saw them.";
+    SPEND_TODAY: "gauge" "journeyman_channel_spend_today" "What was spent through the channel today, in the measure of its limit: money, or messages.";
+    SPEND_LIMIT: "gauge" "journeyman_channel_spend_limit" "What may be spent through the channel in a day.";
     WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
     LATENESS: "histogram" "journeyman_schedule_lateness_seconds" "Start of a run after its slot. Never part of a latency.";
     SKIPPED: "counter" "journeyman_runs_skipped_total" "Slots without a run, by reason.";
@@ -245,6 +247,12 @@ impl Metrics {
         ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready, lost, acks, connects }
     }
 
+    /// The handles of a channel with a spend limit.
+    pub fn spend(&self, channel: &Name) -> SpendMetrics {
+        let of = [("channel", &**channel)];
+        SpendMetrics { today: self.gauge(SPEND_TODAY, &of), limit: self.gauge(SPEND_LIMIT, &of) }
+    }
+
     /// A notifier's handles.
     pub fn notifier(&self, notifier: &Name) -> NotifierMetrics {
         let result = |result| self.counter(NOTIFICATIONS, &[("notifier", notifier), ("result", result)]);
@@ -282,6 +290,7 @@ impl Metrics {
             skipped_overlap: skipped("overlap"),
             skipped_capacity: skipped("capacity"),
             skipped_missed: skipped("missed"),
+            skipped_spend: skipped("spend"),
             in_flight: self.gauge(IN_FLIGHT, &[]),
             blind: self.counter(BLIND, &[]),
             ledger_expected: self.gauge(LEDGER, &[("state", "expected")]),
@@ -386,8 +395,8 @@ impl JourneyMetrics {
     }
 
     /// Slots went by without a run.
-    pub fn unknown(&self, why: UnknownWhy, slots: u64) {
-        self.count(Outcome::Unknown { why }.verdict().as_str(), why.as_str(), slots);
+    pub fn without_run(&self, outcome: &Outcome, slots: u64) {
+        self.count(outcome.verdict().as_str(), outcome.label(), slots);
     }
 
     /// The alert and the objective as they stand.
@@ -472,6 +481,20 @@ impl ChannelMetrics {
     }
 }
 
+/// The handles of a channel with a spend limit.
+pub struct SpendMetrics {
+    today: Gauge,
+    limit: Gauge,
+}
+
+impl SpendMetrics {
+    /// What was spent today, and what may be.
+    pub fn set(&self, today: f64, limit: f64) {
+        self.today.set(today);
+        self.limit.set(limit);
+    }
+}
+
 /// A notifier's handles.
 pub struct NotifierMetrics {
     /// Taken by the other side.
@@ -510,6 +533,8 @@ pub struct DaemonMetrics {
     pub skipped_capacity: Counter,
     /// The daemon was not running, or the machine slept.
     pub skipped_missed: Counter,
+    /// It would have spent more than a channel may by then.
+    pub skipped_spend: Counter,
     /// Runs under way.
     pub in_flight: Gauge,
     /// Seconds in which slots were missed.

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::run::{Action, Event, Fault, Reply, Run};
+use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
@@ -47,12 +48,25 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs `journey` for `slot`; `stop` cuts it short as `unknown`.
-    pub async fn run(&self, journey: Arc<Journey>, slot: Timestamp, stop: &CancellationToken) -> Report {
+    /// Runs `journey` for `slot`; `stop` cuts it short as `unknown`. What it may spend is on disk before anything is sent, so that
+    /// no crash makes it forgotten.
+    pub async fn run(
+        &self,
+        journey: Arc<Journey>,
+        slot: Timestamp,
+        spent: Vec<Spent>,
+        stop: &CancellationToken,
+    ) -> Report {
         let now = self.clock.now();
         let token = self.mint.issue(now.wall);
         if let Some(why) = &journey.unavailable {
             return not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why);
+        }
+        if !spent.is_empty()
+            && let Err(error) = self.store.apply(spent.into_iter().map(|spent| Change::Spend { spent }).collect()).await
+        {
+            let why = format!("what it would spend could not be stored, so nothing was sent: {error}");
+            return not_run(&journey, token, slot, now, UnknownWhy::Storage, &why);
         }
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let run = Run::new(journey.clone(), token, slot, now, token.bits() as u64);

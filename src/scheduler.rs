@@ -4,7 +4,7 @@
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,11 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::board::{BEAT, Pulse};
 use crate::clock::Clock;
-use crate::journey::Journey;
-use crate::journey::outcome::UnknownWhy;
+use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
-use crate::metrics::DaemonMetrics;
+use crate::journey::spend::Spending;
+use crate::journey::{Journey, Name};
+use crate::metrics::{DaemonMetrics, SpendMetrics};
 use crate::runner::{Runner, not_run};
 use crate::time::{Mono, Now, between, later};
 
@@ -46,8 +47,8 @@ pub enum Observation {
         journey: Arc<Journey>,
         /// Which slot.
         slot: Timestamp,
-        /// Why.
-        why: UnknownWhy,
+        /// What the slot comes to: unknown, or excluded.
+        outcome: Outcome,
     },
     /// A message came after its run had ended without it.
     Late {
@@ -80,6 +81,9 @@ pub struct Scheduler {
     began: Mono,
     /// What the evaluator, being behind, could not take yet.
     untold: VecDeque<Observation>,
+    /// What may still be sent today through channels with a limit.
+    spending: Spending,
+    spend_metrics: BTreeMap<Name, SpendMetrics>,
 }
 
 struct Entry {
@@ -95,7 +99,7 @@ struct Entry {
 struct Turn {
     is_running: bool,
     /// Slots that came while the run was going. They are told after it, because slots count in their order.
-    skipped: Vec<(Timestamp, UnknownWhy)>,
+    skipped: Vec<(Timestamp, Outcome)>,
 }
 
 impl Turn {
@@ -103,7 +107,7 @@ impl Turn {
     fn take(turn: &Mutex<Turn>, slot: Timestamp) -> bool {
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if turn.is_running {
-            turn.skipped.push((slot, UnknownWhy::Skipped));
+            turn.skipped.push((slot, Outcome::Unknown { why: UnknownWhy::Skipped }));
             return false;
         }
         turn.is_running = true;
@@ -111,17 +115,17 @@ impl Turn {
     }
 
     /// Ends it; gives the slots that came meanwhile.
-    fn end(turn: &Mutex<Turn>) -> Vec<(Timestamp, UnknownWhy)> {
+    fn end(turn: &Mutex<Turn>) -> Vec<(Timestamp, Outcome)> {
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         turn.is_running = false;
         std::mem::take(&mut turn.skipped)
     }
 
     /// Keeps the slot for after the run; `false` if none is going.
-    fn keep(turn: &Mutex<Turn>, slot: Timestamp, why: UnknownWhy) -> bool {
+    fn keep(turn: &Mutex<Turn>, slot: Timestamp, outcome: &Outcome) -> bool {
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if turn.is_running {
-            turn.skipped.push((slot, why));
+            turn.skipped.push((slot, outcome.clone()));
         }
         turn.is_running
     }
@@ -177,6 +181,23 @@ impl Scheduler {
             reference: now,
             began: now.mono,
             untold: VecDeque::new(),
+            spending: Spending::default(),
+            spend_metrics: BTreeMap::new(),
+        }
+    }
+
+    /// Keeps to what these channels may spend, and shows it.
+    pub fn with_spending(mut self, spending: Spending, metrics: BTreeMap<Name, SpendMetrics>) -> Scheduler {
+        (self.spending, self.spend_metrics) = (spending, metrics);
+        self.show_spending(self.clock.now());
+        self
+    }
+
+    fn show_spending(&self, now: Now) {
+        for (channel, spent, limit) in self.spending.today(now.wall) {
+            if let Some(metrics) = self.spend_metrics.get(channel) {
+                metrics.set(spent, limit);
+            }
         }
     }
 
@@ -205,6 +226,8 @@ impl Scheduler {
                 Some(()) = plan.recv() => self.plan(self.clock.now()),
             }
             self.plan_overdue();
+            // A new day begins without a run.
+            self.show_spending(now);
         }
         self.drain(drain).await;
     }
@@ -263,15 +286,21 @@ impl Scheduler {
             if late > MISSED_AFTER || due < self.began {
                 self.miss(index, late, now);
             } else {
-                self.start(index, slot, late);
+                self.start(index, slot, late, now);
             }
             self.queue(index, now);
         }
     }
 
-    fn start(&mut self, index: usize, slot: Timestamp, late: Duration) {
+    fn start(&mut self, index: usize, slot: Timestamp, late: Duration, now: Now) {
         let entry = &self.entries[index];
         let (journey, turn) = (entry.journey.clone(), entry.turn.clone());
+        // Before anything else: a slot that is not to be run has not been missed, whatever else would have kept it.
+        if !self.spending.allows(&journey.name, now.wall) {
+            self.metrics.skipped_spend.increment(1);
+            self.skip(index, slot, Outcome::Excluded { why: ExcludedWhy::Spend });
+            return;
+        }
         if !Turn::take(&turn, slot) {
             self.metrics.skipped_overlap.increment(1);
             return;
@@ -279,15 +308,17 @@ impl Scheduler {
         let Some(permits) = self.permits.take(journey.critical) else {
             Turn::end(&turn);
             self.metrics.skipped_capacity.increment(1);
-            self.skip(index, slot, UnknownWhy::Skipped);
+            self.skip(index, slot, Outcome::Unknown { why: UnknownWhy::Skipped });
             return;
         };
+        let spent = self.spending.spend(&journey.name, now.wall);
+        self.show_spending(now);
         self.metrics.lateness.record(late.as_secs_f64());
         self.metrics.in_flight.increment(1.0);
         let (runner, observations, cut, metrics) =
             (self.runner.clone(), self.observations.clone(), self.cut.clone(), self.metrics.clone());
         self.runs.spawn(async move {
-            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, &cut)).catch_unwind().await;
+            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, spent, &cut)).catch_unwind().await;
             // A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.
             let mut report = run.unwrap_or_else(|_| {
                 tracing::error!(journey = %journey.name, "a run panicked; its slot is unknown");
@@ -300,16 +331,16 @@ impl Scheduler {
             metrics.in_flight.decrement(1.0);
             // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
             let _ = observations.send(Observation::Finished(Box::new(report))).await;
-            for (slot, why) in Turn::end(&turn) {
-                let _ = observations.send(Observation::Skipped { journey: journey.clone(), slot, why }).await;
+            for (slot, outcome) in Turn::end(&turn) {
+                let _ = observations.send(Observation::Skipped { journey: journey.clone(), slot, outcome }).await;
             }
         });
     }
 
-    fn skip(&mut self, index: usize, slot: Timestamp, why: UnknownWhy) {
+    fn skip(&mut self, index: usize, slot: Timestamp, outcome: Outcome) {
         let entry = &self.entries[index];
-        if !Turn::keep(&entry.turn, slot, why) {
-            self.untold.push_back(Observation::Skipped { journey: entry.journey.clone(), slot, why });
+        if !Turn::keep(&entry.turn, slot, &outcome) {
+            self.untold.push_back(Observation::Skipped { journey: entry.journey.clone(), slot, outcome });
             self.tell_untold();
         }
     }
@@ -341,7 +372,7 @@ impl Scheduler {
         }
         for slot in missed {
             self.metrics.skipped_missed.increment(1);
-            self.skip(index, slot, UnknownWhy::Missed);
+            self.skip(index, slot, Outcome::Unknown { why: UnknownWhy::Missed });
         }
     }
 
@@ -381,11 +412,12 @@ mod tests {
     #[test]
     fn slots_that_come_during_a_run_are_told_after_it() {
         let turn = Mutex::default();
-        assert!(!Turn::keep(&turn, at(0), UnknownWhy::Missed), "nobody's turn: tell it now");
+        let [missed, skipped] = [UnknownWhy::Missed, UnknownWhy::Skipped].map(|why| Outcome::Unknown { why });
+        assert!(!Turn::keep(&turn, at(0), &missed), "nobody's turn: tell it now");
         assert!(Turn::take(&turn, at(0)));
         assert!(!Turn::take(&turn, at(10)));
-        assert!(Turn::keep(&turn, at(20), UnknownWhy::Missed));
-        assert_eq!(Turn::end(&turn), [(at(10), UnknownWhy::Skipped), (at(20), UnknownWhy::Missed)]);
+        assert!(Turn::keep(&turn, at(20), &missed));
+        assert_eq!(Turn::end(&turn), [(at(10), skipped), (at(20), missed)]);
         assert!(Turn::take(&turn, at(30)));
         assert_eq!(Turn::end(&turn), []);
     }

@@ -15,6 +15,7 @@ use crate::alert::AlertState;
 use crate::journey::Name;
 use crate::journey::outcome::{Verdict, labelled};
 use crate::journey::report::Report;
+use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
 use crate::notice::Notification;
@@ -53,6 +54,11 @@ pub enum Change {
         slot: Timestamp,
         /// How late, after its deadline.
         late_by: Duration,
+    },
+    /// A run is about to send messages that cost something: their number is added to the day's.
+    Spend {
+        /// The messages.
+        spent: Spent,
     },
     /// Spans of a journey's history changed.
     Spans {
@@ -256,6 +262,9 @@ pub trait Store: Send + Sync {
 
     /// Every token in the ledger.
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>>;
+
+    /// What was spent, by channel, day and journey, of the last days.
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>>;
 
     /// The notifier's next row: the oldest undelivered of each incident whose time has come, the oldest of those; otherwise the
     /// earliest time at which there will be one.

@@ -32,12 +32,12 @@ use crate::channel::{Availability, ChannelPolicy, KINDS, Kind, Settings, kind_of
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::expectations::Reader;
 use crate::config::problem::{Place, Problem};
-use crate::config::{ChannelPlan, files, secrets, values};
+use crate::config::{ChannelPlan, files, secrets, spend, values};
 use crate::journey::Name;
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
 use crate::journey::value::Value;
 
-pub(super) const COMMON_KEYS: &[&str] = &["type", "rate", "max_in_flight", "timeout", "key", "filter"];
+pub(super) const COMMON_KEYS: &[&str] = &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend"];
 /// What a kind of channel has to say in `[channels.NAME]`.
 pub(super) struct Grammar {
     /// The value of `type`.
@@ -94,11 +94,13 @@ pub(super) struct Channel {
     pub(super) cannot_receive: Option<(&'static str, String)>,
     /// The host and port behind it, where it is known.
     pub(super) host: Option<(String, u16)>,
+    /// What limits what is sent through it.
+    pub(super) spend: Option<Node>,
 }
 
 impl Channel {
     fn new(place: Place) -> Channel {
-        Channel { place, kind: None, plan: None, unavailable: None, cannot_receive: None, host: None }
+        Channel { place, kind: None, plan: None, unavailable: None, cannot_receive: None, host: None, spend: None }
     }
 }
 
@@ -131,6 +133,13 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
         return channel;
     };
     channel.kind = Some(kind);
+    match entry.value.get("spend") {
+        Some(spend) if !kind.sends => {
+            let problem = format!("nothing is sent through channels of type `{text}`, so there is nothing to limit");
+            context.add(Problem::error(&spend.place, problem));
+        }
+        spend => channel.spend = spend.cloned(),
+    }
     channel.host = entry.value.get("url").and_then(Node::as_text).and_then(|text| host(&url::Url::parse(text).ok()?));
     let (policy, settings) = match kind.available {
         Availability::Here => {
@@ -182,6 +191,7 @@ fn policy(section: &Section<'_>) -> ChannelPolicy {
         timeout: section.duration("timeout").unwrap_or(default.timeout),
         key: section.get("key").and_then(|node| reader.query(node, "key")),
         filter,
+        spend: section.get("spend").and_then(|node| spend::read(section.context, node)),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::journeys::{self, Catalog, Loaded, calendar};
 use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::{Place, Problem};
-use crate::config::{ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, files, lint, steps, values};
+use crate::config::{ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, files, lint, spend, steps, values};
 use crate::journey::{Journey, Maintenance, Name, Verb};
 
 pub(super) const KEYS: &[&str] = &[
@@ -86,6 +86,9 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     maintenance(context, get("maintenance"), &mut journeys);
     if !context.is_incomplete {
         catalog.fragments.check_used(context);
+        for (name, channel) in &channels {
+            spend::check(context, name, channel, &journeys);
+        }
         if !journeys.is_empty() {
             check_told(context, &notifiers, &journeys);
         } else {

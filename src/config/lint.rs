@@ -126,8 +126,30 @@ fn objective(context: &Context, loaded: &Loaded) {
     }
 }
 
+/// As [`objective`], for a journey whose runs come so many times rarer than its schedule says: what only that makes too few.
+pub(super) fn objective_of_rarer_runs(context: &Context, loaded: &Loaded, slowdown: f64) {
+    let journey = &loaded.journey;
+    let Some(objective) = &journey.objective else { return };
+    let runs = runs(&journey.schedule, objective.window);
+    let shares = [("delivered", Some(objective.delivered)), ("in_budget", objective.in_budget)];
+    for (key, share) in shares.into_iter().filter_map(|(key, share)| Some((key, share?))) {
+        let (usual, real) = (runs * (1.0 - share), runs / slowdown * (1.0 - share));
+        if usual >= FEW_BAD_RUNS - 1e-9 && real < FEW_BAD_RUNS - 1e-9 {
+            let problem = format!(
+                "with what its channel may spend, {}% of {} runs in {} leaves {} bad runs: too few to tell a trend from chance",
+                round(share * 100.0, 6),
+                round(runs / slowdown, 0),
+                told(objective.window),
+                round(real, 1)
+            );
+            let hint = "lower the objective, spend more, or take a longer window";
+            context.add(Problem::warning(place(&loaded.node, &["objective", key]), problem).hint(hint));
+        }
+    }
+}
+
 /// With at most so many decimals, and no zeros at the end.
-fn round(number: f64, decimals: usize) -> String {
+pub(super) fn round(number: f64, decimals: usize) -> String {
     let text = format!("{number:.decimals$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

@@ -10,8 +10,9 @@ use crate::alert::{AlertAction, AlertEvent, AlertRules, AlertState, Incident, No
 use crate::board::{JourneyStatus, STRIP_CELLS};
 use crate::evaluator::{Parts, Round, owed, push_spans};
 use crate::journey::Journey;
-use crate::journey::outcome::{UnknownWhy, Verdict};
+use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
+use crate::journey::spend::Thinning;
 use crate::journey::token::Token;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
@@ -39,6 +40,8 @@ pub(super) struct Watched {
     last_good: Option<Arc<Report>>,
     good_evidence: Option<Timestamp>,
     pub(super) slo: Option<SloStatus>,
+    /// How much rarer than by its schedule it runs, because of what its messages cost.
+    thinning: Thinning,
 }
 
 impl Watched {
@@ -46,13 +49,17 @@ impl Watched {
         let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW, |objective| objective.window);
         let mut alert = saved.alert;
         alert.resume(now);
+        let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
         let rules = AlertRules {
             journey: journey.name.clone(),
             policy: journey.alert.clone(),
-            stale_after: journey.schedule.interval(now) * 2 + journey.deadline,
+            stale_after: thinning.interval(journey.schedule.interval(now)) * 2 + journey.deadline,
             muted: journey.muted,
         };
         let metrics = parts.metrics.journey(&journey);
+        if thinning.is_any() {
+            metrics.without_run(&Outcome::Excluded { why: ExcludedWhy::Spend }, 0);
+        }
         metrics.set_stale_after(rules.stale_after);
         Watched {
             metrics,
@@ -64,8 +71,19 @@ impl Watched {
             good_evidence: saved.last_good.as_ref().map(|report| report.slot),
             last_good: saved.last_good.map(Arc::new),
             slo: None,
+            thinning,
             journey,
         }
+    }
+
+    /// What a slot without a run comes to. Of those that went by while nothing ran, only as many are unknown as would have been
+    /// run: had the daemon been there, it would have left the others out.
+    pub(super) fn without_run(&mut self, outcome: Outcome) -> Outcome {
+        let is_missed = outcome == Outcome::Unknown { why: UnknownWhy::Missed };
+        if is_missed && !self.thinning.would_run() {
+            return Outcome::Excluded { why: ExcludedWhy::Spend };
+        }
+        outcome
     }
 
     /// Counts the slots since the last that was counted as `unknown`: nothing ran. Gives the time that they cover.
@@ -74,7 +92,12 @@ impl Watched {
         let slots: Vec<_> = self.journey.schedule.slots(last, now, MISSED_SLOTS).collect();
         let Some(final_slot) = slots.last().copied() else { return Duration::ZERO };
         // The changes to one growing span: only its last state has to be written.
-        let changes: Vec<_> = slots.iter().filter_map(|slot| self.history.observe(*slot, Verdict::Unknown)).collect();
+        let mut changes = Vec::new();
+        for slot in &slots {
+            let outcome = self.without_run(Outcome::Unknown { why: UnknownWhy::Missed });
+            self.metrics.without_run(&outcome, 1);
+            changes.extend(self.history.observe(*slot, outcome.verdict()));
+        }
         let mut written: HashMap<i64, SpanChange> = HashMap::new();
         for change in changes {
             if let SpanChange::Put(span) = change {
@@ -82,7 +105,6 @@ impl Watched {
             }
         }
         push_spans(&mut round.changes, &self.journey.name, written.into_values());
-        self.metrics.unknown(UnknownWhy::Missed, slots.len() as u64);
         between(last, final_slot)
     }
 

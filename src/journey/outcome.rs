@@ -106,6 +106,8 @@ labelled! {
         Maintenance = "maintenance",
         /// The journey was paused by a person.
         Paused = "paused",
+        /// A run would have spent more than a channel may by that time of the day.
+        Spend = "spend",
     }
 }
 

@@ -97,6 +97,7 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     a_lease_that_was_left_is_ambiguous(&open).await;
     a_new_notice_takes_the_incidents_dead_ones_along(&open).await;
     forgets_only_what_is_old(&open).await;
+    adds_up_what_is_spent(&open).await;
 }
 
 async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
@@ -158,6 +159,34 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     let incidents = store.incidents(None, 10).await.unwrap();
     assert_eq!((incidents[0].resolved, incidents[0].summary.as_str()), (Some(at(90)), "not received"));
     store.close().await.unwrap();
+}
+
+async fn adds_up_what_is_spent(open: &impl Fn() -> Arc<dyn Store>) {
+    let spent = |day: &str, journey: &str, messages| Spent {
+        channel: "sms".into(),
+        day: day.parse().unwrap(),
+        journey: journey.into(),
+        messages,
+    };
+    let store = open();
+    let [yesterday, today] = ["2026-09-20", "2026-09-21"];
+    let all = [spent(yesterday, "sms", 7), spent(today, "sms", 2), spent(today, "a:b[eu]", 1), spent(today, "sms", 3)];
+    for spent in all {
+        store.apply(vec![Change::Spend { spent }]).await.unwrap();
+    }
+    drop(store);
+    let store = open();
+    let mut found = store.spent().await.unwrap();
+    found.sort_by_key(|spent| (spent.day, spent.journey.clone()));
+    assert_eq!(found, [spent(yesterday, "sms", 7), spent(today, "a:b[eu]", 1), spent(today, "sms", 5)]);
+    let now: Timestamp = "2026-09-24T00:00:00Z".parse().unwrap();
+    let forget = Retention { runs_before: at(0), good_evidence_before: at(0), ledger_before: now };
+    let key = store.key().await.unwrap();
+    store.forget(forget).await.unwrap();
+    assert_eq!(store.spent().await.unwrap().len(), 2, "today's, as every zone has it, stays");
+    store.forget(Retention { ledger_before: "2026-09-25T00:00:00Z".parse().unwrap(), ..forget }).await.unwrap();
+    assert_eq!(store.spent().await.unwrap(), []);
+    assert_eq!(store.key().await.unwrap(), key, "what is kept beside it stays");
 }
 
 async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {

@@ -19,11 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::journey::Name;
 use crate::journey::report::Report;
+use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::rows::{
-    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, run_row, span, time,
+    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, run_row, span, spent, time,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
@@ -221,6 +222,15 @@ impl Store for Sqlite {
         Box::pin(self.ask(|connection| {
             let sql = "SELECT token, name, slot, recorded, keep_until, settled FROM ledger JOIN journey ON journey.id = journey";
             connection.prepare_cached(sql)?.query_map([], ledger_entry)?.collect()
+        }))
+    }
+
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            // `;` comes after `:`.
+            let sql = "SELECT key, value FROM meta WHERE key >= 'spent:' AND key < 'spent;'";
+            let rows = connection.prepare_cached(sql)?.query_map([], spent)?.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows.into_iter().flatten().collect())
         }))
     }
 

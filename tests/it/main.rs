@@ -35,6 +35,7 @@ mod smtp;
 mod sqs;
 #[cfg(feature = "smpp")]
 mod smpp;
+mod spend;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

@@ -696,8 +696,14 @@ fn a_journey_tells_the_receipt_from_the_answer_and_each_can_fail_by_itself() {
         let blocks = toml_blocks("docs/channels/smpp.md");
         let [channel, journey] = &blocks[..] else { panic!("the page has {} TOML blocks", blocks.len()) };
         let example = std::fs::read_to_string("probes/examples/smpp.toml").unwrap();
-        let adapted =
-            adapt(channel, &[("smsc.example.net:2775", &smsc.address().to_string()), ("rate     = \"1/s\"", "")]);
+        let adapted = adapt(
+            channel,
+            &[
+                ("smsc.example.net:2775", &smsc.address().to_string()),
+                ("rate     = \"1/s\"", ""),
+                ("spend    = { cost = 0.045, per_day = 20.00 }", ""),
+            ],
+        );
         let pace = [("\"5m\"", "\"500ms\""), ("\"2m\"", "\"2s\""), ("\"15s\"", "\"1s\"")];
         let renamed = [&pace[..], &[("sms-code", "from-the-example")]].concat();
         let example = adapt(&example, &renamed).replace("\"10s\"", "\"1s\"");

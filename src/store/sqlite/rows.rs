@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
+use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
 use crate::slo::Span;
@@ -91,6 +92,7 @@ pub(super) const WHYS: &[&str] = &[
     "internal",
     "maintenance",
     "paused",
+    "spend",
 ];
 
 pub(super) fn settled_code(how: Settled) -> i64 {
@@ -113,6 +115,20 @@ pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
         settled: row.get::<_, Option<i64>>(5)?.map(|code| if code == 1 { Settled::Arrived } else { Settled::Missing }),
     };
     Ok((Token::from_bits(u128::from_be_bytes(row.get(0)?)), entry))
+}
+
+/// The key of what a journey has spent through a channel on a day. Days sort as text, and names of channels have no colon.
+pub(super) fn spent_key(spent: &Spent) -> String {
+    format!("spent:{}:{}:{}", spent.day, spent.channel, spent.journey)
+}
+
+/// What a row of `meta` under such a key says; `None` if the key is none that we wrote.
+pub(super) fn spent(row: &Row<'_>) -> rusqlite::Result<Option<Spent>> {
+    let (key, messages): (String, i64) = (row.get(0)?, row.get(1)?);
+    let mut parts = key.splitn(4, ':').skip(1);
+    let (Some(day), Some(channel), Some(journey)) = (parts.next(), parts.next(), parts.next()) else { return Ok(None) };
+    let Ok(day) = day.parse() else { return Ok(None) };
+    Ok(Some(Spent { channel: channel.into(), day, journey: journey.into(), messages: messages.unsigned_abs() }))
 }
 
 pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {

@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, ToSql};
 
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::slo::SpanChange;
-use crate::store::sqlite::rows::{blob, json, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::sqlite::rows::{blob, json, micros, millis, settled_code, spent_key, verdict_code, why_code};
 use crate::store::sqlite::{Answer, failure};
 use crate::store::{Change, OutboxRow, Retention};
+use crate::time::earlier;
+
+/// What was spent is of interest on its day, and no zone is more than a day from ours.
+const KEEP_SPENT: Duration = Duration::from_secs(3 * 86_400);
 
 /// The writing connection.
 pub(super) struct Writer {
@@ -75,6 +81,12 @@ impl Writer {
                 self.execute(
                     "UPDATE run SET verdict = ?, late_by = ? WHERE journey = ? AND slot = ?",
                     &[&verdict_code(Verdict::Late), &micros(*late_by), &journey, &millis(*slot)],
+                )?;
+            }
+            Change::Spend { spent } => {
+                self.execute(
+                    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value",
+                    &[&spent_key(spent), &i64::try_from(spent.messages).unwrap_or(i64::MAX)],
                 )?;
             }
             Change::Spans { journey, changes } => {
@@ -223,6 +235,10 @@ impl Writer {
         for (sql, before) in statements {
             gone += transaction.execute(sql, [before])? as u64;
         }
+        // Any zone's day of today is later than this.
+        let day = earlier(retention.ledger_before, KEEP_SPENT).to_zoned(TimeZone::UTC).date();
+        let sql = "DELETE FROM meta WHERE key >= 'spent:' AND key < ?";
+        gone += transaction.execute(sql, [format!("spent:{day}")])? as u64;
         transaction.commit()?;
         Ok(gone)
     }

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::journey::Name;
 use journeyman::journey::report::Report;
+use journeyman::journey::spend::Spent;
 use journeyman::journey::token::Token;
 use journeyman::ledger::Entry;
 use journeyman::notifier::Receipt;
@@ -30,6 +31,9 @@ impl Store for Gone {
         gone()
     }
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>> {
+        gone()
+    }
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>> {
         gone()
     }
     fn next_due(&self, _: Name, _: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>> {
