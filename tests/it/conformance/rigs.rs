@@ -16,3 +16,5 @@ mod slack;
 mod sqs;
 #[cfg(feature = "websocket")]
 mod websocket;
+#[cfg(feature = "smpp")]
+mod smpp;

@@ -167,7 +167,9 @@ impl World {
         // Slots are whole milliseconds; the store keeps no more.
         let now = self.clock.now().wall.as_millisecond();
         let slot = jiff::Timestamp::from_millisecond(now).expect("a time");
-        tokio::time::timeout(BOUND * 3, self.runner.run(journey, slot, Vec::new(), stop)).await.expect("a run has an end")
+        tokio::time::timeout(BOUND * 3, self.runner.run(journey, slot, Vec::new(), stop))
+            .await
+            .expect("a run has an end")
     }
 
     /// Changes arrivals between the reader and the switchboard.

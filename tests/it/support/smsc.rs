@@ -87,24 +87,41 @@ pub(crate) struct Smsc {
 }
 
 struct Account {
-    password: &'static str,
+    password: String,
     most_binds: usize,
+    /// Where its messages go as well.
+    tap: Option<mpsc::UnboundedSender<SubmitSm>>,
 }
 
 #[derive(Default)]
 struct State {
-    accounts: BTreeMap<&'static str, Account>,
+    accounts: BTreeMap<String, Account>,
     conduct: Conduct,
     sessions: Vec<Session>,
     binds: Vec<Bind>,
     submits: Vec<SubmitSm>,
     /// What is not acknowledged, in the order in which it is due.
-    undelivered: VecDeque<(u32, DeliverSm)>,
+    undelivered: VecDeque<Undelivered>,
     answers: Vec<(u32, CommandStatus)>,
     enquiries: usize,
     unbinds: usize,
     last_sequence: u32,
     last_id: u32,
+}
+
+#[derive(Clone)]
+struct Undelivered {
+    sequence: u32,
+    /// For whom; `None` is for whoever receives.
+    account: Option<String>,
+    delivery: DeliverSm,
+}
+
+impl Undelivered {
+    fn is_for(&self, session: &Session) -> bool {
+        session.role != CommandId::BindTransmitter
+            && self.account.as_ref().is_none_or(|account| *account == session.system_id)
+    }
 }
 
 struct Session {
@@ -161,8 +178,22 @@ impl Smsc {
     }
 
     /// Lets someone bind, at most so often at once.
-    pub(crate) fn account(&self, system_id: &'static str, password: &'static str, most_binds: usize) {
-        self.state().accounts.insert(system_id, Account { password, most_binds });
+    pub(crate) fn account(&self, system_id: &str, password: &str, most_binds: usize) {
+        let account = Account { password: password.to_owned(), most_binds, tap: None };
+        self.state().accounts.insert(system_id.to_owned(), account);
+    }
+
+    /// What this account sends, from now on.
+    pub(crate) fn tap(&self, system_id: &str) -> mpsc::UnboundedReceiver<SubmitSm> {
+        let (sender, taken) = mpsc::unbounded_channel();
+        self.state().accounts.get_mut(system_id).expect("an account").tap = Some(sender);
+        taken
+    }
+
+    /// Delivers to this account, by whatever holds it: a relay outlives the borrow of its owner.
+    pub(crate) fn deliverer(&self, system_id: &str) -> impl Fn(DeliverSm) + Send + Sync + 'static {
+        let (state, account) = (self.state.clone(), system_id.to_owned());
+        move |delivery| state.lock().expect("nobody panicked").deliver(Some(account.clone()), delivery)
     }
 
     /// What it does from now on.
@@ -207,7 +238,7 @@ impl Smsc {
 
     /// Delivers to whoever receives, or will.
     pub(crate) fn deliver(&self, delivery: DeliverSm) {
-        self.state().deliver(delivery);
+        self.state().deliver(None, delivery);
     }
 
     /// Sends bytes' worth of a request as it is to whoever receives.
@@ -265,19 +296,24 @@ pub(crate) fn receipt(id: u32, number: &str, state: &str, naming: Naming) -> Del
     receipt
 }
 
+impl Session {
+    fn deliver(&self, Undelivered { sequence, delivery, .. }: &Undelivered) {
+        let _ = self.out.send(Command::new(CommandStatus::EsmeRok, *sequence, delivery.clone()));
+    }
+}
+
 impl State {
     fn next_sequence(&mut self) -> u32 {
         self.last_sequence += 1;
         self.last_sequence
     }
 
-    fn deliver(&mut self, delivery: DeliverSm) {
-        let sequence = self.next_sequence();
-        self.undelivered.push_back((sequence, delivery.clone()));
-        let receives = |session: &&Session| session.role != CommandId::BindTransmitter;
-        if let Some(session) = self.sessions.iter().find(receives) {
-            let _ = session.out.send(Command::new(CommandStatus::EsmeRok, sequence, delivery));
+    fn deliver(&mut self, account: Option<String>, delivery: DeliverSm) {
+        let undelivered = Undelivered { sequence: self.next_sequence(), account, delivery };
+        if let Some(session) = self.sessions.iter().find(|session| undelivered.is_for(session)) {
+            session.deliver(&undelivered);
         }
+        self.undelivered.push_back(undelivered);
     }
 
     fn bind(&mut self, bind: Bind, password: &str, number: u32, out: mpsc::UnboundedSender<Command>) -> CommandStatus {
@@ -297,16 +333,19 @@ impl State {
     /// What is still to be delivered goes out again on a new bind.
     fn deliver_again(&self, number: u32) {
         let Some(session) = self.sessions.iter().find(|session| session.number == number) else { return };
-        if session.role != CommandId::BindTransmitter {
-            for (sequence, delivery) in &self.undelivered {
-                let _ = session.out.send(Command::new(CommandStatus::EsmeRok, *sequence, delivery.clone()));
-            }
+        for undelivered in self.undelivered.iter().filter(|undelivered| undelivered.is_for(session)) {
+            session.deliver(undelivered);
         }
     }
 
     /// Takes a message; `false` ends the connection.
-    fn submit(&mut self, sequence: u32, submit: &SubmitSm, out: &mpsc::UnboundedSender<Command>) -> bool {
+    fn submit(&mut self, number: u32, sequence: u32, submit: &SubmitSm, out: &mpsc::UnboundedSender<Command>) -> bool {
         self.submits.push(submit.clone());
+        let sender = self.sessions.iter().find(|session| session.number == number);
+        let account = sender.and_then(|session| self.accounts.get(&session.system_id));
+        if let Some(tap) = account.and_then(|account| account.tap.as_ref()) {
+            let _ = tap.send(submit.clone());
+        }
         let conduct = self.conduct.clone();
         let answer = |status, id: &str| {
             let id = COctetString::from_str(id).expect("an id");
@@ -327,7 +366,7 @@ impl State {
             answer(CommandStatus::EsmeRok, &format!("{id:08X}"));
         }
         for state in conduct.states {
-            self.deliver(receipt(id, submit.destination_addr.as_str(), state, conduct.naming));
+            self.deliver(None, receipt(id, submit.destination_addr.as_str(), state, conduct.naming));
         }
         if answers && conduct.receipt_first {
             answer(CommandStatus::EsmeRok, &format!("{id:08X}"));
@@ -340,7 +379,7 @@ impl State {
             let text = payload.unwrap_or_else(|| submit.short_message().as_ref().to_vec());
             let mut echo = mobile_originated(&text[..text.len().min(255)], u8::from(submit.data_coding));
             echo.esm_class = submit.esm_class;
-            self.deliver(echo);
+            self.deliver(None, echo);
         }
         answers
     }
@@ -349,7 +388,7 @@ impl State {
         self.answers.push((sequence, status));
         // "Not now" keeps it; "never" and "taken" do not.
         if status != CommandStatus::EsmeRxTAppn {
-            self.undelivered.retain(|(other, _)| *other != sequence);
+            self.undelivered.retain(|undelivered| undelivered.sequence != sequence);
         }
     }
 }
@@ -424,7 +463,7 @@ fn take(command: &Command, state: &mut State, number: u32, out: &mpsc::Unbounded
             let status = bind(&request.system_id, &request.password, request.interface_version.into());
             say(status, BindTransceiverResp::new(id, None).into());
         }
-        Some(Pdu::SubmitSm(submit)) => return state.submit(sequence, submit, out),
+        Some(Pdu::SubmitSm(submit)) => return state.submit(number, sequence, submit, out),
         Some(Pdu::EnquireLink) => {
             state.enquiries += 1;
             say(CommandStatus::EsmeRok, Pdu::EnquireLinkResp);
