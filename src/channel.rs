@@ -29,6 +29,8 @@ pub mod postgres;
 pub mod redis;
 #[cfg(feature = "slack")]
 pub mod slack;
+#[cfg(feature = "smpp")]
+pub mod smpp;
 #[cfg(feature = "smtp")]
 pub mod smtp;
 #[cfg(feature = "sqs")]
@@ -37,26 +39,6 @@ pub mod sns;
 pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod receiving;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod refusal;
-#[cfg(feature = "smpp")]
-pub mod smpp;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -313,7 +295,7 @@ pub const KINDS: &[Kind] = &[
     Kind::new("websocket", feature!("websocket")).sends(&[]).receives().without_headers(),
     Kind::new("sqs", feature!("sqs")).sends(&["group", "deduplication"]).receives().checks(&["queue"]),
     Kind::new("sns", feature!("sqs")).sends(&["subject", "group", "deduplication"]),
-    Kind::new("smpp", Availability::Planned).sends(&["to", "from"]).receives(),
+    Kind::new("smpp", feature!("smpp")).sends(&["to", "from"]).receives().without_headers(),
     Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
     Kind::new("postgres", feature!("postgres"))
         .sends(&["notify", "query"])
@@ -321,13 +303,6 @@ pub const KINDS: &[Kind] = &[
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
-    Kind::new("redis", Availability::Planned).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
-    Kind::new("websocket", Availability::Planned).sends(&[]).receives(),
-    Kind::new("sqs", Availability::Planned).sends(&[]).receives().checks(&[]),
-    Kind::new("sns", Availability::Planned).sends(&["subject"]),
-    Kind::new("smpp", feature!("smpp")).sends(&["to", "from"]).receives().without_headers(),
-    Kind::new("slack", Availability::Planned).sends(&["channel"]).receives(),
-    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),

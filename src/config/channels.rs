@@ -15,12 +15,12 @@ mod postgres;
 mod redis;
 #[cfg(feature = "slack")]
 mod slack;
+#[cfg(feature = "smpp")]
+mod smpp;
 #[cfg(feature = "smtp")]
 mod smtp;
 #[cfg(feature = "sqs")]
 mod sqs;
-#[cfg(feature = "smpp")]
-mod smpp;
 mod webhook;
 #[cfg(feature = "websocket")]
 mod websocket;

@@ -29,13 +29,13 @@ mod redis;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_channel;
-#[cfg(feature = "smtp")]
-mod smtp;
-#[cfg(feature = "sqs")]
-mod sqs;
 #[cfg(feature = "smpp")]
 mod smpp;
+#[cfg(feature = "smtp")]
+mod smtp;
 mod spend;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

@@ -12,9 +12,9 @@ mod postgres;
 mod redis;
 #[cfg(feature = "slack")]
 mod slack;
+#[cfg(feature = "smpp")]
+mod smpp;
 #[cfg(feature = "sqs")]
 mod sqs;
 #[cfg(feature = "websocket")]
 mod websocket;
-#[cfg(feature = "smpp")]
-mod smpp;

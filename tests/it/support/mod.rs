@@ -26,10 +26,10 @@ pub(crate) mod redis;
 #[cfg(feature = "websocket")]
 pub(crate) mod rooms;
 pub(crate) mod scram_listener;
-#[cfg(feature = "kafka")]
-pub(crate) mod tansu;
 #[cfg(feature = "smpp")]
 pub(crate) mod smsc;
+#[cfg(feature = "kafka")]
+pub(crate) mod tansu;
 pub mod target;
 pub(crate) mod tls_front;
 pub(crate) mod watched;
