@@ -196,8 +196,10 @@ impl Query {
     }
 
     /// What it means for the journey that this query's expectation does not hold.
-    fn cause(&self, found: Option<&Value>) -> Cause {
+    fn cause(&self, message: &Message, found: Option<&Value>) -> Cause {
         match self {
+            // Not every status is one of HTTP: a channel that has its own says what it means.
+            Query::Status if let Some(said) = message.trouble.as_ref().or(message.warning.as_ref()) => said.cause,
             Query::Status => match found.and_then(|value| value.to_text().parse::<u16>().ok()) {
                 Some(status) => Cause::of_status(status).unwrap_or(Cause::Mismatch),
                 None => Cause::Mismatch,
@@ -376,7 +378,7 @@ impl Expectation {
                 .then(|| found.as_ref().map_or_else(|| "nothing".to_owned(), |value| cut(&value.to_string()))),
             passed,
             soft: self.soft,
-            cause: (!passed).then(|| self.query.cause(found.as_ref())),
+            cause: (!passed).then(|| self.query.cause(view.message, found.as_ref())),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Message {
     pub part: Option<Part>,
     /// Its very arrival is a failure, whatever it says: a notice of non-delivery, a mail in the spam folder.
     pub trouble: Option<Box<Trouble>>,
+    /// It is good, and says something that people should see all the same: a script's WARNING.
+    pub warning: Option<Box<Trouble>>,
     /// What a `check` saw of this target before, with what it sees now.
     pub trend: Option<Box<Trend>>,
     json: OnceLock<Option<Arc<serde_json::Value>>>,
@@ -78,6 +80,11 @@ impl Message {
     /// The payload as text; bytes that are not UTF-8 become U+FFFD.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
+    }
+
+    /// The message with this for its payload as JSON, where the payload is not a document and still has one to be read from it.
+    pub fn with_json(self, json: serde_json::Value) -> Self {
+        Message { json: OnceLock::from(Some(Arc::new(json))), ..self }
     }
 
     /// The payload as JSON, parsed once.

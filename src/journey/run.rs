@@ -489,7 +489,9 @@ impl Run {
         if self.steps[index].status == StepStatus::Skipped {
             let is_over = step.budget.is_some_and(|budget| took > budget) && !step.always;
             self.is_slow |= is_over;
-            let has_warning = self.steps[index].checks.iter().any(|check| !check.passed);
+            // What passes has a detail only if its channel warns.
+            let report = &self.steps[index];
+            let has_warning = report.checks.iter().any(|check| !check.passed) || report.detail.is_some();
             self.steps[index].status = match (is_over, has_warning) {
                 (true, _) => StepStatus::Slow,
                 (false, true) => StepStatus::Warned,

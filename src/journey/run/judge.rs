@@ -3,6 +3,7 @@
 use crate::journey::Step;
 use crate::journey::Verb;
 use crate::journey::expect::{Check, Query, View, cut_at};
+use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
 use crate::journey::report::StepStatus;
 use crate::journey::run::{EXCERPT, Fault, Reply, Run};
@@ -19,14 +20,16 @@ impl Run {
         }
         let view = View { latency: Some(latency), ..View::of(&message, reply.finished.wall) };
         // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
-        if let Some(cause) = message.status.and_then(Cause::of_status)
-            && !step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status))
-        {
-            let status = message.status.unwrap_or_default();
+        let asks_status = step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status));
+        if let (false, Some((cause, detail))) = (asks_status, no(&message)) {
             report.checks = step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
-            return Err((cause, format!("answered {status}")));
+            return Err((cause, detail));
         }
-        self.judge(index, step, view)
+        self.judge(index, step, view)?;
+        if !asks_status {
+            self.steps[index].detail = message.warning.as_ref().map(|warning| warning.detail.clone());
+        }
+        Ok(())
     }
 
     pub(super) fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
@@ -79,4 +82,13 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What an answer says if it says no: by what its channel makes of it, or by its HTTP status.
+fn no(message: &Message) -> Option<(Cause, String)> {
+    if let Some(trouble) = &message.trouble {
+        return Some((trouble.cause, trouble.detail.clone()));
+    }
+    let status = message.status?;
+    Cause::of_status(status).map(|cause| (cause, format!("answered {status}")))
 }

@@ -504,3 +504,45 @@ fn a_journey_that_receives_nothing_needs_no_ledger() {
     let stage = Stage::new(journey(vec![request("look")]));
     assert!(matches!(stage.actions[..], [Action::Perform { act: Act::Request, .. }]), "{:?}", stage.actions);
 }
+
+#[test]
+fn an_answer_that_its_channel_calls_a_failure_is_one_unless_the_step_asks_for_the_status() {
+    let trouble = |detail: &str| {
+        Some(Box::new(crate::journey::message::Trouble { cause: Cause::Exec, detail: detail.to_owned() }))
+    };
+    let run = |step: Step, message: Message| {
+        let mut stage = Stage::started(journey(vec![step]));
+        let (started, finished) = (now(0), now(9));
+        let reply = Reply { started, finished, ack: "said".to_owned(), message: Some(message), phases: Vec::new() };
+        stage.event(9, Event::Answered(Box::new(Ok(reply)))).report()
+    };
+    let message = |status| {
+        let mut message = Message::new("");
+        message.status = Some(status);
+        message
+    };
+    let failure = || {
+        let mut message = message(3);
+        message.trouble = trouble("lost");
+        message
+    };
+    let report = run(request("look"), failure());
+    assert_eq!(report.outcome, failed("look", Cause::Exec));
+    assert_eq!(report.steps[0].detail.as_deref(), Some("lost"));
+    let asks =
+        |code| Step { expect: vec![expect(Query::Status, Comparison::Equals, Value::from(code))], ..request("look") };
+    assert!(matches!(run(asks(3), failure()).outcome, Outcome::Good { .. }));
+    assert_eq!(run(asks(0), failure()).outcome, failed("look", Cause::Exec), "not what HTTP makes of a 3");
+
+    let warning = || {
+        let mut message = message(1);
+        message.warning = trouble("slow");
+        message
+    };
+    let report = run(request("look"), warning());
+    assert!(matches!(report.outcome, Outcome::Good { .. }), "{:?}", report.outcome);
+    assert_eq!((report.steps[0].status, report.steps[0].detail.as_deref()), (StepStatus::Warned, Some("slow")));
+    let tight = Step { budget: Some(Duration::from_millis(5)), ..request("look") };
+    assert!(matches!(run(tight, warning()).outcome, Outcome::Slow { .. }), "a warning hides no slowness");
+    assert_eq!(run(asks(0), warning()).outcome, failed("look", Cause::Exec));
+}
