@@ -5,6 +5,35 @@ pub mod amqp;
 #[cfg(feature = "sqs")]
 mod aws;
 mod certificate;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod dial;
+#[cfg(feature = "exec")]
+pub mod exec;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod handing;
+#[cfg_attr(
+    not(feature = "full"),
+    allow(
+        dead_code,
+        clippy::allow_attributes,
+        reason = "a build without some channels does not use all that they share"
+    )
+)]
+mod held;
 pub mod http;
 #[cfg(feature = "imap")]
 pub mod imap;
@@ -304,6 +333,9 @@ pub const KINDS: &[Kind] = &[
         .without_headers()
         .literal(&["query"]),
     Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
+    Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
+    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
+    Kind::new("exec", feature!("exec")).without_headers(),
     Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
     Kind::new("tls", Availability::Planned).checks(&[]),
@@ -356,6 +388,9 @@ pub enum Settings {
     /// `smpp`
     #[cfg(feature = "smpp")]
     Smpp(Box<smpp::SmppSettings>),
+    /// `exec`
+    #[cfg(feature = "exec")]
+    Exec(exec::ExecSettings),
     /// A kind that this build cannot open.
     Unavailable(&'static str),
 }
@@ -396,6 +431,8 @@ impl Settings {
             Settings::Smtp(settings) => Arc::new(smtp::open(settings.clone(), clock)?),
             #[cfg(feature = "smpp")]
             Settings::Smpp(settings) => Arc::new(smpp::open(settings.as_ref().clone(), clock)?),
+            #[cfg(feature = "exec")]
+            Settings::Exec(settings) => Arc::new(exec::Exec::open(settings.clone(), clock)),
             Settings::Unavailable(_) => return Ok(None),
         }))
     }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(feature = "exec")]
+pub(super) mod exec;
 mod http;
 #[cfg(feature = "imap")]
 mod imap;
@@ -27,12 +29,15 @@ mod websocket;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::channel::{Availability, ChannelPolicy, KINDS, Kind, Settings, kind_of};
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::expectations::Reader;
 use crate::config::problem::{Place, Problem};
 use crate::config::{ChannelPlan, files, secrets, spend, values};
+use crate::config::steps::EXEC;
+use crate::config::{ChannelPlan, files, secrets, values};
 use crate::journey::Name;
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
 use crate::journey::value::Value;
@@ -78,7 +83,12 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     smtp::GRAMMAR,
     #[cfg(feature = "smpp")]
     smpp::GRAMMAR,
+    #[cfg(feature = "exec")]
+    exec::GRAMMAR,
 ];
+
+/// The timeout of a channel whose steps have the whole deadline: the longest that a deadline can be.
+const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// A channel as journeys need to know it, also when it is not in order.
 pub(super) struct Channel {
@@ -139,6 +149,9 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
             context.add(Problem::error(&spend.place, problem));
         }
         spend => channel.spend = spend.cloned(),
+    if kind.name == EXEC && entry.key != EXEC {
+        let problem = "there is one channel of type `exec`, which all `exec` steps use, and it is named `exec`";
+        context.add(Problem::error(&entry.key_place, problem).hint("write `[channels.exec]`"));
     }
     channel.host = entry.value.get("url").and_then(Node::as_text).and_then(|text| host(&url::Url::parse(text).ok()?));
     let (policy, settings) = match kind.available {
@@ -147,7 +160,7 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
             let Some(Grammar { keys, read, .. }) = grammar else { return channel };
             let section = Section::open(context, &entry.value, "channel", &[keys, COMMON_KEYS].concat());
             let Some(section) = section else { return channel };
-            let policy = policy(&section);
+            let policy = policy(&section, kind);
             (policy, read(&section, &mut channel))
         }
         Availability::Feature(feature) => {
@@ -180,8 +193,11 @@ pub(super) fn type_of<'a>(context: &Context, entry: &'a Entry, what: &str) -> Op
     found
 }
 
-fn policy(section: &Section<'_>) -> ChannelPolicy {
-    let default = ChannelPolicy::default();
+fn policy(section: &Section<'_>, kind: &Kind) -> ChannelPolicy {
+    let mut default = ChannelPolicy::default();
+    if kind.name == EXEC {
+        default.timeout = NO_TIMEOUT;
+    }
     let reader = Reader::of_channel(section.context);
     let filter = section.get("filter").map(|node| reader.expectations(node, "filter")).unwrap_or_default();
     hide_shared(&filter, section.context);

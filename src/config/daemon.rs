@@ -102,12 +102,18 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
+    #[cfg(feature = "exec")]
+    let needs_exec = catalog.needs_exec.get();
     let active = journeys.into_iter().filter(|loaded| loaded.is_active);
     let mut opened: BTreeMap<Name, ChannelPlan> =
         channels.into_iter().filter_map(|(name, channel)| Some((name, channel.plan?))).collect();
     if let (true, Some(kind)) = (needs_implicit, kind_of(steps::IMPLICIT)) {
         let settings = channel::Settings::Http(HttpSettings::default());
         opened.insert(steps::IMPLICIT.into(), ChannelPlan { kind, policy: ChannelPolicy::default(), settings });
+    }
+    #[cfg(feature = "exec")]
+    if needs_exec && !opened.contains_key(steps::EXEC) {
+        opened.extend(channels::exec::implicit(context).map(|plan| (steps::EXEC.into(), plan)));
     }
     let journeys = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
     Plan {
@@ -124,11 +130,15 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
 }
 
-/// A send or request that sets no limit of its own has its channel's.
+/// A step that sets no limit of its own has its channel's; a program's is the whole deadline unless its channel says otherwise.
 fn with_timeouts(mut journey: Journey, channels: &BTreeMap<Name, ChannelPlan>) -> Journey {
     for step in &mut journey.steps {
         if let Verb::Send(draft) | Verb::Request(draft) | Verb::Check(draft) = &step.verb {
             step.timeout = step.timeout.or_else(|| channels.get(&draft.channel).map(|channel| channel.policy.timeout));
+        }
+        if let Verb::Exec(draft) = &step.verb {
+            let limit = channels.get(&draft.channel).map(|channel| channel.policy.timeout.min(journey.deadline));
+            step.timeout = step.timeout.or(limit);
         }
     }
     journey

@@ -185,8 +185,9 @@ pub(super) fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A variable of the environment.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-fn environment(name: &str) -> Option<String> {
+pub(super) fn environment(name: &str) -> Option<String> {
     // A name with `=` or NUL in it names nothing, and older platforms panic on it.
     if name.is_empty() || name.contains(['=', '\0']) { None } else { std::env::var(name).ok() }
 }

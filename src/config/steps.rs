@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::channel::{KINDS, Kind, Settings, kind_of};
+use crate::channel::{Availability, KINDS, Kind, Settings, kind_of};
 use crate::config::document::{Context, IDENTIFIER_HINT, Node, Section, is_identifier};
 use crate::config::expectations::Reader;
 use crate::config::journeys::Catalog;
@@ -164,7 +164,11 @@ impl<'a> Steps<'a> {
                 abilities.iter().filter(|(_, able)| *able).map(|(verb, _)| format!("`{verb}`")).collect();
             let problem = format!("channel `{text}` is of type `{}`, which cannot {verb}", kind.name);
             let problem = Problem::error(&object.place, problem).also(&channel.place, "defined here");
-            context.add(problem.hint(format!("it can {}", able.join(" and "))));
+            let hint = match kind.name {
+                EXEC => "a step runs a program with `exec = [\"program\", \"argument\"]`".to_owned(),
+                _ => format!("it can {}", able.join(" and ")),
+            };
+            context.add(problem.hint(hint));
         }
         Some(Target { kind: Some(kind), ..target })
     }
@@ -319,7 +323,19 @@ impl<'a> Steps<'a> {
         if words.is_empty() {
             context.add(Problem::error(&object.place, "`exec` names no program"));
         }
-        if self.catalog.allow_exec {
+        if let Some(channel) = self.catalog.channels.get(EXEC)
+            && channel.kind.is_some_and(|kind| kind.name != EXEC)
+        {
+            let problem = "`exec` steps use a channel named `exec`, and this name is taken";
+            let problem = Problem::error(&object.place, problem).also(&channel.place, "defined here");
+            context.add(problem.hint("give that channel another name"));
+        }
+        let is_built_in = kind_of(EXEC).is_some_and(|kind| kind.available == Availability::Here);
+        if self.catalog.allow_exec && !is_built_in {
+            let problem = Problem::warning(&object.place, "this build cannot run programs");
+            context.add(problem.hint("build with `--features exec`, or use a package, which has it"));
+            self.unavailable.push("it runs a program, which this build cannot".to_owned());
+        } else if self.catalog.allow_exec {
             self.catalog.needs_exec.set(true);
         } else {
             let problem = Problem::warning(&object.place, "programs are not run unless the daemon allows it");

@@ -13,6 +13,8 @@ mod delivery;
 mod demo_sandbox;
 mod disk_full;
 mod email;
+#[cfg(feature = "exec")]
+mod exec;
 mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]

@@ -40,6 +40,16 @@ pub fn commented_channels(example: &str) -> String {
     channels
 }
 
+/// An example below `probes/`: what its first comment shows of the daemon's file, indented, and the probe file itself.
+pub fn example(path: &str) -> (String, String) {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+    let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+    let comment = text.lines().take_while(|line| line.starts_with('#'));
+    let main = comment.filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>().join("\n");
+    assert!(main.contains("[channels."), "{path} shows no channel");
+    (main, text)
+}
+
 /// `text` with each of `replaced` in place of what it names. What is not there any more is a panic: then the page and the test
 /// have to be brought together again.
 pub fn adapt(text: &str, replaced: &[(&str, &str)]) -> String {
