@@ -14,6 +14,8 @@ mod certificate;
     )
 )]
 mod dial;
+#[cfg(feature = "checks")]
+pub mod dns;
 #[cfg(feature = "exec")]
 pub mod exec;
 #[cfg_attr(
@@ -68,6 +70,10 @@ pub mod sns;
 pub mod sqs;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod web;
+#[cfg(feature = "checks")]
+pub mod tcp;
+#[cfg(feature = "checks")]
+pub mod tls;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -336,9 +342,9 @@ pub const KINDS: &[Kind] = &[
     Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
     Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", feature!("exec")).without_headers(),
-    Kind::new("tcp", Availability::Planned).requests(&[]).checks(&[]).without_headers(),
-    Kind::new("dns", Availability::Planned).checks(&["name", "record"]),
-    Kind::new("tls", Availability::Planned).checks(&[]),
+    Kind::new("tcp", feature!("checks")).requests(&[]).checks(&[]).without_headers(),
+    Kind::new("dns", feature!("checks")).checks(&["lookup", "record"]),
+    Kind::new("tls", feature!("checks")).checks(&[]),
 ];
 
 /// The kind of that name.
@@ -388,6 +394,15 @@ pub enum Settings {
     /// `smpp`
     #[cfg(feature = "smpp")]
     Smpp(Box<smpp::SmppSettings>),
+    /// `dns`
+    #[cfg(feature = "checks")]
+    Dns(dns::DnsSettings),
+    /// `tcp`
+    #[cfg(feature = "checks")]
+    Tcp(tcp::TcpSettings),
+    /// `tls`
+    #[cfg(feature = "checks")]
+    Tls(tls::TlsSettings),
     /// `exec`
     #[cfg(feature = "exec")]
     Exec(exec::ExecSettings),
@@ -431,6 +446,12 @@ impl Settings {
             Settings::Smtp(settings) => Arc::new(smtp::open(settings.clone(), clock)?),
             #[cfg(feature = "smpp")]
             Settings::Smpp(settings) => Arc::new(smpp::open(settings.as_ref().clone(), clock)?),
+            #[cfg(feature = "checks")]
+            Settings::Dns(settings) => Arc::new(dns::Dns::open(settings.clone(), clock)),
+            #[cfg(feature = "checks")]
+            Settings::Tcp(settings) => Arc::new(tcp::Tcp::open(settings.clone(), clock)?),
+            #[cfg(feature = "checks")]
+            Settings::Tls(settings) => Arc::new(tls::Tls::open(settings.clone(), clock)?),
             #[cfg(feature = "exec")]
             Settings::Exec(settings) => Arc::new(exec::Exec::open(settings.clone(), clock)),
             Settings::Unavailable(_) => return Ok(None),

@@ -1,17 +1,75 @@
-//! When a certificate expires: the one field that a journey asks of it, read from its DER without an X.509 library.
+//! What a journey asks of a certificate: when it expires, whose it is. Read from its DER without an X.509 library.
 
 use jiff::civil::DateTime;
 use jiff::{Timestamp, tz::TimeZone};
 
+#[cfg(feature = "checks")]
+const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
+#[cfg(feature = "checks")]
+const OCTETS: u8 = 0x04;
+#[cfg(feature = "checks")]
+const OBJECT: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
+#[cfg(feature = "checks")]
+const SET: u8 = 0x31;
 /// `[0] EXPLICIT`: the version, absent in version 1 certificates.
 const VERSION: u8 = 0xa0;
+/// `[3] EXPLICIT`.
+#[cfg(feature = "checks")]
+const EXTENSIONS: u8 = 0xa3;
+/// `[2] IMPLICIT IA5String` and `[7] IMPLICIT OCTET STRING`, within `GeneralName`.
+#[cfg(feature = "checks")]
+const DNS_NAME: u8 = 0x82;
+#[cfg(feature = "checks")]
+const ADDRESS: u8 = 0x87;
 
 /// The `notAfter` of a DER certificate (RFC 5280 section 4.1); `None` if it is not one.
 pub(crate) fn not_after(der: &[u8]) -> Option<Timestamp> {
+    parts(der).map(|parts| parts.not_after)
+}
+
+/// What people know a certificate by.
+#[cfg(feature = "checks")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// The common name that it is for, or the organisation's, or nothing.
+    pub(crate) subject: String,
+    /// The same of who signed it.
+    pub(crate) issuer: String,
+    /// The DNS names and addresses that it is for.
+    pub(crate) names: Vec<String>,
+    /// From when it is valid.
+    pub(crate) not_before: Timestamp,
+    /// Until when.
+    pub(crate) not_after: Timestamp,
+}
+
+/// A DER certificate, as far as people ask for it; `None` if it is not one.
+#[cfg(feature = "checks")]
+pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
+    let Parts { issuer, not_before, not_after, subject, rest } = parts(der)?;
+    let (subject, issuer) = (common_name(subject), common_name(issuer));
+    let names = alternative_names(rest).unwrap_or_default();
+    Some(Certificate { subject, issuer, names, not_before: not_before?, not_after })
+}
+
+#[cfg_attr(
+    not(feature = "checks"),
+    allow(dead_code, clippy::allow_attributes, reason = "only the check of certificates shows all of it")
+)]
+struct Parts<'a> {
+    issuer: &'a [u8],
+    not_before: Option<Timestamp>,
+    not_after: Timestamp,
+    subject: &'a [u8],
+    /// From the public key on.
+    rest: &'a [u8],
+}
+
+fn parts(der: &[u8]) -> Option<Parts<'_>> {
     let (certificate, _) = element(der, SEQUENCE)?;
     let (mut tbs, _) = element(certificate, SEQUENCE)?;
     if let Some((_, rest)) = element(tbs, VERSION) {
@@ -19,11 +77,75 @@ pub(crate) fn not_after(der: &[u8]) -> Option<Timestamp> {
     }
     let (_serial, tbs) = element(tbs, INTEGER)?;
     let (_signature_algorithm, tbs) = element(tbs, SEQUENCE)?;
-    let (_issuer, tbs) = element(tbs, SEQUENCE)?;
-    let (validity, _) = element(tbs, SEQUENCE)?;
-    let (_not_before, validity) = any_element(validity).map(|(_, content, rest)| (content, rest))?;
+    let (issuer, tbs) = element(tbs, SEQUENCE)?;
+    let (validity, tbs) = element(tbs, SEQUENCE)?;
+    let (subject, rest) = element(tbs, SEQUENCE)?;
+    let (tag, not_before, validity) = any_element(validity)?;
+    let not_before = time(tag, not_before);
     let (tag, not_after, _) = any_element(validity)?;
-    time(tag, not_after)
+    Some(Parts { issuer, not_before, not_after: time(tag, not_after)?, subject, rest })
+}
+
+/// The last common name of a distinguished name, or its organisation (RFC 5280 section 4.1.2.4).
+#[cfg(feature = "checks")]
+fn common_name(mut name: &[u8]) -> String {
+    /// 2.5.4.3 and 2.5.4.10.
+    const KINDS: [&[u8]; 2] = [&[0x55, 4, 3], &[0x55, 4, 10]];
+    let mut found = [None, None];
+    while let Some((set, rest)) = element(name, SET) {
+        name = rest;
+        let attribute = element(set, SEQUENCE).and_then(|(pair, _)| {
+            let (kind, rest) = element(pair, OBJECT)?;
+            any_element(rest).map(|(_, value, _)| (kind, value))
+        });
+        if let Some((kind, value)) = attribute
+            && let Some(at) = KINDS.iter().position(|wanted| *wanted == kind)
+        {
+            found[at] = Some(String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    let [common, organisation] = found;
+    common.or(organisation).unwrap_or_default()
+}
+
+/// What the extension `subjectAltName` holds of names and addresses (RFC 5280 section 4.2.1.6).
+#[cfg(feature = "checks")]
+fn alternative_names(after_subject: &[u8]) -> Option<Vec<String>> {
+    /// 2.5.29.17.
+    const ALTERNATIVE_NAMES: &[u8] = &[0x55, 29, 17];
+    let (_public_key, mut rest) = element(after_subject, SEQUENCE)?;
+    // `[1]` and `[2]`, the unique identifiers, that nobody has.
+    while let Some((_, _, after)) = any_element(rest).filter(|(tag, ..)| *tag != EXTENSIONS) {
+        rest = after;
+    }
+    let (extensions, _) = element(rest, EXTENSIONS)?;
+    let (mut extensions, _) = element(extensions, SEQUENCE)?;
+    while let Some((extension, rest)) = element(extensions, SEQUENCE) {
+        extensions = rest;
+        let (kind, value) = element(extension, OBJECT)?;
+        if kind != ALTERNATIVE_NAMES {
+            continue;
+        }
+        let value = element(value, BOOLEAN).map_or(value, |(_, value)| value);
+        let (mut names, _) = element(value, OCTETS).and_then(|(names, _)| element(names, SEQUENCE))?;
+        let mut found = Vec::new();
+        while let Some((tag, value, rest)) = any_element(names) {
+            names = rest;
+            found.extend(alternative_name(tag, value));
+        }
+        return Some(found);
+    }
+    None
+}
+
+#[cfg(feature = "checks")]
+fn alternative_name(tag: u8, value: &[u8]) -> Option<String> {
+    match (tag, value.len()) {
+        (DNS_NAME, _) => Some(String::from_utf8_lossy(value).into_owned()),
+        (ADDRESS, 4) => <[u8; 4]>::try_from(value).ok().map(|octets| std::net::Ipv4Addr::from(octets).to_string()),
+        (ADDRESS, 16) => <[u8; 16]>::try_from(value).ok().map(|octets| std::net::Ipv6Addr::from(octets).to_string()),
+        _ => None,
+    }
 }
 
 /// The content of the element at the beginning of `der` if it has this tag, and what follows it.
@@ -124,6 +246,27 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "checks")]
+    #[test]
+    fn it_is_known_by_its_names() {
+        let mut params =
+            CertificateParams::new(vec!["a.example.net".to_owned(), "*.b.example.net".to_owned()]).unwrap();
+        params.subject_alt_names.push(rcgen::SanType::IpAddress("192.0.2.7".parse().unwrap()));
+        params.subject_alt_names.push(rcgen::SanType::IpAddress("2001:db8::7".parse().unwrap()));
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name("ops@example.net".try_into().unwrap()));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Example GmbH");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Probe");
+        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 4, 1));
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let found = read(der.der()).unwrap();
+        assert_eq!((found.subject.as_str(), found.issuer.as_str()), ("Probe", "Probe"));
+        assert_eq!(found.names, ["a.example.net", "*.b.example.net", "192.0.2.7", "2001:db8::7"]);
+        assert_eq!(found.not_before, "2026-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(Some(found.not_after), not_after(der.der()));
+    }
+
     #[test]
     fn a_certificate_that_is_cut_short_has_no_answer() {
         let der = certificate(2026, 3, 1);
@@ -135,11 +278,16 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(der in proptest::collection::vec(any::<u8>(), 0..64), at in 0usize..600, byte: u8) {
-            let _ = not_after(&der);
+            let read_all = |der: &[u8]| {
+                let _ = not_after(der);
+                #[cfg(feature = "checks")]
+                let _ = read(der);
+            };
+            read_all(&der);
             let mut bent = certificate(2026, 3, 1);
             let at = at % bent.len();
             bent[at] = byte;
-            let _ = not_after(&bent);
+            read_all(&bent);
         }
     }
 }

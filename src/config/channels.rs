@@ -2,6 +2,8 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(feature = "checks")]
+mod checks;
 #[cfg(feature = "exec")]
 pub(super) mod exec;
 mod http;
@@ -83,6 +85,12 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     smtp::GRAMMAR,
     #[cfg(feature = "smpp")]
     smpp::GRAMMAR,
+    #[cfg(feature = "checks")]
+    checks::DNS,
+    #[cfg(feature = "checks")]
+    checks::TCP,
+    #[cfg(feature = "checks")]
+    checks::TLS,
     #[cfg(feature = "exec")]
     exec::GRAMMAR,
 ];

@@ -301,6 +301,9 @@ impl<'a> Steps<'a> {
     /// What a `check` looks at.
     fn inspection(&self, section: &Section<'_>, target: Target) -> Draft {
         let fields = target.kind.map_or(&[][..], |kind| kind.check_fields);
+        if fields.contains(&"lookup") {
+            section.require("lookup", "the name to ask for, as in \"www.example.net\"");
+        }
         let literal = target.kind.map_or(&[][..], |kind| kind.literal);
         let fields =
             fields.iter().filter_map(|key| Some(((*key).to_owned(), self.field(section.get(key)?, key, literal)?)));

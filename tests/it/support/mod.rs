@@ -14,6 +14,7 @@ pub mod mail;
 #[cfg(feature = "sqs")]
 pub(crate) mod moto;
 pub mod notices;
+pub(crate) mod nsd;
 pub(crate) mod pipeline;
 pub mod postfix;
 #[cfg(feature = "postgres")]
