@@ -5,11 +5,13 @@
 
 mod inspect;
 mod link;
+mod management;
 mod message;
 mod publish;
 mod receive;
 mod refusal;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -25,6 +27,10 @@ use crate::secret::Secret;
 pub struct AmqpSettings {
     /// `amqp://user:password@host:port/vhost`; secret because of the password.
     pub url: Secret,
+    /// A PEM file with certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The management API, for what only it knows of a queue: `http://host:15672`. Secret, because a password may be in it.
+    pub management: Option<Secret>,
     /// Where messages are published.
     pub exchange: String,
     /// With which key, unless a step says otherwise.
@@ -54,13 +60,15 @@ pub struct Binding {
 /// An `amqp` channel.
 pub struct Amqp {
     settings: AmqpSettings,
-    clock: Clock,
     publisher: publish::Publisher,
+    inspector: inspect::Inspector,
 }
 
 /// A channel with these settings. Nothing is connected before it is needed.
 pub fn open(settings: AmqpSettings, clock: Clock) -> Amqp {
-    Amqp { publisher: publish::Publisher::new(settings.clone(), clock), settings, clock }
+    let publisher = publish::Publisher::new(settings.clone(), clock);
+    let inspector = inspect::Inspector::new(settings.clone(), clock);
+    Amqp { settings, publisher, inspector }
 }
 
 impl Channel for Amqp {
@@ -69,9 +77,9 @@ impl Channel for Amqp {
         Box::pin(self.publisher.send(outgoing))
     }
 
-    /// How many messages wait in a queue, and who consumes it. Nothing is consumed.
+    /// How many messages wait in a queue, for how long, and who consumes it. Nothing is consumed.
     fn check<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
-        Box::pin(inspect::check(&self.settings, self.clock, outgoing))
+        Box::pin(self.inspector.check(outgoing))
     }
 
     /// Connects and says who we are.

@@ -10,6 +10,8 @@ use crate::config::document::{Context, Node};
 use crate::config::journeys::{Catalog, Loaded};
 use crate::config::notifiers::{chain, is_loopback};
 use crate::config::problem::{Place, Problem};
+#[cfg(feature = "amqp")]
+use crate::journey::expect::Query;
 use crate::journey::schedule::Schedule;
 use crate::journey::template::Template;
 use crate::journey::{Draft, Journey, JsonTemplate, Payload, Step, Verb};
@@ -60,6 +62,8 @@ pub(super) fn journey(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded)
     steps(context, loaded);
     token(context, catalog, loaded);
     route(context, catalog, loaded);
+    #[cfg(feature = "amqp")]
+    age(context, catalog, loaded);
 }
 
 /// The value's place, or the nearest thing to it.
@@ -211,6 +215,22 @@ fn token(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded) {
             );
             let problem = Problem::warning(place(&loaded.steps[index], &["send"]), problem);
             context.add(problem.hint("put `{{ token }}` where the far end gives it back, or match by `key`"));
+        }
+    }
+}
+
+/// AMQP itself does not tell how old a message is, and a value that is missing fails every predicate.
+#[cfg(feature = "amqp")]
+fn age(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded) {
+    for (step, node) in loaded.journey.steps.iter().zip(&loaded.steps) {
+        let Verb::Check(draft) = &step.verb else { continue };
+        let plan = catalog.channels.get(&draft.channel).and_then(|channel| channel.plan.as_ref());
+        let is_blind = plan
+            .is_some_and(|plan| matches!(&plan.settings, Settings::Amqp(settings) if settings.management.is_none()));
+        if is_blind && step.expect.iter().any(|expectation| matches!(expectation.query, Query::Fact("oldest_age"))) {
+            let problem = "only the management API knows `oldest_age`, and the channel does not say where that is";
+            let hint = format!("`management = \"http://host:15672\"` in [channels.{}]", draft.channel);
+            context.add(Problem::warning(place(node, &["expect"]), problem).hint(hint));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The `amqp` channel against a real RabbitMQ, and against networks that misbehave.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 use journeyman::channel::amqp::{self, Amqp, AmqpSettings, Binding, QueueSettings};
 use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
+use journeyman::config::{load_text, render};
 use journeyman::journey::Outgoing;
 use journeyman::journey::message::Arrival;
 use journeyman::journey::outcome::Cause;
@@ -21,10 +23,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::document::{adapt, toml_blocks};
 use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::rabbitmq::{RabbitMq, Vhost};
-use crate::support::{block_on, free_port, wait_for};
+use crate::support::tls_front::{Shown, TlsFront};
+use crate::support::{Scratch, block_on, free_port, wait_for};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -36,6 +40,8 @@ fn settings(url: &str, bind: &[(&str, &str)]) -> AmqpSettings {
         .collect();
     AmqpSettings {
         url: Secret::new(url.to_owned(), &Redactor::new()),
+        ca_file: None,
+        management: None,
         exchange: "orders".to_owned(),
         routing_key: "order.created".to_owned(),
         queue: Some(QueueSettings { name: "journeyman.orders".to_owned(), bind }),
@@ -299,8 +305,208 @@ fn a_certificate_that_nobody_signed_is_a_tls_fault() {
             let url = format!("amqps://guest:guest@localhost:{}/%2f", address.port());
             let fault = fault(amqp::open(settings(&url, &[]), Clock::system()).send(&order(token())).await);
             assert_eq!((fault.cause, fault.uncertain), (Cause::Tls, false), "{fault:?}");
-            assert!(fault.detail.starts_with("no TLS with localhost:"), "{}", fault.detail);
+            let words =
+                if address == broker.tls_address() { "`ca_file` can name it" } else { "ended the TLS handshake" };
+            let is_told = fault.detail.contains(words) || fault.detail.contains("TLS with localhost:");
+            assert!(is_told && fault.detail.contains("localhost:"), "{}", fault.detail);
         }
+    });
+}
+
+#[test]
+fn a_certificate_is_trusted_by_its_file_and_must_be_for_the_host_and_in_its_time() {
+    block_on(async {
+        let Some(broker) = RabbitMq::shared().await else { return };
+        let (vhost, _, clock) = orders(broker).await;
+        let scratch = Scratch::new("amqp-tls");
+        let ca_file = scratch.write("broker.pem", broker.certificate());
+        let over_tls = |host: &str, port: u16, ca_file: &Path| {
+            let url = format!("amqps://guest:guest@{host}:{port}/{}", vhost.name);
+            AmqpSettings { ca_file: Some(ca_file.to_owned()), ..settings(&url, &[("orders", "#")]) }
+        };
+        // The broker's own TLS, for both directions.
+        let port = broker.tls_address().port();
+        let channel = Arc::new(amqp::open(over_tls("localhost", port, &ca_file), clock));
+        let mut receiver = Receiver::on(&channel, clock);
+        receiver.ready().await;
+        let sent = token();
+        channel.send(&order(sent)).await.unwrap();
+        assert_eq!(tokens(&receiver.next().await).0, Some(sent));
+        assert!(channel.prove(BOUND).await.is_ok());
+        let wrong_host = amqp::open(over_tls("127.0.0.1", port, &ca_file), clock);
+        let refused = fault(wrong_host.send(&order(token())).await);
+        assert_eq!((refused.cause, refused.uncertain), (Cause::Tls, false), "{refused:?}");
+        assert!(refused.detail.contains("is for another name"), "{}", refused.detail);
+
+        for (shown, words) in [
+            (Shown::Expired, "has expired"),
+            (Shown::WrongHost, "is for another name"),
+            (Shown::Unknown, "from an issuer that is not trusted"),
+        ] {
+            let front = TlsFront::start(broker.address(), shown, scratch.path()).await;
+            let channel = Arc::new(amqp::open(over_tls("127.0.0.1", front.address().port(), front.ca_file()), clock));
+            let refused = fault(channel.send(&order(token())).await);
+            assert_eq!((refused.cause, refused.uncertain), (Cause::Tls, false), "{refused:?}");
+            assert!(refused.detail.contains(words), "{}", refused.detail);
+            let why = Receiver::on(&channel, clock).down().await;
+            assert!(why.contains(words), "{why}");
+        }
+        let gone = amqp::open(over_tls("localhost", port, &scratch.path().join("gone.pem")), clock);
+        let refused = fault(gone.send(&order(token())).await);
+        assert!(refused.cause == Cause::Tls && refused.detail.contains("gone.pem"), "{refused:?}");
+    });
+}
+
+/// A check of `queue`.
+fn look(queue: &str) -> Outgoing {
+    with_field(Outgoing::empty(BOUND), "queue", queue)
+}
+
+#[test]
+fn a_check_counts_what_waits_over_a_connection_that_is_kept() {
+    block_on(async {
+        let Some(broker) = RabbitMq::shared().await else { return };
+        let (vhost, channel, clock) = orders(broker).await;
+        vhost.declare_queue("backlog", json!({})).await;
+        vhost.bind("orders", "backlog", "order.created").await;
+        for _ in 0..3 {
+            channel.send(&order(token())).await.unwrap();
+        }
+        let reply = channel.check(&look("backlog")).await.unwrap();
+        assert_eq!((reply.ack.as_str(), phases(&reply.phases)), ("seen", vec!["connect", "look"]));
+        let message = reply.message.unwrap();
+        assert_eq!((&message.facts["depth"], &message.facts["consumers"]), (&Value::from(3), &Value::from(0)));
+        assert_eq!(message.json().unwrap(), &json!({"queue": "backlog", "depth": 3, "consumers": 0}));
+
+        // A queue that is not there costs the next check nothing, and is not made.
+        let missing = fault(channel.check(&look("missing")).await);
+        assert_eq!((missing.cause, phases(&missing.phases)), (Cause::Refused, vec!["look"]), "{missing:?}");
+        assert!(missing.detail.contains("NOT_FOUND - no queue 'missing'"), "{}", missing.detail);
+        let both = futures_util::future::join(channel.check(&look("backlog")), channel.check(&look("missing"))).await;
+        assert_eq!(phases(&both.0.unwrap().phases), ["look"]);
+        assert_eq!(fault(both.1).cause, Cause::Refused);
+        let too_long = fault(channel.check(&look(&"q".repeat(256))).await);
+        assert_eq!(too_long.cause, Cause::Refused);
+
+        // Our own queue, when a step names none; and nothing was taken from the other.
+        let mut receiver = Receiver::on(&channel, clock);
+        receiver.ready().await;
+        let own = channel.check(&Outgoing::empty(BOUND)).await.unwrap().message.unwrap();
+        assert_eq!((&own.facts["depth"], &own.facts["consumers"]), (&Value::from(0), &Value::from(1)));
+        let depth = async || channel.check(&look("backlog")).await.unwrap().message.unwrap().facts["depth"].clone();
+        assert_eq!(depth().await, Value::from(3));
+
+        // Cut while idle: the next check knows, and makes a new connection.
+        let proxy = Proxy::start(broker.address()).await;
+        let through = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock);
+        through.check(&look("backlog")).await.unwrap();
+        proxy.cut();
+        let again = wait_for("a new connection", BOUND, async || {
+            let reply = through.check(&look("backlog")).await.ok()?;
+            phases(&reply.phases).contains(&"connect").then_some(reply)
+        })
+        .await;
+        assert_eq!(again.message.unwrap().facts["depth"], Value::from(3));
+        // One that swallows the question is given up.
+        proxy.set(Direction::ToClient, Flow::Hold);
+        let silent = fault(through.check(&within(look("backlog"), Duration::from_millis(300))).await);
+        assert_eq!(silent.cause, Cause::Unreachable, "{silent:?}");
+        assert!(silent.detail.contains("while looking at the queue"), "{}", silent.detail);
+        proxy.set(Direction::ToClient, Flow::Pass);
+        assert_eq!(phases(&through.check(&look("backlog")).await.unwrap().phases), ["connect", "look"]);
+    });
+}
+
+#[test]
+fn the_management_api_tells_ages_and_rates() {
+    block_on(async {
+        let Some(broker) = RabbitMq::shared().await else { return };
+        let (vhost, plain, clock) = orders(broker).await;
+        // A name that would be two segments of a path.
+        let queue = "back/log.1";
+        let management = broker.management_url().trim_end_matches("/api").to_owned();
+        let with = |management: &str| AmqpSettings {
+            management: Some(Secret::new(management.to_owned(), &Redactor::new())),
+            ..settings(&vhost.url(), &[])
+        };
+        let channel = amqp::open(with(&management), clock);
+        let connection =
+            lapin::Connection::connect(&vhost.url(), lapin::ConnectionProperties::default()).await.unwrap();
+        let raw = connection.create_channel().await.unwrap();
+        raw.queue_declare(queue.into(), lapin::options::QueueDeclareOptions::durable(), Default::default())
+            .await
+            .unwrap();
+        let empty = wait_for("the API to know the queue", BOUND, async || {
+            let message = channel.check(&look(queue)).await.unwrap().message.unwrap();
+            message.facts.contains_key("oldest_age").then_some(message)
+        })
+        .await;
+        assert_eq!(empty.facts["oldest_age"], Value::Duration(Duration::ZERO), "nothing waits");
+
+        // Ten minutes old by its own word.
+        let options = lapin::options::BasicPublishOptions::default();
+        let sent = clock.now().wall.as_second() - 600;
+        let old = lapin::BasicProperties::default().with_timestamp(sent as u64);
+        raw.basic_publish("".into(), queue.into(), options, b"old", old).await.unwrap();
+        let direct = || with_field(with_field(order(token()), "exchange", ""), "routing_key", queue);
+        plain.send(&direct()).await.unwrap();
+        let message = wait_for("the API to have counted", BOUND, async || {
+            let message = channel.check(&look(queue)).await.unwrap().message.unwrap();
+            let rate = message.json().unwrap()["publish_rate"].as_f64();
+            (message.facts.contains_key("oldest_age") && rate.is_some()).then_some(message)
+        })
+        .await;
+        let Value::Duration(age) = &message.facts["oldest_age"] else { panic!("{:?}", message.facts) };
+        assert!((600..700).contains(&age.as_secs()), "{age:?}");
+        let json = message.json().unwrap();
+        assert_eq!((&json["queue"], &json["depth"], &json["ready"]), (&json!(queue), &json!(2), &json!(2)), "{json:#}");
+        assert_eq!((&json["type"], &json["state"]), (&json!("classic"), &json!("running")));
+        assert!(json["memory"].as_u64().is_some_and(|bytes| bytes > 0), "{json:#}");
+
+        let reply = channel.check(&look(queue)).await.unwrap();
+        assert_eq!(phases(&reply.phases), ["look", "management"]);
+
+        // A user of its own, which it may not take; a port where nothing listens; something else that answers.
+        let wrong = management.replace("//", "//guest:wr0ng-passw0rd@");
+        let refused = fault(amqp::open(with(&wrong), clock).check(&look(queue)).await);
+        assert_eq!((refused.cause, refused.uncertain), (Cause::Auth, false), "{refused:?}");
+        assert!(refused.detail.contains("the tag `monitoring`"), "{}", refused.detail);
+        assert!(!format!("{refused:?}").contains("wr0ng"));
+        let nobody = format!("http://127.0.0.1:{}", free_port());
+        let refused = fault(amqp::open(with(&nobody), clock).check(&look(queue)).await);
+        assert_eq!(refused.cause, Cause::Unreachable, "{refused:?}");
+        assert!(refused.detail.starts_with("the management API: "), "{}", refused.detail);
+        // One that does not know the queue (yet) is no failure of the queue.
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let elsewhere = format!("http://{}/rabbit", listener.local_addr().unwrap());
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, axum::Router::new()).await });
+        let other = amqp::open(with(&elsewhere), clock).check(&look(queue)).await.unwrap().message.unwrap();
+        assert_eq!(other.json().unwrap()["management"], "not available");
+        assert!(!other.facts.contains_key("oldest_age") && other.facts["depth"] == Value::from(2));
+    });
+}
+
+#[test]
+fn a_dead_lettered_message_brings_its_story() {
+    block_on(async {
+        let Some(broker) = RabbitMq::shared().await else { return };
+        let (vhost, _, clock) = orders(broker).await;
+        vhost.declare_exchange("graveyard", "fanout").await;
+        let dying = json!({"x-message-ttl": 0, "x-dead-letter-exchange": "graveyard"});
+        vhost.declare_queue("work", dying).await;
+        vhost.bind("orders", "work", "order.created").await;
+        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("graveyard", "")]), clock));
+        let mut receiver = Receiver::on(&channel, clock);
+        receiver.ready().await;
+        let sent = token();
+        channel.send(&order(sent)).await.unwrap();
+        let arrival = receiver.next().await;
+        assert_eq!(tokens(&arrival).0, Some(sent));
+        let story: serde_json::Value = serde_json::from_str(arrival.message.header("x-death").unwrap()).unwrap();
+        assert_eq!((&story[0]["reason"], &story[0]["queue"]), (&json!("expired"), &json!("work")), "{story:#}");
+        assert_eq!((&story[0]["exchange"], &story[0]["count"]), (&json!("orders"), &json!(1)));
+        assert_eq!(story[0]["routing-keys"], json!(["order.created"]));
     });
 }
 
@@ -586,7 +792,9 @@ fn a_broker_short_of_memory_is_throttled() {
         .await;
         assert_eq!(outcome.cause, Cause::Throttled, "{outcome:?}");
         assert_eq!(outcome.detail, "broker blocked the connection: low on memory");
-        // Consuming goes on, on a connection of its own.
+        // Looking and consuming go on, on connections of their own.
+        let seen = channel.check(&Outgoing::empty(BOUND)).await.unwrap().message.unwrap();
+        assert_eq!(seen.facts["consumers"], Value::from(1));
         assert_eq!(*receiver.readiness.borrow(), Readiness::Ready);
 
         broker.set_memory_alarm(false);
@@ -607,9 +815,11 @@ fn a_killed_broker_is_told_and_both_directions_come_back_by_themselves() {
         receiver.ready().await;
         channel.send(&order(token())).await.unwrap();
         receiver.next().await;
+        channel.check(&Outgoing::empty(BOUND)).await.unwrap();
 
         broker.kill();
         let why = receiver.down().await;
+        assert_eq!(self::fault(channel.check(&Outgoing::empty(BOUND)).await).cause, Cause::Unreachable);
         assert!(why.contains("127.0.0.1:"), "{why}");
         let fault = fault(channel.send(&order(token())).await);
         assert_eq!((fault.cause, fault.uncertain), (Cause::Unreachable, false), "{fault:?}");
@@ -620,6 +830,8 @@ fn a_killed_broker_is_told_and_both_directions_come_back_by_themselves() {
         let token = token();
         let reply = channel.send(&order(token)).await.unwrap();
         assert_eq!(phases(&reply.phases), ["connect", "confirm"]);
+        let looked = channel.check(&Outgoing::empty(BOUND)).await.unwrap();
+        assert_eq!(phases(&looked.phases), ["connect", "look"]);
         // A broker that dies forgets acknowledgements: an earlier message may come once more, and says so.
         let mut arrival = receiver.next().await;
         while arrival.message.facts["redelivered"] == Value::Bool(true) {
@@ -690,4 +902,26 @@ fn an_order_goes_through_an_api_a_queue_and_a_worker_to_a_webhook_and_back_to_us
         assert_eq!(arrival.message.header("x-synthetic"), Some("journeyman"));
         assert!(arrival.message.text().contains("\"status\": \"done\""));
     });
+}
+
+#[test]
+fn what_the_page_shows_loads() {
+    let blocks = toml_blocks("docs/channels/amqp.md");
+    let [orders, journey, production, check] = &blocks[..] else { panic!("{} TOML blocks", blocks.len()) };
+    let url = ("{ file = \"secrets/orders-amqp-url\" }", "\"amqp://mq.example.net/%2f\"");
+    let main = adapt(&format!("[defaults]\nmuted = true\nevery = \"1m\"\n{orders}\n{production}"), &[url]);
+    let probes = [("one.toml", journey), ("two.toml", check)]
+        .map(|(name, steps)| (name, format!("[[journey]]\nname = \"{name}\"\ndeadline = \"30s\"\n{steps}")));
+    let probes: Vec<_> = probes.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let (plan, problems) = load_text("main.toml", &main, &probes, Path::new("."))
+        .unwrap_or_else(|problems| panic!("{}", render(&problems, false)));
+    assert!(problems.is_empty(), "{}", render(&problems, false));
+    assert!(plan.journeys.iter().all(|journey| journey.unavailable.is_none()));
+
+    // Without the management API nobody knows an age, and a check that wants one would always fail.
+    let management = "management = \"http://mq.example.net:15672\"";
+    let without = adapt(&main, &[(management, "")]);
+    let (_, problems) = load_text("main.toml", &without, &probes, Path::new(".")).expect("a warning stops nothing");
+    let told = render(&problems, false);
+    assert!(problems.len() == 1 && told.contains("only the management API knows `oldest_age`"), "{told}");
 }

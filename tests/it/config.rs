@@ -335,6 +335,7 @@ fn every_key_arrives_in_the_plan() {
     let channel::Settings::Amqp(amqp) = &plan.channels["orders"].settings else { panic!() };
     assert_eq!((amqp.exchange.as_str(), amqp.routing_key.as_str()), ("orders", "order.created"));
     assert_eq!(amqp.queue.as_ref().unwrap().bind[1].exchange, "fanout");
+    assert_eq!(amqp.management.as_ref().unwrap().reveal().as_str(), "https://mq.example.net:15671");
     assert_eq!(plan.redactor.clean("amqps://mq.example.net/vhost"), "amqps://mq.example.net/vhost");
 
     let notifier::Settings::Email(email) = &plan.notifiers["mail"].settings else { panic!() };

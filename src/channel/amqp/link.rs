@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::{AsyncTcpStream, TLSConfig};
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::time::timeout_at;
 
+use super::AmqpSettings;
 use crate::channel::dial::Limit;
 use crate::channel::refusal::Refusal;
 use crate::journey::outcome::Cause;
-use crate::secret::Secret;
 
 /// Seconds without a frame after which either side takes the other for dead; lapin grants twice that.
 const HEARTBEAT: u16 = 10;
@@ -63,8 +63,8 @@ impl Link {
     ///
     /// # Errors
     /// Name not resolved, nothing listening, TLS, credentials, vhost, or `limit` passed: each with its own words.
-    pub(super) async fn open(url: &Secret, name: &str, limit: Limit) -> Result<Link, Refusal> {
-        let uri = parse(&url.reveal())?;
+    pub(super) async fn open(settings: &AmqpSettings, name: &str, limit: Limit) -> Result<Link, Refusal> {
+        let uri = parse(&settings.url.reveal())?;
         let host = uri.authority.host.clone();
         let peer = format!("{host}:{}", uri.authority.port);
         let silence = |doing: &str| Refusal::silence(doing, &peer, limit.length());
@@ -99,10 +99,12 @@ impl Link {
         };
 
         if uri.scheme == AMQPScheme::AMQPS {
-            stream = timeout_at(limit.instant(), stream.into_tls(&host, TLSConfig::default()))
+            let config = crate::tls::client(settings.ca_file.as_deref());
+            let connector = RustlsConnector::from(config.map_err(|why| Refusal::new(Cause::Tls, why))?);
+            stream = timeout_at(limit.instant(), stream.into_rustls(&connector, &host))
                 .await
                 .map_err(|_| silence("agreeing on TLS"))?
-                .map_err(|error| Refusal::new(Cause::Tls, format!("no TLS with {peer}: {error}")))?;
+                .map_err(|error| no_tls(&error, &peer))?;
         }
 
         let stream = Mutex::new(Some(stream));
@@ -171,8 +173,16 @@ impl Link {
     }
 }
 
+fn no_tls(error: &io::Error, peer: &str) -> Refusal {
+    let detail = match crate::tls::error_in(error) {
+        Some(tls) => crate::tls::words(tls, peer),
+        None => format!("{peer} ended the TLS handshake: {error}"),
+    };
+    Refusal::new(Cause::Tls, detail)
+}
+
 /// The parts of an AMQP URL. Nothing of it is repeated in an error: it holds the password.
-fn parse(url: &str) -> Result<AMQPUri, Refusal> {
+pub(super) fn parse(url: &str) -> Result<AMQPUri, Refusal> {
     let wrong = || {
         Refusal::new(
             Cause::Unreachable,

@@ -90,7 +90,7 @@ impl Publisher {
     async fn ready(&self, limit: Limit) -> Result<Ready, Refusal> {
         let mut is_new = false;
         loop {
-            let connect = || Link::open(&self.settings.url, "journeyman publisher", limit);
+            let connect = || Link::open(&self.settings, "journeyman publisher", limit);
             let (link, made) = self.link.get(limit.instant(), connect).await?;
             is_new |= made;
             if link.is_open()
@@ -114,7 +114,7 @@ impl Publisher {
     pub(super) async fn prove(&self, within: Duration) -> Result<String, Fault> {
         let asked = self.clock.now();
         let limit = Limit::new(self.clock, within);
-        let link = Link::open(&self.settings.url, "journeyman check", limit)
+        let link = Link::open(&self.settings, "journeyman check", limit)
             .await
             .map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
         let told = format!("{} takes our credentials and lets us into the vhost", link.peer);

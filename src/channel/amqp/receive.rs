@@ -55,7 +55,7 @@ impl Subscription {
     async fn open(settings: &AmqpSettings, queue: &QueueSettings, listener: &Listener) -> Result<Self, String> {
         let limit = Limit::new(listener.clock, SETUP);
         let name = format!("journeyman receiver {}", listener.channel);
-        let link = Link::open(&settings.url, &name, limit).await.map_err(|refusal| refusal.detail)?;
+        let link = Link::open(settings, &name, limit).await.map_err(|refusal| refusal.detail)?;
         let consumer = timeout_at(limit.instant(), consume(&link, queue, &listener.channel)).await;
         let silence = |_| Refusal::silence("setting up the queue", &link.peer, limit.length()).detail;
         let consumer = consumer.map_err(silence)??;

@@ -2,12 +2,12 @@
 
 use crate::channel::Settings;
 use crate::channel::amqp::{AmqpSettings, Binding, QueueSettings};
-use crate::config::channels::{Channel, Grammar, host};
+use crate::config::channels::{Channel, Grammar, ca_file, host};
 use crate::config::document::Section;
 
 pub(super) const GRAMMAR: Grammar = Grammar {
     kind: "amqp",
-    keys: &["url", "exchange", "routing_key", "queue"],
+    keys: &["url", "ca_file", "exchange", "routing_key", "queue", "management"],
     tables: &[("queue", QUEUE_KEYS)],
     read,
 };
@@ -29,6 +29,11 @@ fn read(section: &Section<'_>, channel: &mut Channel) -> Option<Settings> {
         section.require("name", "the name of a queue of our own, which no one else consumes")?;
         Some(QueueSettings { name: name(&section, "name"), bind })
     });
+    let ca_file = ca_file(section);
+    let management = section.get("management").and_then(|node| {
+        let (url, _) = context.secret_url(node, "management", &["http", "https"], false)?;
+        Some(url)
+    });
     let (exchange, routing_key) = (name(section, "exchange"), name(section, "routing_key"));
     let url = section.require("url", "the broker's address, as in \"amqps://user@host/vhost\"")?;
     let (url, parsed) = context.secret_url(url, "url", &["amqp", "amqps"], false)?;
@@ -37,5 +42,5 @@ fn read(section: &Section<'_>, channel: &mut Channel) -> Option<Settings> {
         let hint = "`queue = { name = \"…\", bind = [{ exchange = \"…\", routing_key = \"#\" }] }`";
         channel.cannot_receive = Some(("no queue to receive on", format!("add a queue of our own: {hint}")));
     }
-    Some(Settings::Amqp(AmqpSettings { url, exchange, routing_key, queue }))
+    Some(Settings::Amqp(AmqpSettings { url, ca_file, management, exchange, routing_key, queue }))
 }

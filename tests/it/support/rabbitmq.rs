@@ -166,6 +166,11 @@ impl RabbitMq {
         ([127, 0, 0, 1], self.ports.amqps).into()
     }
 
+    /// That certificate, in PEM: it is for `localhost`.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// The management API's base URL, for `guest:guest`.
     pub(crate) fn management_url(&self) -> String {
         format!("http://127.0.0.1:{}/api", self.ports.management)

@@ -68,8 +68,9 @@ impl Rig for Amqp {
         Some(channel("out", &format!("amqp://guest:wrong@{out}/%2f"), &format!("{tag}.work"), None))
     }
 
-    fn over_tls(&self, _tag: &str, _out: SocketAddr, _ca_file: &Path) -> Option<String> {
-        None
+    fn over_tls(&self, tag: &str, out: SocketAddr, ca_file: &Path) -> Option<String> {
+        let url = format!("amqps://guest:guest@{out}/%2f");
+        Some(channel("out", &url, &format!("{tag}.work"), None) + &format!("ca_file = \"{}\"\n", ca_file.display()))
     }
 
     async fn plant(&self, tag: &str, count: usize) -> Option<()> {
