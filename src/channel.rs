@@ -5,37 +5,10 @@ pub mod amqp;
 #[cfg(feature = "sqs")]
 mod aws;
 mod certificate;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod dial;
 #[cfg(feature = "checks")]
 pub mod dns;
 #[cfg(feature = "exec")]
 pub mod exec;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod handing;
-#[cfg_attr(
-    not(feature = "full"),
-    allow(
-        dead_code,
-        clippy::allow_attributes,
-        reason = "a build without some channels does not use all that they share"
-    )
-)]
-mod held;
 pub mod http;
 #[cfg(feature = "imap")]
 pub mod imap;
@@ -338,9 +311,6 @@ pub const KINDS: &[Kind] = &[
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
-    Kind::new("exec", Availability::Planned).requests(&[]).without_headers(),
-    Kind::new("slack", feature!("slack")).sends(&["channel"]).receives(),
-    Kind::new("postgres", Availability::Planned).sends(&["query"]).receives().checks(&["query"]),
     Kind::new("exec", feature!("exec")).without_headers(),
     Kind::new("tcp", feature!("checks")).requests(&[]).checks(&[]).without_headers(),
     Kind::new("dns", feature!("checks")).checks(&["lookup", "record"]),
