@@ -41,12 +41,12 @@ pub mod smtp;
 pub mod sns;
 #[cfg(feature = "sqs")]
 pub mod sqs;
-#[cfg(any(feature = "slack", feature = "sqs"))]
-mod web;
 #[cfg(feature = "checks")]
 pub mod tcp;
 #[cfg(feature = "checks")]
 pub mod tls;
+#[cfg(any(feature = "slack", feature = "sqs"))]
+mod web;
 pub mod webhook;
 #[cfg(feature = "websocket")]
 pub mod websocket;

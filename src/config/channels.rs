@@ -37,9 +37,8 @@ use crate::channel::{Availability, ChannelPolicy, KINDS, Kind, Settings, kind_of
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::expectations::Reader;
 use crate::config::problem::{Place, Problem};
-use crate::config::{ChannelPlan, files, secrets, spend, values};
 use crate::config::steps::EXEC;
-use crate::config::{ChannelPlan, files, secrets, values};
+use crate::config::{ChannelPlan, files, secrets, spend, values};
 use crate::journey::Name;
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
 use crate::journey::value::Value;
@@ -157,6 +156,7 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
             context.add(Problem::error(&spend.place, problem));
         }
         spend => channel.spend = spend.cloned(),
+    }
     if kind.name == EXEC && entry.key != EXEC {
         let problem = "there is one channel of type `exec`, which all `exec` steps use, and it is named `exec`";
         context.add(Problem::error(&entry.key_place, problem).hint("write `[channels.exec]`"));

@@ -522,5 +522,6 @@ fn the_page_and_the_example_load() {
     let url = "\"postgres://u@127.0.0.1/orders\"";
     let channel = adapt(&blocks[0], &[("{ file = \"secrets/orders-db-url\" }", url)]);
     loads(&format!("{channel}\n{}", blocks[1]));
-    loads(&crate::support::document::example("probes/examples/postgres.toml"));
+    let (main, probe) = crate::support::document::example("probes/examples/postgres.toml");
+    loads(&format!("{main}\n{probe}"));
 }

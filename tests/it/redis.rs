@@ -482,5 +482,6 @@ fn the_page_and_the_example_load() {
     let blocks = toml_blocks("docs/channels/redis.md");
     let channel = adapt(&blocks[0], &[("{ file = \"secrets/orders-redis-url\" }", "\"redis://127.0.0.1\"")]);
     loads(&format!("{channel}\n{}", blocks[1]));
-    loads(&crate::support::document::example("probes/examples/redis.toml"));
+    let (main, probe) = crate::support::document::example("probes/examples/redis.toml");
+    loads(&format!("{main}\n{probe}"));
 }

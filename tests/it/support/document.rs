@@ -68,15 +68,6 @@ fn blocks_are_found_and_their_indentation_is_taken_off() {
     assert_eq!(adapt("a b a", &[("a", "c"), ("b", "d")]), "c d c");
 }
 
-/// An example with the channel that its first comment shows.
-pub fn example(path: &str) -> String {
-    let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    let text = std::fs::read_to_string(&whole).unwrap_or_else(|error| panic!("{}: {error}", whole.display()));
-    let channel: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
-    assert!(channel.first().is_some_and(|line| line.starts_with("[channels.")), "{path} shows no channel");
-    format!("{}\n{text}", channel.join("\n"))
-}
-
 /// Checks that a configuration loads without an error; gives its warnings.
 pub fn loads(text: &str) -> Vec<String> {
     let scratch = super::Scratch::new("document");
