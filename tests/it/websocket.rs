@@ -1,4 +1,5 @@
 //! The `websocket` channel against a server with rooms, and against servers and networks that misbehave.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 use std::sync::Arc;
