@@ -13,6 +13,10 @@ mod floors {
     pub(crate) mod amqp;
     #[cfg(feature = "kafka")]
     pub(crate) mod kafka;
+    #[cfg(feature = "mqtt")]
+    pub(crate) mod mqtt;
+    #[cfg(feature = "nats")]
+    pub(crate) mod nats;
     #[cfg(feature = "redis")]
     pub(crate) mod redis;
     pub(crate) mod timer;
@@ -48,6 +52,14 @@ fn main() {
         #[cfg(feature = "amqp")]
         if is_wanted("channels") || is_wanted("amqp") {
             amqp().await;
+        }
+        #[cfg(feature = "mqtt")]
+        if is_wanted("channels") || is_wanted("mqtt") {
+            mqtt().await;
+        }
+        #[cfg(feature = "nats")]
+        if is_wanted("channels") || is_wanted("nats") {
+            nats().await;
         }
         if is_wanted("in-flight") {
             in_flight().await;
@@ -113,6 +125,42 @@ async fn amqp() {
         ours.url()
     );
     round_trips("RabbitMQ", &main, "", floors::amqp::run(&theirs.url(), SECONDS)).await;
+}
+
+/// One message in flight, twenty a second, by the daemon and by the bare library, on one broker at the same time.
+#[cfg(feature = "mqtt")]
+async fn mqtt() {
+    let Some(broker) = support::mosquitto::Mosquitto::start().await else { return };
+    let main = format!(
+        "[channels.queue]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"figures\"\nsubscribe = \"figures\"\n",
+        broker.url()
+    );
+    round_trips("Mosquitto", &main, "", floors::mqtt::run(broker.address().port(), SECONDS)).await;
+}
+
+/// One message in flight, twenty a second, by the daemon and by a client library, on one server at the same time: without a stream,
+/// and with one in memory each.
+#[cfg(feature = "nats")]
+async fn nats() {
+    use async_nats::jetstream::stream::{Config, StorageType};
+    let Some(server) = support::nats::NatsServer::start().await else { return };
+    let main = format!(
+        "[channels.queue]\ntype = \"nats\"\nurl = \"{}\"\nsubject = \"figures\"\nsubscribe = \"figures\"\n",
+        server.url()
+    );
+    round_trips("NATS", &main, "", floors::nats::run(&server.url(), None, SECONDS)).await;
+    let client = async_nats::connect(server.url()).await.expect("the server is there");
+    for name in ["figures", "floor"] {
+        let config = Config {
+            name: name.to_owned(),
+            subjects: vec![name.to_owned()],
+            storage: StorageType::Memory,
+            ..Config::default()
+        };
+        async_nats::jetstream::new(client.clone()).create_stream(config).await.expect("a stream can be made");
+    }
+    let main = format!("{main}stream = \"figures\"\n");
+    round_trips("JetStream", &main, "", floors::nats::run(&server.url(), Some("floor"), SECONDS)).await;
 }
 
 /// What the daemon reports of round trips through `[channels.queue]` of `main`, 20 a second, beside the bare library's `floor`,

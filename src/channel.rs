@@ -25,12 +25,18 @@ pub mod kafka;
 )]
 pub mod mail;
 pub mod memory;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "mqtt", feature = "nats"))]
+mod server;
 #[cfg(feature = "slack")]
 pub mod slack;
 #[cfg(feature = "smpp")]
@@ -297,8 +303,8 @@ pub const KINDS: &[Kind] = &[
     Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
     Kind::new("imap", feature!("imap")).receives(),
     Kind::new("kafka", feature!("kafka")).sends(&["topic", "key", "partition"]).receives().checks(&["topic", "group"]),
-    Kind::new("mqtt", Availability::Planned).sends(&["topic", "qos", "retain"]).receives(),
-    Kind::new("nats", Availability::Planned).sends(&["subject"]).receives().checks(&["stream", "consumer"]),
+    Kind::new("mqtt", feature!("mqtt")).sends(&["topic", "qos", "retain"]).receives(),
+    Kind::new("nats", feature!("nats")).sends(&["subject", "message_id"]).receives().checks(&["stream", "consumer"]),
     Kind::new("redis", feature!("redis")).sends(&["stream", "topic"]).receives().checks(&["stream", "group"]),
     Kind::new("websocket", feature!("websocket")).sends(&[]).receives().without_headers(),
     Kind::new("sqs", feature!("sqs")).sends(&["group", "deduplication"]).receives().checks(&["queue"]),
@@ -337,6 +343,12 @@ pub enum Settings {
     /// `kafka`
     #[cfg(feature = "kafka")]
     Kafka(kafka::KafkaSettings),
+    /// `mqtt`
+    #[cfg(feature = "mqtt")]
+    Mqtt(mqtt::MqttSettings),
+    /// `nats`
+    #[cfg(feature = "nats")]
+    Nats(nats::NatsSettings),
     /// `postgres`
     #[cfg(feature = "postgres")]
     Postgres(postgres::PostgresSettings),
@@ -398,6 +410,10 @@ impl Settings {
             Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
             #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => Arc::new(kafka::open(settings.clone(), clock)?),
+            #[cfg(feature = "mqtt")]
+            Settings::Mqtt(settings) => Arc::new(mqtt::open(settings.clone(), clock)?),
+            #[cfg(feature = "nats")]
+            Settings::Nats(settings) => Arc::new(nats::open(settings.clone(), clock)?),
             #[cfg(feature = "postgres")]
             Settings::Postgres(settings) => Arc::new(postgres::open(settings.clone(), clock)?),
             #[cfg(feature = "redis")]

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::secret::Redactor;
 
 /// Libraries that report at a high level what a monitor expects to see every day.
-const QUIET: &str = "rustls_platform_verifier=off,tokio_cron_scheduler=error,lapin=off,async_imap=off";
+const QUIET: &str = "rustls_platform_verifier=off,tokio_cron_scheduler=error,lapin=off,async_imap=off,rumqttc=off";
 
 /// Starts logging. `level` is a `tracing` filter; one that cannot be read is `info`. Further calls do nothing.
 pub fn init(level: &str, json: bool, redactor: &Redactor) {

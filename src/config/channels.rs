@@ -13,6 +13,10 @@ mod imap;
 mod kafka;
 #[cfg(any(feature = "imap", feature = "smtp"))]
 mod mail;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -66,6 +70,10 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     amqp::GRAMMAR,
     #[cfg(feature = "kafka")]
     kafka::GRAMMAR,
+    #[cfg(feature = "mqtt")]
+    mqtt::GRAMMAR,
+    #[cfg(feature = "nats")]
+    nats::GRAMMAR,
     #[cfg(feature = "postgres")]
     postgres::GRAMMAR,
     #[cfg(feature = "redis")]
@@ -109,6 +117,8 @@ pub(super) struct Channel {
     pub(super) unavailable: Option<String>,
     /// What it lacks to be received on, and what to do about it.
     pub(super) cannot_receive: Option<(&'static str, String)>,
+    /// Keys of steps that its kind knows and it cannot do anything with, and why.
+    pub(super) cannot_take: &'static [(&'static str, &'static str)],
     /// The host and port behind it, where it is known.
     pub(super) host: Option<(String, u16)>,
     /// What limits what is sent through it.
@@ -117,7 +127,8 @@ pub(super) struct Channel {
 
 impl Channel {
     fn new(place: Place) -> Channel {
-        Channel { place, kind: None, plan: None, unavailable: None, cannot_receive: None, host: None, spend: None }
+        let (kind, plan, unavailable, cannot_receive, host, spend) = Default::default();
+        Channel { place, kind, plan, unavailable, cannot_receive, cannot_take: &[], host, spend }
     }
 }
 
@@ -262,6 +273,7 @@ pub(super) fn host(url: &url::Url) -> Option<(String, u16)> {
         "smtp" => 25,
         "smtp+starttls" => 587,
         "smtps" => 465,
+        "tls" => 4_222,
         _ => 0,
     };
     Some((url.host_str()?.to_owned(), url.port_or_known_default().unwrap_or(default)))

@@ -239,6 +239,12 @@ impl<'a> Steps<'a> {
     fn draft(&self, section: &Section<'_>, target: Target) -> Draft {
         let context = self.context;
         let names = &self.names;
+        for (key, why) in self.catalog.channels.get(&target.name).map_or(&[][..], |channel| channel.cannot_take) {
+            if section.get(key).is_some() {
+                let problem = format!("channel `{}` cannot take `{key}`: {why}", target.name);
+                context.add(Problem::error(section.place_of(key), problem));
+            }
+        }
         let fields = target.kind.map_or(&[] as &[&str], |kind| kind.fields);
         let literal = target.kind.map_or(&[] as &[&str], |kind| kind.literal);
         let field = |key: &str| if fields.contains(&key) && !literal.contains(&key) { section.get(key) } else { None };

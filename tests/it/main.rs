@@ -24,6 +24,10 @@ mod imap;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kannel;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 mod notify_webhook;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -6,6 +6,10 @@ mod http_webhook;
 mod kafka;
 #[cfg(all(feature = "imap", feature = "smtp"))]
 mod mail;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

@@ -59,6 +59,30 @@ pub fn adapt(text: &str, replaced: &[(&str, &str)]) -> String {
     })
 }
 
+/// Loads the first channel of a kind's page with the steps that the page shows below it, and then the worked example of the kind with
+/// the channel in its comment. `secrets` are the files that both name.
+pub fn page_and_example_load(kind: &str, secrets: &[&str]) {
+    let scratch = super::Scratch::new(&format!("{kind}-example"));
+    for secret in secrets {
+        scratch.write(secret, "a-secret-of-nobody");
+    }
+    let load = |what: &str, channel: &str, journeys: &str| {
+        let loaded = journeyman::config::load_text("journeyman.toml", channel, &[(what, journeys)], scratch.path());
+        let (plan, problems) =
+            loaded.unwrap_or_else(|problems| panic!("{what}:\n{}", journeyman::config::render(&problems, false)));
+        assert!(problems.is_empty(), "{what}:\n{}", journeyman::config::render(&problems, false));
+        assert_eq!(plan.journeys.len(), 1, "{what}");
+    };
+    let page = format!("docs/channels/{kind}.md");
+    let blocks = toml_blocks(&page);
+    load(&page, &blocks[0], &format!("[[journey]]\nname = \"page\"\nevery = \"1m\"\nmuted = true\n{}", blocks[1]));
+    let example = format!("probes/examples/{kind}.toml");
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&example)).expect("it is there");
+    let comment = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim_start);
+    let channel: Vec<_> = comment.skip_while(|line| !line.starts_with("[channels.")).collect();
+    load(&example, &channel.join("\n"), &text);
+}
+
 #[test]
 fn blocks_are_found_and_their_indentation_is_taken_off() {
     let blocks = toml_blocks("README.md");

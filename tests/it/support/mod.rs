@@ -10,9 +10,12 @@ pub mod dovecot;
 pub(crate) mod fake_slack;
 pub mod fake_smtp;
 pub mod kannel;
+pub(crate) mod listening;
 pub mod mail;
+pub(crate) mod mosquitto;
 #[cfg(feature = "sqs")]
 pub(crate) mod moto;
+pub(crate) mod nats;
 pub mod notices;
 pub(crate) mod nsd;
 pub(crate) mod pipeline;
