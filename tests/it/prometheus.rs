@@ -271,6 +271,7 @@ fn config(setup: &Setup) -> String {
             location = "here"
             [channels.loop]
             type = "memory"
+            spend = {{ messages_per_day = 1000000000 }}
             [channels.nobody]
             type = "http"
             url = "http://127.0.0.1:{nobody}"
