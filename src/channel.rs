@@ -231,8 +231,6 @@ pub enum Availability {
     Here,
     /// Another build has: with this Cargo feature.
     Feature(&'static str),
-    /// No build has it yet: journeys that need it load, and are `unknown`.
-    Planned,
 }
 
 impl Kind {
@@ -388,12 +386,10 @@ pub enum Settings {
     /// `exec`
     #[cfg(feature = "exec")]
     Exec(exec::ExecSettings),
-    /// A kind that this build cannot open.
-    Unavailable(&'static str),
 }
 
 impl Settings {
-    /// The channel that they describe; `None` for a kind that this build cannot open. Reads certificates; touches no network.
+    /// The channel that they describe; `None` for a webhook where there is no listener for it. Reads certificates; touches no network.
     ///
     /// # Errors
     /// In words: what cannot be read.
@@ -440,7 +436,6 @@ impl Settings {
             Settings::Tls(settings) => Arc::new(tls::Tls::open(settings.clone(), clock)?),
             #[cfg(feature = "exec")]
             Settings::Exec(settings) => Arc::new(exec::Exec::open(settings.clone(), clock)),
-            Settings::Unavailable(_) => return Ok(None),
         }))
     }
 }

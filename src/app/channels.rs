@@ -63,7 +63,7 @@ pub(super) async fn open(
     for (name, planned) in &plan.channels {
         let opened = planned.settings.open(&opening);
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
-        // A channel of a kind that this build does not have: its journeys are `unavailable`, and are told so.
+        // `None` is a webhook without a listener, which the configuration refuses.
         let Some(channel) = opened.map_err(why)? else { continue };
         channels.counts.extend(channel.counts().map(|counts| (name.clone(), counts)));
         let receives = receiving.contains(name);

@@ -113,8 +113,6 @@ pub(super) struct Channel {
     pub(super) kind: Option<&'static Kind>,
     /// `None` if it cannot be opened for a reason that was told.
     pub(super) plan: Option<ChannelPlan>,
-    /// Why journeys that use it cannot run, if they cannot.
-    pub(super) unavailable: Option<String>,
     /// What it lacks to be received on, and what to do about it.
     pub(super) cannot_receive: Option<(&'static str, String)>,
     /// Keys of steps that its kind knows and it cannot do anything with, and why.
@@ -127,8 +125,8 @@ pub(super) struct Channel {
 
 impl Channel {
     fn new(place: Place) -> Channel {
-        let (kind, plan, unavailable, cannot_receive, host, spend) = Default::default();
-        Channel { place, kind, plan, unavailable, cannot_receive, cannot_take: &[], host, spend }
+        let (kind, plan, cannot_receive, host, spend) = Default::default();
+        Channel { place, kind, plan, cannot_receive, cannot_take: &[], host, spend }
     }
 }
 
@@ -186,14 +184,6 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
             let problem = Problem::error(&node.place, format!("this build has no channels of type `{text}`"));
             context.add(problem.hint(format!("build with `--features {feature}`, or use a package, which has it")));
             return channel;
-        }
-        Availability::Planned => {
-            let problem = format!("channels of type `{text}` are not in this version yet");
-            let hint = "its keys are not checked, and the journeys that use it will be `unknown`";
-            context.add(Problem::warning(&node.place, problem).hint(hint));
-            channel.unavailable =
-                Some(format!("channel `{}` is of type `{text}`, which this version does not have yet", entry.key));
-            (ChannelPolicy::default(), Some(Settings::Unavailable(kind.name)))
         }
     };
     channel.plan = settings.map(|settings| ChannelPlan { kind, policy, settings });

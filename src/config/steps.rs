@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::channel::{Availability, KINDS, Kind, Settings, kind_of};
+use crate::channel::{Availability, KINDS, Kind, kind_of};
 use crate::config::document::{Context, IDENTIFIER_HINT, Node, Section, is_identifier};
 use crate::config::expectations::Reader;
 use crate::config::journeys::Catalog;
@@ -153,9 +153,6 @@ impl<'a> Steps<'a> {
             context.add(problem.hint(hint.unwrap_or_else(|| format!("define it: `[channels.{text}]`"))));
             return Some(target);
         };
-        if let Some(reason) = &channel.unavailable {
-            self.unavailable.push(reason.clone());
-        }
         let Some(kind) = channel.kind else { return Some(target) };
         let abilities =
             [("send", kind.sends), ("request", kind.requests), ("receive", kind.receives), ("check", kind.checks)];
@@ -386,8 +383,7 @@ impl<'a> Steps<'a> {
         let channel = target?.name;
         let plan = self.catalog.channels.get(&channel).and_then(|found| found.plan.as_ref());
         if let Some(plan) = plan
-            && let (Some(node), None, false) =
-                (section.get("key"), &plan.policy.key, matches!(plan.settings, Settings::Unavailable(_)))
+            && let (Some(node), None) = (section.get("key"), &plan.policy.key)
         {
             let problem = Problem::error(&node.place, format!("channel `{channel}` has no `key` to compare this with"));
             context
