@@ -148,7 +148,7 @@ async fn nats() {
         "[channels.queue]\ntype = \"nats\"\nurl = \"{}\"\nsubject = \"figures\"\nsubscribe = \"figures\"\n",
         server.url()
     );
-    round_trips("NATS", &main, "", floors::nats::run(&server.url(), None, SECONDS)).await;
+    round_trips("NATS", &main, "", Box::pin(floors::nats::run(&server.url(), None, SECONDS))).await;
     let client = async_nats::connect(server.url()).await.expect("the server is there");
     for name in ["figures", "floor"] {
         let config = Config {
@@ -160,7 +160,7 @@ async fn nats() {
         async_nats::jetstream::new(client.clone()).create_stream(config).await.expect("a stream can be made");
     }
     let main = format!("{main}stream = \"figures\"\n");
-    round_trips("JetStream", &main, "", floors::nats::run(&server.url(), Some("floor"), SECONDS)).await;
+    round_trips("JetStream", &main, "", Box::pin(floors::nats::run(&server.url(), Some("floor"), SECONDS))).await;
 }
 
 /// What the daemon reports of round trips through `[channels.queue]` of `main`, 20 a second, beside the bare library's `floor`,

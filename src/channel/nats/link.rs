@@ -333,12 +333,14 @@ impl Reader {
     async fn read(mut self) -> (String, Option<String>) {
         // Errors since the last PONG.
         let mut errors = Vec::new();
+        let mut at = self.clock.now();
         let why = loop {
             match wire::take(&mut self.buffer) {
-                Ok(Some(said)) => self.hear(said, &mut errors).await,
+                Ok(Some(said)) => self.hear(said, at, &mut errors).await,
                 Ok(None) => {
                     match timeout(self.keep_alive.saturating_mul(2), self.stream.read_buf(&mut self.buffer)).await {
-                        Ok(Ok(1..)) => {}
+                        // Before anything is made of the bytes.
+                        Ok(Ok(1..)) => at = self.clock.now(),
                         Ok(Ok(0)) => break "it ended the connection".to_owned(),
                         Ok(Err(error)) => break error.to_string(),
                         Err(_) => break "no answer to our PING".to_owned(),
@@ -350,11 +352,10 @@ impl Reader {
         (why, self.last_error)
     }
 
-    async fn hear(&mut self, said: Said, errors: &mut Vec<String>) {
+    async fn hear(&mut self, said: Said, at: Now, errors: &mut Vec<String>) {
         match said {
             Said::Message(delivery) if delivery.sid == INBOX => self.answer(*delivery),
             Said::Message(delivery) => {
-                let at = self.clock.now();
                 // Fails only where nobody receives, and then nothing was subscribed to.
                 let _ = self.arrivals.send((at, *delivery)).await;
             }
