@@ -93,7 +93,7 @@ pub(crate) async fn suite<R: Rig>(mut rig: R) {
     for cell in cells.iter().filter(|cell| !cell.is_right()) {
         let wanted = cell.wanted.as_deref().unwrap_or_default();
         writeln!(wrong, "{}: {} must be {wanted}, and is {}\n{}", rig.name(), cell.case, cell.found, cell.detail)
-            .unwrap();
+            .expect("the rig works");
     }
     assert!(wrong.is_empty(), "\n{wrong}");
 }
@@ -105,7 +105,7 @@ fn write_row(name: &str, cells: &[Cell]) {
     let mut text = String::new();
     for cell in cells {
         let mark = if cell.is_right() { "" } else { " WRONG" };
-        writeln!(text, "{}\t{}{mark}", cell.case, cell.found).unwrap();
+        writeln!(text, "{}\t{}{mark}", cell.case, cell.found).expect("the rig works");
     }
     std::fs::write(directory.join(format!("{}.tsv", name.replace([' ', '/'], "-").replace(',', ""))), text)
         .expect("the row is written");

@@ -1,5 +1,4 @@
 //! `exec` steps with real programs: what they get, what their end means, and that nothing of them is left behind.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 use std::process::Command;

@@ -484,24 +484,24 @@ struct Authority {
 
 impl Authority {
     fn new() -> Authority {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        let key = KeyPair::generate().expect("a certificate can be made");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("a certificate can be made");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
+        let certificate = params.self_signed(&key).expect("a certificate can be made");
         let scratch = Scratch::new("smpp-ca");
         let ca_file = scratch.write("ca.pem", &certificate.pem());
         Authority { issuer: Issuer::new(params, key), ca_file, _scratch: scratch }
     }
 
     fn server(&self, name: &str, until: i32) -> Arc<rustls::ServerConfig> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let key = KeyPair::generate().expect("a certificate can be made");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a certificate can be made");
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be made");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = rustls::ServerConfig::builder().with_no_client_auth();
-        Arc::new(config.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+        Arc::new(config.with_single_cert(vec![certificate.der().clone()], key).expect("a certificate can be made"))
     }
 }
 

@@ -59,7 +59,6 @@ impl Default for Promises {
 }
 
 /// One protocol with its real server. Each case has a tag of its own, which names the queues, topics or mailboxes that it uses.
-#[allow(async_fn_in_trait, reason = "used by one suite, with static dispatch")]
 pub(crate) trait Rig {
     /// As the table shows it: `amqp`, `redis streams`.
     fn name(&self) -> &'static str;

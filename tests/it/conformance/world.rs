@@ -119,11 +119,11 @@ impl World {
             let (switchboard, sightings, tap) = (switchboard.clone(), sightings.clone(), tap.clone());
             async move {
                 while let Some(mut arrival) = arrivals.recv().await {
-                    if let Some(tap) = tap.lock().unwrap().as_mut() {
+                    if let Some(tap) = tap.lock().expect("no panic while held").as_mut() {
                         tap(&mut arrival);
                     }
                     let sighting = switchboard.arrive(arrival);
-                    sightings.lock().unwrap().push(sighting);
+                    sightings.lock().expect("no panic while held").push(sighting);
                 }
             }
         });
@@ -174,7 +174,7 @@ impl World {
 
     /// Changes arrivals between the reader and the switchboard.
     pub(crate) fn tap(&self, change: impl FnMut(&mut Arrival) + Send + 'static) {
-        *self.tap.lock().unwrap() = Some(Box::new(change));
+        *self.tap.lock().expect("no panic while held") = Some(Box::new(change));
     }
 
     /// The acknowledgements of sends from now on.
@@ -187,12 +187,15 @@ impl World {
     /// Waits until an arrival of this kind was seen.
     pub(crate) async fn sighted(&self, kind: Kind) -> Sighting {
         let what = format!("an arrival that is {kind}");
-        wait_for(&what, BOUND, async || self.sightings.lock().unwrap().iter().find(|s| s.kind == kind).cloned()).await
+        wait_for(&what, BOUND, async || {
+            self.sightings.lock().expect("no panic while held").iter().find(|s| s.kind == kind).cloned()
+        })
+        .await
     }
 
     /// How many arrivals of this kind were seen.
     pub(crate) fn count(&self, kind: Kind) -> usize {
-        self.sightings.lock().unwrap().iter().filter(|sighting| sighting.kind == kind).count()
+        self.sightings.lock().expect("no panic while held").iter().filter(|sighting| sighting.kind == kind).count()
     }
 
     /// The process's clock.

@@ -201,7 +201,6 @@ async fn carry(
         _ = async { tokio::join!(there, back) } => {}
     }
     let resets = faults.borrow().resets && faults.borrow().generation != generation;
-    drop((from_client, to_client, from_server, to_server));
     if resets {
         let _ = (client.set_zero_linger(), server.set_zero_linger());
     }

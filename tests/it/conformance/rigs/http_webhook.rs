@@ -34,16 +34,16 @@ struct HttpWebhook {
 impl HttpWebhook {
     async fn start() -> HttpWebhook {
         let routes: &'static Routes = Box::leak(Box::default());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let service = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the rig works");
+        let service = listener.local_addr().expect("the rig works");
         let router = Router::new().route("/{tag}", post(take)).with_state(routes);
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        tasks.spawn(async move { axum::serve(listener, router).await.expect("the rig works") });
         HttpWebhook { service, routes, hooks: Mutex::default(), _tasks: tasks }
     }
 
     fn hooks(&self, tag: &str) -> u16 {
-        *self.hooks.lock().unwrap().entry(tag.to_owned()).or_insert_with(free_port)
+        *self.hooks.lock().expect("no panic while held").entry(tag.to_owned()).or_insert_with(free_port)
     }
 }
 
@@ -53,7 +53,7 @@ async fn take(
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> StatusCode {
-    let sender = routes.lock().unwrap().get(&tag).cloned();
+    let sender = routes.lock().expect("no panic while held").get(&tag).cloned();
     let Some(sender) = sender else { return StatusCode::NOT_FOUND };
     let mut message = Message::new(body.to_vec());
     let text = |value: &axum::http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
@@ -96,16 +96,16 @@ verify = {{ scheme = "bearer", secret = "{SECRET}" }}
 
     async fn relay(&self, tag: &str) -> Relay {
         let (sender, taken) = mpsc::channel(64);
-        self.routes.lock().unwrap().insert(tag.to_owned(), sender);
+        self.routes.lock().expect("no panic while held").insert(tag.to_owned(), sender);
         let url = format!("http://127.0.0.1:{}/{tag}", self.hooks(tag));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().expect("the rig works");
         let put = move |parcel: Parcel| -> futures_util::future::BoxFuture<'static, ()> {
             let mut request = client.post(&url).bearer_auth(SECRET).body(parcel.body);
             for (name, value) in parcel.headers {
                 request = request.header(name, value);
             }
             Box::pin(async move {
-                let answer = request.send().await.unwrap();
+                let answer = request.send().await.expect("the rig works");
                 assert!(answer.status().is_success(), "{}", answer.status());
             })
         };
