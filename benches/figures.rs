@@ -65,11 +65,11 @@ fn main() {
             in_flight().await;
         }
         #[cfg(feature = "redis")]
-        if is_wanted("redis") {
+        if is_wanted("channels") || is_wanted("redis") {
             redis().await;
         }
         #[cfg(feature = "kafka")]
-        if is_wanted("kafka") {
+        if is_wanted("channels") || is_wanted("kafka") {
             kafka().await;
         }
         if is_wanted("alert") {
