@@ -11,6 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// How long a client may take to hear that its connection has ended.
+const HEARD: Duration = Duration::from_millis(500);
+
 /// A direction through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -170,6 +173,8 @@ async fn accept(
         match accepted {
             None => {
                 listener = None;
+                // Nobody is connected any more when `shut` returns.
+                while connections.join_next().await.is_some() {}
                 tell_shut.send_replace(true);
             }
             Some(Ok((client, _))) if !faults.borrow().refuses => {
@@ -200,8 +205,15 @@ async fn carry(
         // Both, so that one side's goodbye still lets the other's last bytes through.
         _ = async { tokio::join!(there, back) } => {}
     }
-    let resets = faults.borrow().resets && faults.borrow().generation != generation;
-    if resets {
+    let (is_shut, resets) = (faults.borrow().is_shut, faults.borrow().resets);
+    if is_shut {
+        drop(server);
+        let _ = client.shutdown().await;
+        // A client that hears it closes its side; one that does not listen hears it when it next writes.
+        let mut rest = [0; 1_024];
+        let heard = async { while client.read(&mut rest).await.is_ok_and(|length| length > 0) {} };
+        let _ = tokio::time::timeout(HEARD, heard).await;
+    } else if resets && faults.borrow().generation != generation {
         let _ = (client.set_zero_linger(), server.set_zero_linger());
     }
 }
