@@ -96,11 +96,21 @@ pub async fn run(
             .iter()
             .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
             .collect(),
+        routes: plan.routes.clone(),
+        updatable: plan
+            .notifiers
+            .iter()
+            .filter(|(_, planned)| planned.settings.is_updatable())
+            .map(|(name, _)| name.clone())
+            .collect(),
+        operators: plan.operators.clone(),
     };
+    let (commands, commanded) = crate::commands::channel();
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
     let counted = clock.now().wall;
-    let evaluator =
-        Evaluator::load(parts, &plan.journeys, counted).await.map_err(|error| store_failure(&plan, &error))?;
+    let evaluator = Evaluator::load(parts, &plan.journeys, counted, commanded)
+        .await
+        .map_err(|error| store_failure(&plan, &error))?;
     let scheduler = Scheduler::new(
         &plan.journeys,
         counted,
@@ -127,6 +137,7 @@ pub async fn run(
         admin_token: plan.http.admin_token.clone(),
         location: plan.location.clone(),
         ready: ready.clone(),
+        commands,
     };
 
     // Everything is built. From here on tasks run, and each has a name and an owner.

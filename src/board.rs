@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::alert::AlertPhase;
+use crate::alert::Phase;
 use crate::channel::Readiness;
+use crate::detect::Finding;
+use crate::incident::Incident;
 use crate::journey::report::Report;
 use crate::journey::{Journey, Name};
 use crate::slo::{Counts, SloStatus};
@@ -25,7 +27,11 @@ pub struct JourneyStatus {
     /// The journey.
     pub journey: Arc<Journey>,
     /// Where its alert stands.
-    pub phase: AlertPhase,
+    pub phase: Phase,
+    /// What its detectors find, the worst first.
+    pub findings: Vec<Finding>,
+    /// The incident that it is part of.
+    pub incident: Option<Incident>,
     /// Its last run.
     pub last: Option<Arc<Report>>,
     /// Its last good run.

@@ -31,6 +31,7 @@ use crate::channel::{self, ChannelPolicy};
 use crate::config::document::{Context, Data, Node};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
+use crate::control::Route;
 use crate::journey::{Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
@@ -154,6 +155,10 @@ pub struct Plan {
     pub store: StorePlan,
     /// How to log.
     pub log: LogPlan,
+    /// Who is told instead of those that journeys name.
+    pub routes: Vec<Route>,
+    /// Who is told of channels and of the daemon itself.
+    pub operators: Vec<Name>,
     /// Where we look from: a label on every metric, run and alert.
     pub location: Option<String>,
     /// Runs in flight at most; a quarter is kept for critical journeys.

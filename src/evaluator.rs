@@ -4,26 +4,31 @@
 //! order: decide, commit, then metrics, board and delivery. Nobody is told what is not on disk - unless the disk is what is
 //! broken: then people are told at once, and what could not be written is kept and written later.
 
+mod notices;
 mod watched;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::alert::{AlertEvent, Incident, NotifyReason, Severity};
+use crate::alert::{AlertState, Look, Subject};
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
+use crate::commands::{Command, Refusal, Request};
+use crate::control::Route;
 use crate::delivery::Outbox;
-use crate::evaluator::watched::Watched;
+use crate::detect::{Detector, Finding, Severity};
+use crate::evaluator::watched::{Watched, settle};
+use crate::incident::root::Resource;
+use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
 use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, Metrics};
-use crate::notice::{Notification, delivery_id};
 use crate::scheduler::Observation;
 use crate::slo::SpanChange;
-use crate::store::{Change, OutboxRow, OutboxState, Store};
+use crate::store::{Change, OutboxRow, Store};
 use crate::time::{Mono, Now, between};
 
 /// Observations that are decided and committed together at most.
@@ -32,6 +37,8 @@ const TOGETHER: usize = 256;
 const RETRY_STORE: Duration = Duration::from_secs(1);
 /// People hear of a store that fails again and again this often at most.
 const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
+/// What is wrong with channels or with us is told again this often.
+const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
 const KEPT_CHANGES: usize = 100_000;
 
@@ -55,12 +62,22 @@ pub struct Parts {
     pub public_url: Option<url::Url>,
     /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
     pub slowdowns: HashMap<Name, f64>,
+    /// Who is told instead of those that journeys name.
+    pub routes: Vec<Route>,
+    /// Notifiers that can bring what they told up to date.
+    pub updatable: BTreeSet<Name>,
+    /// Who is told of channels and of the daemon itself.
+    pub operators: Vec<Name>,
 }
 
 /// Owns every journey's state.
 pub struct Evaluator {
     parts: Parts,
     journeys: HashMap<Name, Watched>,
+    /// The alerts of channels and of the daemon's parts.
+    conditions: HashMap<Subject, AlertState>,
+    desk: Desk,
+    commands: mpsc::Receiver<Command>,
     /// Journeys whose alert time alone can change, by when.
     deadlines: BTreeSet<(Timestamp, Name)>,
     deadline_of: HashMap<Name, Timestamp>,
@@ -77,7 +94,11 @@ struct Round {
     changes: Vec<Change>,
     owed: Vec<OutboxRow>,
     touched: BTreeSet<Name>,
+    /// Incidents whose rows are to be written, by id: the last state of a round is enough.
+    incidents: BTreeMap<String, Change>,
     incidents_changed: bool,
+    /// Requests that are done once this round is written.
+    answers: Vec<(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>)>,
 }
 
 impl Evaluator {
@@ -90,10 +111,15 @@ impl Evaluator {
         parts: Parts,
         journeys: &[Arc<Journey>],
         counted: Timestamp,
+        commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, crate::store::StoreError> {
+        let desk = Desk::new(parts.routes.clone(), parts.updatable.clone());
         let mut evaluator = Evaluator {
             parts,
             journeys: HashMap::with_capacity(journeys.len()),
+            conditions: HashMap::new(),
+            desk,
+            commands,
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
@@ -108,8 +134,10 @@ impl Evaluator {
             let now = evaluator.parts.clock.now();
             let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
             blind = blind.max(watched.count_missed(&mut round, counted));
-            round.incidents_changed |= watched.alert.phase.incident().is_some();
             watched.refresh(now.wall);
+            let [health, budget] = watched.profiles(evaluator.parts.location.as_deref());
+            evaluator.desk.enrol(health, watched.alerts.health.clone());
+            evaluator.desk.enrol(budget, watched.alerts.budget.clone());
             evaluator.journeys.insert(journey.name.clone(), watched);
             round.touched.insert(journey.name.clone());
         }
@@ -117,8 +145,17 @@ impl Evaluator {
             evaluator.parts.daemon.blind.increment(blind.as_secs());
             tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
         }
-        evaluator.parts.store.apply(std::mem::take(&mut round.changes)).await?;
+        for (subject, alert) in evaluator.parts.store.conditions().await? {
+            evaluator.desk.enrol(evaluator.profile_of(&subject), alert.clone());
+            evaluator.conditions.insert(subject, alert);
+        }
+        let (incidents, silences) =
+            (evaluator.parts.store.open_incidents().await?, evaluator.parts.store.silences().await?);
+        evaluator.desk.restore(incidents, silences);
         let now = evaluator.parts.clock.now();
+        evaluator.decide(&mut round, now.wall);
+        evaluator.parts.store.apply(round.take_changes()).await?;
+        round.incidents_changed = true;
         evaluator.show(&round, now);
         Ok(evaluator)
     }
@@ -133,6 +170,10 @@ impl Evaluator {
             tokio::select! {
                 biased;
                 received = observations.recv_many(&mut batch, TOGETHER) => if received == 0 { break },
+                Some(command) = self.commands.recv() => {
+                    self.obey(command).await;
+                    continue;
+                }
                 () = self.parts.clock.sleep_until(now.mono + wait) => {}
             }
             self.round(std::mem::take(&mut batch)).await;
@@ -143,7 +184,8 @@ impl Evaluator {
     }
 
     fn until_next(&self, now: Timestamp) -> Duration {
-        let next = self.deadlines.first().map_or(BEAT, |(at, _)| between(now, *at).min(BEAT));
+        let next = self.deadlines.first().map(|(at, _)| *at).into_iter().chain(self.desk.deadline()).min();
+        let next = next.map_or(BEAT, |at| between(now, at).min(BEAT));
         if self.unwritten.is_empty() { next } else { next.min(RETRY_STORE) }
     }
 
@@ -154,6 +196,48 @@ impl Evaluator {
             self.observe(observation, &mut round, now.wall);
         }
         self.tick_due(&mut round, now.wall);
+        self.finish(round, now).await;
+    }
+
+    /// One request of a person: what follows from it is on disk before it is answered.
+    async fn obey(&mut self, command: Command) {
+        let now = self.parts.clock.now();
+        let mut round = Round::default();
+        let result = self.take_request(command.request, &mut round);
+        round.answers.push((command.answer, result));
+        self.finish(round, now).await;
+    }
+
+    fn take_request(&mut self, request: Request, round: &mut Round) -> Result<(), Refusal> {
+        let unknown = |what: String| move |_| Refusal::Unknown(what);
+        match request {
+            Request::Acknowledge { incident, ack } => {
+                let error = unknown(format!("no incident {incident} is open"));
+                self.desk.acknowledge(&incident, ack).map_err(error)
+            }
+            Request::Unacknowledge { incident, by } => {
+                let error = unknown(format!("no incident {incident} is open"));
+                self.desk.unacknowledge(&incident, &by).map_err(error)
+            }
+            Request::Silence(silence) => {
+                round.changes.push(Change::Silence { silence: Box::new(silence.clone()) });
+                self.desk.silence(silence);
+                Ok(())
+            }
+            Request::Unsilence { id } => {
+                self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
+                round.changes.push(Change::Unsilence { id });
+                Ok(())
+            }
+            Request::RunNow { journey } => {
+                Err(Refusal::Unavailable(format!("`{journey}` cannot be run from here yet")))
+            }
+        }
+    }
+
+    /// Decides, writes, and shows what a round came to.
+    async fn finish(&mut self, mut round: Round, now: Now) {
+        self.decide(&mut round, now.wall);
         for name in &round.touched {
             if let Some(watched) = self.journeys.get_mut(name) {
                 let changes = watched.history.advance(now.wall);
@@ -163,18 +247,28 @@ impl Evaluator {
         }
         self.commit(&mut round).await;
         self.show(&round, now);
+        let is_written = self.unwritten.is_empty();
+        for (answer, result) in round.answers {
+            let unwritten =
+                || Refusal::Unavailable("done, and not on disk: the store does not take commits".to_owned());
+            // Whoever asked may be gone.
+            let _ = answer.send(if is_written { result } else { result.and(Err(unwritten())) });
+        }
     }
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
-        let parts = &self.parts;
         let name = match &observation {
             Observation::Finished(report) => report.journey.clone(),
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
+            Observation::Condition { subject, findings } => {
+                let (subject, findings) = (subject.clone(), findings.clone());
+                return self.condition(subject, findings, round, now);
+            }
         };
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
-            Observation::Finished(report) => watched.finished(*report, parts, round, now),
+            Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
             Observation::Skipped { slot, outcome, .. } => {
                 let outcome = watched.without_run(outcome);
                 watched.metrics.without_run(&outcome, 1);
@@ -182,8 +276,58 @@ impl Evaluator {
                 push_spans(&mut round.changes, &name, change);
             }
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
+            Observation::Condition { .. } => {}
         }
         round.touched.insert(name);
+    }
+
+    /// What was found about a channel, or a part of the daemon.
+    fn condition(&mut self, subject: Subject, findings: Vec<Finding>, round: &mut Round, now: Timestamp) {
+        if !self.conditions.contains_key(&subject) {
+            if findings.is_empty() {
+                return;
+            }
+            self.desk.enrol(self.profile_of(&subject), AlertState::default());
+        }
+        let alert = self.conditions.entry(subject.clone()).or_default();
+        let before = alert.clone();
+        let is_bad = !findings.is_empty();
+        let look = Look { findings, ..Look::default() };
+        settle(alert, &subject, look, is_bad, None, &mut self.desk, now);
+        if *alert != before {
+            round.changes.push(Change::Condition { subject, state: Box::new(alert.clone()) });
+        }
+    }
+
+    fn profile_of(&self, subject: &Subject) -> Profile {
+        let mut labels = BTreeMap::new();
+        let mut resources = Vec::new();
+        if let Subject::Channel(name) = subject {
+            labels.insert("channel".to_owned(), name.to_string());
+            resources.push(Resource::Channel(name.clone()));
+        }
+        if let Some(location) = &self.parts.location {
+            labels.insert("location".to_owned(), location.clone());
+        }
+        let uses = |watched: &&Watched| match subject {
+            Subject::Channel(name) => watched.journey.channels().contains(name) && !watched.journey.muted,
+            _ => false,
+        };
+        // Those who are told of the journeys that use it; of the daemon itself, its operators.
+        let told = self.journeys.values().filter(uses).flat_map(|watched| watched.journey.notify.iter().cloned());
+        let mut notify: BTreeSet<Name> = told.collect();
+        if notify.is_empty() {
+            notify.extend(self.parts.operators.iter().cloned());
+        }
+        Profile {
+            subject: subject.clone(),
+            labels,
+            resources,
+            notify: notify.into_iter().collect(),
+            remind: Some(REMIND_OF_US),
+            muted: false,
+            maintenance: Vec::new(),
+        }
     }
 
     /// Lets time pass for the alerts that time alone can change.
@@ -192,7 +336,7 @@ impl Evaluator {
             self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect();
         for name in due {
             if let Some(watched) = self.journeys.get_mut(&name) {
-                watched.step(AlertEvent::Tick, None, &self.parts, round, now);
+                watched.look(false, &mut self.desk, round, now);
                 round.touched.insert(name);
             }
         }
@@ -200,10 +344,11 @@ impl Evaluator {
 
     async fn commit(&mut self, round: &mut Round) {
         let had_unwritten = !self.unwritten.is_empty();
-        if round.changes.is_empty() && !had_unwritten {
+        let mut changes = round.take_changes();
+        if changes.is_empty() && !had_unwritten {
             return;
         }
-        self.unwritten.append(&mut round.changes);
+        self.unwritten.append(&mut changes);
         let before = self.parts.clock.now();
         // An attempt costs as much as all that is unwritten, and a disk that was full a moment ago is full.
         if self.store_failed.is_some() && before.mono.since(self.store_tried) < RETRY_STORE {
@@ -260,37 +405,26 @@ impl Evaluator {
 
     /// The daemon's own storage alert. It cannot go through the store, so it goes without.
     fn tell_about_store(&self, error: &crate::store::StoreError, now: Timestamp) {
-        let notifiers: BTreeSet<_> =
-            self.journeys.values().flat_map(|watched| watched.journey.notify.iter().cloned()).collect();
+        let subject = Subject::Daemon("storage".into());
         let incident = Incident {
-            id: format!("storage-{}", now.as_second()),
-            since: now,
-            detectors: BTreeSet::new(),
+            detectors: [Detector::Storage].into(),
             worst: Severity::Critical,
-            told: None,
             sequence: 1,
-            bad_runs: 0,
+            members: 1,
+            firing: 1,
+            ..Incident::new(format!("storage-{}", now.as_second()), now, Root::Alone(subject))
         };
-        let notification = Notification {
-            reason: NotifyReason::First,
-            incident: incident.clone(),
-            at: now,
-            subject: "journeyman: storage".to_owned(),
-            owner: None,
-            runbook: None,
-            labels: Default::default(),
-            location: self.parts.location.clone(),
-            budget: None,
-            deadline: None,
-            decision: format!("{error}; runs are unknown until it can write, alerts are sent without it"),
-            report: None,
-            last_good: None,
-            objective: None,
-            link: None,
-        };
-        for notifier in notifiers {
-            self.parts.outbox.tell_without_store(owed(&incident, notifier, &notification, now));
+        let decision = format!("{error}; runs are unknown until it can write, alerts are sent without it");
+        let notification = self.bare_notification(NotifyReason::First, &incident, decision, now);
+        for notifier in self.everyone() {
+            self.parts.outbox.tell_without_store(notices::owed(&incident, notifier, &notification, now));
         }
+    }
+
+    /// Everybody who is told of any journey, and the operators.
+    fn everyone(&self) -> BTreeSet<Name> {
+        let told = self.journeys.values().flat_map(|watched| watched.journey.notify.iter().cloned());
+        told.chain(self.parts.operators.iter().cloned()).collect()
     }
 
     /// Keeps memory bounded while the store says no: evidence goes, state stays.
@@ -307,9 +441,9 @@ impl Evaluator {
     fn show(&mut self, round: &Round, now: Now) {
         for name in &round.touched {
             let Some(watched) = self.journeys.get(name) else { continue };
-            watched.metrics.set_state(&watched.alert.phase, watched.slo.as_ref());
+            watched.metrics.set_state(watched.alerts.health.phase, watched.slo.as_ref());
             self.parts.board.set_journey(watched.status(now.wall));
-            let next = watched.alert.deadline(&watched.rules);
+            let next = watched.deadline();
             if let Some(before) = self.deadline_of.remove(name) {
                 self.deadlines.remove(&(before, name.clone()));
             }
@@ -319,26 +453,20 @@ impl Evaluator {
             }
         }
         if round.incidents_changed {
-            let firing = |severity| {
-                let open = self.journeys.values().filter_map(|watched| watched.alert.phase.incident());
-                open.filter(|incident| incident.worst == severity).count() as f64
-            };
+            let firing = |severity| self.desk.open().filter(|incident| incident.worst == severity).count() as f64;
             self.parts.daemon.firing_critical.set(firing(Severity::Critical));
             self.parts.daemon.firing_warning.set(firing(Severity::Warning));
         }
     }
 }
 
-fn owed(incident: &Incident, notifier: Name, notification: &Notification, now: Timestamp) -> OutboxRow {
-    OutboxRow {
-        id: delivery_id(&incident.id, incident.sequence, &notifier),
-        incident: incident.id.clone(),
-        sequence: incident.sequence,
-        notifier,
-        instead_of: None,
-        created: now,
-        notification: notification.clone(),
-        state: OutboxState::pending(now),
+impl Round {
+    /// What is to be written, in order.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.extend(std::mem::take(&mut self.incidents).into_values());
+        changes.extend(self.owed.iter().map(|row| Change::Owe { row: Box::new(row.clone()) }));
+        changes
     }
 }
 

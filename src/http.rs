@@ -28,6 +28,7 @@ use url::Url;
 
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Store, StoreError};
@@ -72,6 +73,8 @@ pub struct Views {
     pub location: Option<String>,
     /// Whether everything is built and running.
     pub ready: Arc<AtomicBool>,
+    /// Asks the owner of alert state.
+    pub commands: Commands,
 }
 
 /// What every handler has.

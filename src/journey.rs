@@ -79,6 +79,10 @@ pub struct Objective {
 pub struct AlertPolicy {
     /// This many failed runs in a row fire *down*.
     pub down_after: u32,
+    /// A failed run is confirmed by others, so long after it each; if all fail too, it is *down*. Empty: only runs in a row count.
+    pub confirm: Vec<Duration>,
+    /// Whether failures that are not in a row may fire *partial*.
+    pub partial: bool,
     /// This many slow runs in a row fire *slow*.
     pub slow_after: u32,
     /// This many good runs in a row resolve.

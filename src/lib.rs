@@ -11,7 +11,7 @@
 //! 6. A [`channel`] sends; the receipt says which acknowledgement was given.
 //! 7. The switchboard matches arrivals by token or key; latency is one monotonic clock, from the send to the reader's stamp.
 //! 8. The run yields an [`journey::outcome::Outcome`] and its evidence, redacted.
-//! 9. `evaluator` takes the outcome with one [`time::Now`] and asks [`slo`] and [`alert`], pure functions.
+//! 9. `evaluator` takes the outcome with one [`time::Now`] and asks [`slo`], [`detect`], [`alert`] and [`incident`], pure functions.
 //! 10. One transaction of the [`store`] commits outcome, window, alert and the notices owed.
 //! 11. `delivery` takes the oldest notice owed, retries by the error's class, records the receipt.
 //! 12. A [`notifier`] renders it and tells people.
@@ -23,13 +23,17 @@ pub mod calendar;
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod control;
 pub mod delivery;
 pub mod demo;
+pub mod detect;
 pub mod evaluator;
 pub mod exit;
 pub mod health;
 pub mod http;
+pub mod incident;
 pub mod journey;
 pub mod ledger;
 pub mod log;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::alert::Phase;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::value::Value;
@@ -400,13 +401,12 @@ impl JourneyMetrics {
     }
 
     /// The alert and the objective as they stand.
-    pub fn set_state(&self, phase: &crate::alert::AlertPhase, slo: Option<&SloStatus>) {
-        use crate::alert::AlertPhase;
+    pub fn set_state(&self, phase: Phase, slo: Option<&SloStatus>) {
         self.alert_state.set(match phase {
-            AlertPhase::Ok => 0.0,
-            AlertPhase::Suspect { .. } => 1.0,
-            AlertPhase::Recovering { .. } => 2.0,
-            AlertPhase::Firing { .. } => 3.0,
+            Phase::Ok => 0.0,
+            Phase::Suspect => 1.0,
+            Phase::Recovering => 2.0,
+            Phase::Firing => 3.0,
         });
         if let (Some(status), Some((delivered, in_budget, coverage))) = (slo, &self.slo) {
             delivered.set(&status.delivered);

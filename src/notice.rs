@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Incident, NotifyReason};
+use crate::detect::Severity;
+use crate::incident::{Incident, LISTED, Member, NotifyReason, Root};
+use crate::journey::Name;
 use crate::journey::report::{Report, waterfall};
-use crate::journey::{Journey, Name};
 use crate::time::{Human, between};
 
 /// One thing to tell about one incident. Stored in the outbox as it is, so that a retry says what was true.
@@ -20,8 +21,14 @@ pub struct Notification {
     pub incident: Incident,
     /// When it was decided.
     pub at: Timestamp,
-    /// What it is about: a journey's name, or a part of the daemon.
+    /// What it is about: a journey's name, a shared cause, or a part of the daemon.
     pub subject: String,
+    /// The incident's members, those that still fire first; more than these are only counted.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// What happened since people were told last.
+    #[serde(default)]
+    pub news: Vec<String>,
     /// Who owns it.
     pub owner: Option<String>,
     /// Where it says what to do.
@@ -47,18 +54,20 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// `DOWN`, `SLOW`, `STALE` while it fires; `WELL AGAIN` when it is over.
+    /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over.
     pub fn state_word(&self) -> &'static str {
-        use crate::alert::Detector;
-        if self.reason == NotifyReason::Resolved {
-            return "WELL AGAIN";
+        match (self.reason, self.incident.flapping, self.incident.detector()) {
+            (NotifyReason::Resolved, ..) => "WELL AGAIN",
+            (_, Some(_), _) => "FLAPPING",
+            (.., Some(detector)) => detector.word(),
+            (.., None) => "ALERT",
         }
-        match self.incident.detectors.iter().max_by_key(|detector| detector.severity()) {
-            Some(Detector::Down) => "DOWN",
-            Some(Detector::Slow) => "SLOW",
-            Some(Detector::Stale) => "STALE",
-            None => "ALERT",
-        }
+    }
+
+    /// How bad it is now; what was worst, once it is over.
+    pub fn severity(&self) -> Severity {
+        let now = self.incident.detectors.iter().map(|detector| detector.severity()).max();
+        now.filter(|_| self.reason != NotifyReason::Resolved).unwrap_or(self.incident.worst)
     }
 
     /// The whole notice in one line, for a push message or a subject.
@@ -73,6 +82,19 @@ impl Notification {
             }
             (NotifyReason::Repeat, None) => {
                 format!("STILL {} {} · for {lasted} · {}", self.state_word(), self.subject, self.decision)
+            }
+            (NotifyReason::Updated, _) if !self.news.is_empty() => {
+                format!("{} {} · {}", self.state_word(), self.subject, self.news.join("; "))
+            }
+            (_, _) if self.incident.members > 1 => {
+                format!(
+                    "{} {} · {} members, {} firing · {}",
+                    self.state_word(),
+                    self.subject,
+                    self.incident.members,
+                    self.incident.firing,
+                    self.decision
+                )
             }
             (_, Some(report)) => format!("{} {} · {}", self.state_word(), self.subject, report.verdict_line()),
             (_, None) => format!("{} {} · {}", self.state_word(), self.subject, self.decision),
@@ -105,6 +127,18 @@ impl Notification {
         facts.extend(self.latency_line().map(|line| ("Latency", line)));
         facts.extend(self.objective.clone().map(|line| ("Objective", line)));
         facts.push(("Decided by", self.decision.clone()));
+        if let Root::Shared { resource, said } = &self.incident.root {
+            facts.push(("Likely cause", format!("{resource}: {said}")));
+        }
+        if let Some(ack) = &self.incident.acked {
+            facts.push(("Acknowledged", format!("by {} at {}", ack.by, ack.at.strftime("%H:%M UTC"))));
+        }
+        if let Some(cycles) = self.incident.flapping {
+            facts.push(("Flapping", format!("{cycles} times within two hours; it is over after 30 calm minutes")));
+        }
+        if !self.news.is_empty() {
+            facts.push(("News", self.news.join("; ")));
+        }
         facts.extend(self.owner.clone().map(|owner| ("Owner", owner)));
         facts.extend(self.location.clone().map(|location| ("Seen from", location)));
         if !self.labels.is_empty() {
@@ -124,6 +158,23 @@ impl Notification {
         self.report.as_ref().map(|report| waterfall(report, self.last_good.as_ref(), bar))
     }
 
+    /// The members, a line each; nothing for an incident of one.
+    pub fn member_lines(&self) -> String {
+        if self.incident.members < 2 {
+            return String::new();
+        }
+        let mut out = format!("\n{} members, {} of them firing:\n", self.incident.members, self.incident.firing);
+        for member in self.members.iter().take(LISTED) {
+            let mark = if member.ended.is_some() { '✓' } else { '✗' };
+            out.push_str(&format!("{mark} {}: {}\n", member.subject, member.said));
+        }
+        let more = (self.incident.members as usize).saturating_sub(self.members.len().min(LISTED));
+        if more > 0 {
+            out.push_str(&format!("… and {more} more\n"));
+        }
+        out
+    }
+
     /// The whole notice as plain text.
     pub fn text(&self) -> String {
         let mut out = format!("{}\n\n", self.headline());
@@ -133,6 +184,7 @@ impl Notification {
         if let Some(waterfall) = self.waterfall(24) {
             out.push_str(&format!("\n{waterfall}"));
         }
+        out.push_str(&self.member_lines());
         for (name, link) in [("Runbook", &self.runbook), ("Page", &self.link)] {
             if let Some(link) = link {
                 out.push_str(&format!("\n{name}: {link}"));
@@ -140,25 +192,6 @@ impl Notification {
         }
         out
     }
-}
-
-/// How the alert of `journey` was decided, in words.
-pub fn decision(journey: &Journey, incident: &Incident, reason: NotifyReason) -> String {
-    use crate::alert::Detector;
-    let policy = &journey.alert;
-    if reason == NotifyReason::Resolved {
-        return format!("{} good runs in a row (recover_after = {0})", policy.recover_after);
-    }
-    let told: Vec<_> = incident
-        .detectors
-        .iter()
-        .map(|detector| match detector {
-            Detector::Down => format!("{0} or more failed runs in a row (down_after = {0})", policy.down_after),
-            Detector::Slow => format!("{0} or more slow runs in a row (slow_after = {0})", policy.slow_after),
-            Detector::Stale => "no verdict for two intervals (stale)".to_owned(),
-        })
-        .collect();
-    told.join("; ")
 }
 
 /// Identifies one notice to one notifier. A function of state, so a retry after a crash has the same.

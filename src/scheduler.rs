@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alert::Subject;
 use crate::board::{BEAT, Pulse};
 use crate::clock::Clock;
+use crate::detect::Finding;
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
@@ -60,6 +62,13 @@ pub enum Observation {
         token: crate::journey::token::Token,
         /// When it came.
         at: Timestamp,
+    },
+    /// What was found about a channel, or a part of the daemon; nothing, if it is well.
+    Condition {
+        /// What it is about.
+        subject: Subject,
+        /// What is wrong with it.
+        findings: Vec<Finding>,
     },
 }
 

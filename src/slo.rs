@@ -165,6 +165,10 @@ struct Window {
 pub const BURN_WINDOWS: [Duration; 3] =
     [Duration::from_secs(3_600), Duration::from_secs(6 * 3_600), Duration::from_secs(3 * 86_400)];
 
+/// Windows that the burn detectors look at beside these.
+const DETECTOR_WINDOWS: [Duration; 3] =
+    [Duration::from_secs(1_800), Duration::from_secs(2 * 3_600), Duration::from_secs(86_400)];
+
 /// The verdicts of a journey's slots, and what they sum to over its windows.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -177,7 +181,7 @@ pub struct History {
 impl History {
     /// A history from stored spans, in order of their starts, as it stands at `now`.
     pub fn new(window: Duration, spans: impl IntoIterator<Item = Span>, now: Timestamp) -> History {
-        let lengths = std::iter::once(window).chain(BURN_WINDOWS);
+        let lengths = std::iter::once(window).chain(BURN_WINDOWS).chain(DETECTOR_WINDOWS);
         let windows =
             lengths.map(|length| Window { length, counts: Counts::default(), tail: tail(now, length) }).collect();
         let keep = BURN_WINDOWS.into_iter().fold(window, Duration::max);
@@ -256,6 +260,11 @@ impl History {
             counts += Counts::of(span.verdict, span.count_in(after, until));
         }
         counts
+    }
+
+    /// What the rolling window of this length holds; nothing, if none of that length is kept.
+    pub fn window(&self, length: Duration) -> Counts {
+        self.windows.iter().find(|window| window.length == length).map_or(Counts::default(), |window| window.counts)
     }
 
     /// What the slots in `(from, until]` sum to.

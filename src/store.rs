@@ -11,7 +11,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::AlertState;
+use crate::alert::{AlertState, JourneyAlerts, Subject};
+use crate::control::Silence;
+use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::outcome::{Verdict, labelled};
 use crate::journey::report::Report;
@@ -67,17 +69,38 @@ pub enum Change {
         /// The changes, in order.
         changes: Vec<SpanChange>,
     },
-    /// A journey's alert changed.
+    /// A journey's alerts changed.
     Alert {
         /// The journey.
         journey: Name,
+        /// The alerts as they are now.
+        state: Box<JourneyAlerts>,
+    },
+    /// The alert of a channel, or of a part of the daemon, changed.
+    Condition {
+        /// What it is about.
+        subject: Subject,
         /// The alert as it is now.
         state: Box<AlertState>,
     },
     /// An incident opened, changed or closed.
     Incident {
-        /// The incident.
-        incident: IncidentRow,
+        /// The incident as people see it.
+        row: IncidentRow,
+        /// What is needed to go on with it, while it is open.
+        open: Option<Box<Incident>>,
+        /// A journey that it concerns from now on.
+        journeys: Vec<Name>,
+    },
+    /// A silence begins or is changed.
+    Silence {
+        /// The silence.
+        silence: Box<Silence>,
+    },
+    /// A silence is taken back.
+    Unsilence {
+        /// Its id.
+        id: String,
     },
     /// A notice is owed.
     Owe {
@@ -166,8 +189,8 @@ impl OutboxState {
 pub struct IncidentRow {
     /// The incident.
     pub id: String,
-    /// The journey.
-    pub journey: Name,
+    /// What it is about.
+    pub subject: String,
     /// The first bad slot.
     pub since: Timestamp,
     /// When it was over.
@@ -180,6 +203,8 @@ pub struct IncidentRow {
     pub summary: String,
     /// Bad runs.
     pub bad_runs: u32,
+    /// Alerts that are or were part of it.
+    pub members: u32,
 }
 
 /// A run as lists show it.
@@ -205,8 +230,8 @@ pub struct RunRow {
 pub struct SavedJourney {
     /// Its history, in order.
     pub spans: Vec<Span>,
-    /// Its alert.
-    pub alert: AlertState,
+    /// Its alerts.
+    pub alerts: JourneyAlerts,
     /// Its last good run.
     pub last_good: Option<Report>,
 }
@@ -259,6 +284,15 @@ pub trait Store: Send + Sync {
 
     /// A journey's state; the default if it has none.
     fn journey(&self, name: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>>;
+
+    /// The alerts of channels and of the daemon's parts.
+    fn conditions(&self) -> BoxFuture<'_, Result<Vec<(Subject, AlertState)>, StoreError>>;
+
+    /// The open incidents, to go on with.
+    fn open_incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>>;
+
+    /// The silences, those that are over among them.
+    fn silences(&self) -> BoxFuture<'_, Result<Vec<Silence>, StoreError>>;
 
     /// Every token in the ledger.
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>>;

@@ -115,7 +115,7 @@ async fn tell(board: &Arc<Board>, clock: Clock) {
                 before.0 = Some(last.token);
                 println!("{}  {}", clock.now().wall.strftime("%H:%M:%S"), run_line(&status));
             }
-            let fires = status.phase.incident().is_some();
+            let fires = status.phase.is_firing();
             if fires != before.1 {
                 before.1 = fires;
                 println!("{}", incident_text(&status, fires));

@@ -115,8 +115,10 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     if needs_exec && !opened.contains_key(steps::EXEC) {
         opened.extend(channels::exec::implicit(context).map(|plan| (steps::EXEC.into(), plan)));
     }
-    let journeys = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
+    let journeys: Vec<_> = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
     Plan {
+        routes: Vec::new(),
+        operators: operators(&journeys),
         journeys,
         channels: opened,
         notifiers: notifiers.into_iter().filter_map(|(name, notifier)| Some((name, notifier.plan?))).collect(),
@@ -128,6 +130,12 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         max_runs,
         redactor: context.redactor.clone(),
     }
+}
+
+/// Who is told of the daemon itself: those who are told of journeys.
+fn operators(journeys: &[Arc<Journey>]) -> Vec<Name> {
+    let told: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.notify.iter().cloned()).collect();
+    told.into_iter().collect()
 }
 
 /// A step that sets no limit of its own has its channel's; a program's is the whole deadline unless its channel says otherwise.

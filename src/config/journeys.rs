@@ -40,7 +40,7 @@ pub(super) const KEYS: &[&str] = &[
 /// What makes a journey this one rather than another.
 const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
 pub(super) const OBJECTIVE_KEYS: &[&str] = &["delivered", "in_budget", "window"];
-pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind"];
+pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind", "partial"];
 
 /// A run lasts this long at most if nothing is said about it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -286,6 +286,8 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         schedule.as_ref().is_some_and(|schedule| lint::least_interval(schedule) < Duration::from_secs(120));
     let default = AlertPolicy {
         down_after: if is_frequent { 3 } else { 2 },
+        confirm: Vec::new(),
+        partial: true,
         slow_after: 3,
         recover_after: 2,
         remind: Some(REMIND),
@@ -299,6 +301,8 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
     };
     AlertPolicy {
         down_after: count("down_after", default.down_after),
+        confirm: default.confirm,
+        partial: section.bool("partial", true),
         slow_after: count("slow_after", default.slow_after),
         recover_after: count("recover_after", default.recover_after),
         remind,

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::alert::{AlertAction, AlertEvent, AlertRules, AlertState, Incident, NotifyReason};
+use crate::alert::{AlertState, JourneyAlerts, Look, Subject};
 use crate::board::{JourneyStatus, STRIP_CELLS};
-use crate::evaluator::{Parts, Round, owed, push_spans};
+use crate::detect::{Detector, Rules, Sample, burn};
+use crate::evaluator::{Parts, Round, push_spans};
+use crate::incident::root::Resource;
+use crate::incident::{Desk, Incident, Profile};
 use crate::journey::Journey;
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
@@ -16,9 +19,8 @@ use crate::journey::spend::Thinning;
 use crate::journey::token::Token;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
-use crate::notice::{Notification, decision};
 use crate::slo::{self, Counts, History, SloStatus, SpanChange};
-use crate::store::{Change, IncidentRow, SavedJourney};
+use crate::store::{Change, SavedJourney};
 use crate::time::{Human, between, earlier, later};
 
 /// Evidence of a good run is kept this often; failed and slow runs always have theirs.
@@ -31,13 +33,17 @@ const MISSED_SLOTS: usize = 100_000;
 /// One journey's state.
 pub(super) struct Watched {
     pub(super) journey: Arc<Journey>,
-    pub(super) rules: AlertRules,
+    pub(super) rules: Rules,
     pub(super) history: History,
     slots_in_window: u64,
-    pub(super) alert: AlertState,
+    pub(super) alerts: JourneyAlerts,
     pub(super) metrics: JourneyMetrics,
-    last: Option<Arc<Report>>,
-    last_good: Option<Arc<Report>>,
+    pub(super) last: Option<Arc<Report>>,
+    /// The last run that was not good.
+    pub(super) last_bad: Option<Arc<Report>>,
+    pub(super) last_good: Option<Arc<Report>>,
+    /// The incident that its health is part of, as people see it.
+    pub(super) incident: Option<Incident>,
     good_evidence: Option<Timestamp>,
     pub(super) slo: Option<SloStatus>,
     /// How much rarer than by its schedule it runs, because of what its messages cost.
@@ -47,14 +53,13 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(journey: Arc<Journey>, saved: SavedJourney, parts: &Parts, now: Timestamp) -> Watched {
         let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW, |objective| objective.window);
-        let mut alert = saved.alert;
-        alert.resume(now);
+        let mut alerts = saved.alerts;
+        alerts.detectors.resume(now);
         let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
-        let rules = AlertRules {
-            journey: journey.name.clone(),
+        let rules = Rules {
             policy: journey.alert.clone(),
             stale_after: thinning.interval(journey.schedule.interval(now)) * 2 + journey.deadline,
-            muted: journey.muted,
+            allowed: journey.objective.as_ref().map_or(0.0, |objective| 1.0 - objective.delivered),
         };
         let metrics = parts.metrics.journey(&journey);
         if thinning.is_any() {
@@ -65,9 +70,11 @@ impl Watched {
             metrics,
             history: History::new(window, saved.spans, now),
             slots_in_window: journey.schedule.count(earlier(now, window), window),
-            alert,
+            alerts,
             rules,
             last: None,
+            last_bad: None,
+            incident: None,
             good_evidence: saved.last_good.as_ref().map(|report| report.slot),
             last_good: saved.last_good.map(Arc::new),
             slo: None,
@@ -108,7 +115,7 @@ impl Watched {
         between(last, final_slot)
     }
 
-    pub(super) fn finished(&mut self, report: Report, parts: &Parts, round: &mut Round, now: Timestamp) {
+    pub(super) fn finished(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let verdict = report.outcome.verdict();
         self.metrics.observe(&report, self.journey.budget, now);
         let change = self.history.observe(report.slot, verdict);
@@ -118,12 +125,20 @@ impl Watched {
         let report = Arc::new(report);
         let keep_evidence = self.keeps_evidence(&report);
         round.changes.push(Change::Run { report: Box::new((*report).clone()), keep_evidence });
-        let event = AlertEvent::Verdict { slot: report.slot, verdict };
+        let cause = match &report.outcome {
+            Outcome::Failed { cause, .. } => Some(*cause),
+            _ => None,
+        };
         self.last = Some(report.clone());
-        self.step(event, Some(&report), parts, round, now);
-        if verdict == Verdict::Good {
-            self.last_good = Some(report);
+        match verdict {
+            Verdict::Good => self.last_good = Some(report.clone()),
+            Verdict::Slow | Verdict::Failed | Verdict::Late => self.last_bad = Some(report.clone()),
+            Verdict::Unknown | Verdict::Excluded => {}
         }
+        let sample = Sample { slot: report.slot, verdict, cause, is_confirmation: false };
+        self.alerts.detectors.take(sample, &self.rules, now);
+        let is_bad_run = matches!(verdict, Verdict::Failed | Verdict::Slow | Verdict::Late);
+        self.look(is_bad_run, desk, round, now);
     }
 
     fn keeps_evidence(&mut self, report: &Report) -> bool {
@@ -153,136 +168,77 @@ impl Watched {
         round.changes.push(Change::Amend { journey: self.journey.name.clone(), slot, late_by: between(due, at) });
     }
 
-    /// One step of the alert, and what follows from it.
-    pub(super) fn step(
-        &mut self,
-        event: AlertEvent,
-        report: Option<&Arc<Report>>,
-        parts: &Parts,
-        round: &mut Round,
-        now: Timestamp,
-    ) {
-        let before = self.alert.clone();
-        let actions = self.alert.step(event, &self.rules, now);
-        if self.alert.phase.as_str() != before.phase.as_str() {
-            tracing::info!(
-                journey = %self.journey.name,
-                from = before.phase.as_str(),
-                to = self.alert.phase.as_str(),
-                why = report.map(|report| report.verdict_line()),
-                "alert state changed"
-            );
-        }
-        for action in actions {
-            match action {
-                AlertAction::Notify { reason, incident } => self.owe(reason, &incident, report, parts, round, now),
-                AlertAction::Closed { incident } => {
-                    round.incidents_changed = true;
-                    round.changes.push(self.incident_change(&incident, Some(now), report));
-                }
-            }
-        }
-        if let Some(incident) = self.alert.phase.incident()
-            && Some(incident) != before.phase.incident()
-        {
-            round.incidents_changed = true;
-            round.changes.push(self.incident_change(incident, None, report));
-        }
-        if (AlertState { heard: None, ..self.alert.clone() }) != (AlertState { heard: None, ..before }) {
-            let state = Box::new(self.alert.clone());
+    /// Looks what the detectors find, and tells the desk.
+    pub(super) fn look(&mut self, is_bad_run: bool, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+        let mut before = self.alerts.clone();
+        let findings = self.alerts.detectors.look(&self.rules, now);
+        let detectors = &self.alerts.detectors;
+        let look = Look {
+            findings,
+            is_suspicious: detectors.is_suspicious(),
+            since: detectors.since(),
+            is_good: detectors.good > 0,
+            is_bad_run,
+        };
+        let blamed = self.last.as_ref().and_then(|report| report.failed_step()?.channel.clone()).map(Resource::Channel);
+        let is_bad = detectors.is_suspicious() || !look.findings.is_empty() && detectors.good == 0;
+        settle(&mut self.alerts.health, &Subject::Journey(self.journey.name.clone()), look, is_bad, blamed, desk, now);
+        self.look_at_budget(desk, now);
+        // When we last heard is not saved.
+        before.detectors.heard = self.alerts.detectors.heard;
+        if self.alerts != before {
+            let state = Box::new(self.alerts.clone());
             round.changes.push(Change::Alert { journey: self.journey.name.clone(), state });
         }
     }
 
-    fn owe(
-        &self,
-        reason: NotifyReason,
-        incident: &Incident,
-        report: Option<&Arc<Report>>,
-        parts: &Parts,
-        round: &mut Round,
-        now: Timestamp,
-    ) {
-        let notification = self.notification(reason, incident, report, parts, now);
-        for notifier in &self.journey.notify {
-            let row = owed(incident, notifier.clone(), &notification, now);
-            round.changes.push(Change::Owe { row: Box::new(row.clone()) });
-            round.owed.push(row);
+    fn look_at_budget(&mut self, desk: &mut Desk, now: Timestamp) {
+        let Some(status) = self.slo_status(now) else { return };
+        let budget = &self.alerts.budget;
+        let was_gone = budget.findings.iter().any(|finding| finding.detector == Detector::Exhausted);
+        let findings = burn::findings(&self.history, &status, was_gone, now);
+        if findings.is_empty() && !budget.phase.is_firing() {
+            return;
         }
+        let is_bad = !findings.is_empty();
+        let look = Look { findings, since: None, is_suspicious: false, is_good: false, is_bad_run: false };
+        settle(&mut self.alerts.budget, &Subject::Budget(self.journey.name.clone()), look, is_bad, None, desk, now);
     }
 
-    fn notification(
-        &self,
-        reason: NotifyReason,
-        incident: &Incident,
-        report: Option<&Arc<Report>>,
-        parts: &Parts,
-        now: Timestamp,
-    ) -> Notification {
+    /// When time alone can change its alerts.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let flapping = [self.alerts.health.deadline(), self.alerts.budget.deadline()];
+        flapping.into_iter().flatten().chain(self.alerts.detectors.deadline(&self.rules)).min()
+    }
+
+    /// What the desk must know of its two alerts.
+    pub(super) fn profiles(&self, location: Option<&str>) -> [Profile; 2] {
         let journey = &self.journey;
-        let link = parts.public_url.as_ref().and_then(|url| {
-            let mut url = url.clone();
-            url.path_segments_mut().ok()?.pop_if_empty().extend(["journeys", &*journey.name]);
-            Some(url.to_string())
-        });
-        let is_over = reason == NotifyReason::Resolved;
-        let shown = report.or(self.last.as_ref()).filter(|report| is_over || is_bad(report));
-        let shown = shown.map(|report| (**report).clone());
-        Notification {
-            reason,
-            incident: incident.clone(),
-            at: now,
-            subject: journey.name.to_string(),
-            owner: journey.owner.clone(),
-            runbook: journey.runbook.clone(),
-            labels: journey.labels.clone(),
-            location: parts.location.clone(),
-            budget: journey.budget,
-            deadline: Some(journey.deadline),
-            decision: decision(journey, incident, reason),
-            last_good: self
-                .last_good
-                .as_ref()
-                .map(|report| (**report).clone())
-                .filter(|good| Some(good) != shown.as_ref()),
-            report: shown,
-            objective: self.slo_status(now).as_ref().map(objective_line),
-            link,
-        }
-    }
-
-    fn incident_change(
-        &self,
-        incident: &Incident,
-        resolved: Option<Timestamp>,
-        report: Option<&Arc<Report>>,
-    ) -> Change {
-        let bad = report.or(self.last.as_ref()).filter(|report| is_bad(report));
-        let summary = match (resolved, bad) {
-            (Some(_), _) => String::new(),
-            (None, Some(report)) => report.verdict_line(),
-            (None, None) => decision(&self.journey, incident, NotifyReason::First),
+        let mut labels = journey.labels.clone();
+        let own = [("journey", Some(&*journey.name)), ("owner", journey.owner.as_deref()), ("location", location)];
+        labels.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
+        labels.insert("critical".to_owned(), journey.critical.to_string());
+        let channels = journey.channels().into_iter().map(Resource::Channel);
+        let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));
+        let place = location.map(|location| Resource::Location(location.to_owned()));
+        let resources: Vec<_> = channels.chain(labelled).chain(place).collect();
+        let profile = |subject: Subject| Profile {
+            subject,
+            labels: labels.clone(),
+            resources: resources.clone(),
+            notify: journey.notify.clone(),
+            remind: journey.alert.remind,
+            muted: journey.muted,
+            maintenance: journey.maintenance.clone(),
         };
-        let detectors = incident.detectors.iter().map(|detector| detector.to_string()).collect();
-        Change::Incident {
-            incident: IncidentRow {
-                id: incident.id.clone(),
-                journey: self.journey.name.clone(),
-                since: incident.since,
-                resolved,
-                severity: incident.worst.to_string(),
-                detectors,
-                summary,
-                bad_runs: incident.bad_runs,
-            },
-        }
+        [Subject::Journey(journey.name.clone()), Subject::Budget(journey.name.clone())].map(profile)
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {
         self.slo = self.slo_status(now);
     }
 
-    fn slo_status(&self, now: Timestamp) -> Option<SloStatus> {
+    pub(super) fn slo_status(&self, now: Timestamp) -> Option<SloStatus> {
         let objective = self.journey.objective.as_ref()?;
         Some(slo::status(&self.history, objective, self.slots_in_window, now))
     }
@@ -290,7 +246,9 @@ impl Watched {
     pub(super) fn status(&self, now: Timestamp) -> JourneyStatus {
         JourneyStatus {
             journey: self.journey.clone(),
-            phase: self.alert.phase.clone(),
+            phase: self.alerts.health.phase,
+            findings: self.alerts.health.findings.clone(),
+            incident: self.incident.clone(),
             last: self.last.clone(),
             last_good: self.last_good.clone(),
             slo: self.slo.clone(),
@@ -300,9 +258,23 @@ impl Watched {
     }
 }
 
-/// Whether a run shows what is wrong. The last run before a silence is often a good one, and does not.
-fn is_bad(report: &Report) -> bool {
-    report.outcome.verdict() != Verdict::Good
+/// Settles what was found about a subject, and tells the desk.
+pub(super) fn settle(
+    alert: &mut AlertState,
+    subject: &Subject,
+    look: Look,
+    is_bad: bool,
+    blamed: Option<Resource>,
+    desk: &mut Desk,
+    now: Timestamp,
+) {
+    let from = alert.phase;
+    let transition = alert.settle(look, now);
+    if alert.phase != from {
+        let why = alert.findings.first().map(|finding| finding.said.as_str());
+        tracing::info!(%subject, from = from.as_str(), to = alert.phase.as_str(), why, "alert state changed");
+    }
+    alert.incident = desk.update(subject, alert, transition, is_bad, blamed, now);
 }
 
 /// The last 24 hours, half an hour a cell, oldest first; cells end on half hours so that they do not flicker.
@@ -317,7 +289,7 @@ fn strip(history: &History, now: Timestamp) -> Vec<Counts> {
 }
 
 /// Where the objective stands, in a sentence.
-fn objective_line(status: &SloStatus) -> String {
+pub(super) fn objective_line(status: &SloStatus) -> String {
     let budget = &status.delivered;
     let achieved =
         budget.achieved.map_or("no runs yet".to_owned(), |achieved| format!("{:.3} % delivered", achieved * 100.0));

@@ -11,8 +11,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::alert::{AlertPhase, Detector, Incident, Severity};
+use crate::alert::Phase;
 use crate::board::{JourneyStatus, STRIP_CELLS};
+use crate::detect::{Detector, Severity};
+use crate::incident::Incident;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
@@ -81,10 +83,10 @@ impl State {
 
     pub(super) fn of(status: &JourneyStatus) -> State {
         match &status.phase {
-            AlertPhase::Firing { incident } => State::of_incident(incident),
-            AlertPhase::Suspect { .. } => State::Suspect,
-            AlertPhase::Recovering { .. } => State::Recovering,
-            AlertPhase::Ok => match status.last.as_deref().map(|report| report.outcome.verdict()) {
+            Phase::Firing => State::of_detector(status.findings.first().map(|finding| finding.detector)),
+            Phase::Suspect => State::Suspect,
+            Phase::Recovering => State::Recovering,
+            Phase::Ok => match status.last.as_deref().map(|report| report.outcome.verdict()) {
                 None | Some(Verdict::Unknown) => State::Unknown,
                 Some(_) if status.journey.unavailable.is_some() => State::Unknown,
                 Some(_) => State::Ok,
@@ -93,11 +95,11 @@ impl State {
     }
 
     /// The word that the notices of the incident have.
-    fn of_incident(incident: &Incident) -> State {
-        match incident.detectors.iter().max_by_key(|detector| detector.severity()) {
-            Some(Detector::Slow) => State::Slow,
+    fn of_detector(detector: Option<Detector>) -> State {
+        match detector {
+            Some(Detector::Slow | Detector::Drift) => State::Slow,
             Some(Detector::Stale) => State::Stale,
-            Some(Detector::Down) | None => State::Down,
+            Some(_) | None => State::Down,
         }
     }
 
@@ -153,7 +155,7 @@ impl JourneyView {
             interval_seconds: seconds(journey.schedule.interval(now)),
             budget_seconds: journey.budget.map(seconds),
             deadline_seconds: seconds(journey.deadline),
-            incident: status.phase.incident().map(|incident| OpenIncident::new(incident, status)),
+            incident: status.incident.as_ref().map(|incident| OpenIncident::new(incident, status)),
             last_run: status.last.as_deref().map(LastRun::new),
             last_good: status.last_good.as_deref().map(|report| report.slot),
             slo: status.slo.as_ref().map(SloView::new),
@@ -186,7 +188,7 @@ impl OpenIncident {
             severity: incident.worst,
             detectors: incident.detectors.iter().copied().collect(),
             bad_runs: incident.bad_runs,
-            told: incident.told.map(|told| told.at),
+            told: incident.last_told(),
             summary: status.last.as_deref().map(Report::verdict_line),
         }
     }

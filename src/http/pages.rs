@@ -109,8 +109,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
         rows.sort_by(|a, b| (model::State::of(a), &a.journey.name).cmp(&(model::State::of(b), &b.journey.name)));
         let notices_error = notifiers.as_ref().err().or(notices.as_ref().err()).cloned();
         let notices: Vec<_> = notices.unwrap_or_default().into_iter().map(NoticeView::new).collect();
-        let mut open: Vec<_> = statuses.iter().filter(|status| status.phase.incident().is_some()).collect();
-        open.sort_by_key(|status| (model::State::of(status), status.phase.incident().map(|incident| incident.since)));
+        let mut open: Vec<_> = statuses.iter().filter(|status| status.phase.is_firing()).collect();
+        open.sort_by_key(|status| (model::State::of(status), status.incident.as_ref().map(|incident| incident.since)));
         let channels = shared.views.board.channels().into_iter();
         let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status)).collect();
         vec![
@@ -146,7 +146,7 @@ fn row(shared: &Shared, status: &JourneyStatus, now: jiff::Timestamp) -> Value {
 
 /// An open incident, with the notices that told of it.
 fn incident(shared: &Shared, status: &JourneyStatus, notices: &[NoticeView], now: jiff::Timestamp) -> Value {
-    let id = status.phase.incident().map_or("", |incident| &incident.id);
+    let id = status.incident.as_ref().map_or("", |incident| &incident.id);
     let told: Vec<_> = notices.iter().filter(|notice| notice.incident() == id).collect();
     Value::from_pairs([("journey", safe(shared, &JourneyView::new(status, now))), ("notices", safe(shared, &told))])
 }

@@ -116,6 +116,11 @@ impl Report {
         self.steps.iter().find(|step| step.status == StepStatus::Failed)
     }
 
+    /// Whether it shows that something is wrong.
+    pub fn is_bad(&self) -> bool {
+        matches!(self.outcome, Outcome::Slow { .. } | Outcome::Failed { .. })
+    }
+
     /// The outcome in a sentence: what failed, where and why; or how long it took.
     pub fn verdict_line(&self) -> String {
         match &self.outcome {

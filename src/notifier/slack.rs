@@ -20,8 +20,8 @@ use slack_morphism::{ClientResult, SlackApiToken, SlackApiTokenValue, SlackClien
 use tracing::{debug, warn};
 use url::Url;
 
-use crate::alert::NotifyReason;
 use crate::clock::Clock;
+use crate::incident::NotifyReason;
 use crate::notifier::slack::answer::Refusal;
 use crate::notifier::slack::connector::Connector;
 use crate::notifier::slack::message::{Detail, EVENT_TYPE, Page, Part};

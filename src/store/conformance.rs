@@ -1,13 +1,16 @@
 //! What every store must do, as tests that each implementation runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::*;
-use crate::alert::{AlertPhase, Incident, NotifyReason, Severity};
+use crate::alert::Phase;
+use crate::control::Matcher;
+use crate::detect::{Detectors, Severity};
+use crate::incident::{NotifyReason, Root};
 use crate::journey::outcome::{Cause, Outcome};
 use crate::journey::token::Mint;
 use crate::notice::delivery_id;
@@ -40,13 +43,12 @@ fn failed(slot: i64) -> Report {
 
 fn incident() -> Incident {
     Incident {
-        id: "abc".into(),
-        since: at(0),
-        detectors: BTreeSet::new(),
         worst: Severity::Critical,
-        told: None,
         sequence: 1,
         bad_runs: 3,
+        members: 1,
+        firing: 1,
+        ..Incident::new("abc".into(), at(0), Root::Alone(Subject::Journey("sms".into())))
     }
 }
 
@@ -64,6 +66,8 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             incident: incident(),
             at: at(created),
             subject: "sms".into(),
+            members: Vec::new(),
+            news: Vec::new(),
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),
@@ -106,16 +110,31 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     let (first, second) = (good(0), failed(60));
     let span = Span { start: at(0).as_millisecond(), step: 60_000, count: 2, verdict: Verdict::Good };
     let entry = Entry { journey: "sms".into(), slot: at(60), recorded: at(60), keep_until: at(900), settled: None };
-    let alert = AlertState { phase: AlertPhase::Firing { incident: incident() }, failed: 3, ..AlertState::default() };
+    let health = AlertState { phase: Phase::Firing, incident: Some("abc".to_owned()), ..AlertState::default() };
+    let detectors = Detectors { failed: 3, ..Detectors::default() };
+    let alerts = JourneyAlerts { detectors, health: health.clone(), ..JourneyAlerts::default() };
+    let state = Some(Box::new(incident()));
+    let channel = Subject::Channel("orders".into());
+    let silence = Silence {
+        id: "s1".to_owned(),
+        matchers: vec![Matcher::parse("tier=gold").unwrap(), Matcher::journeys("sms-*").unwrap()],
+        from: at(0),
+        until: at(600),
+        until_resolved: true,
+        exclude_from_slo: false,
+        reason: "upgrade".to_owned(),
+        author: "ann".to_owned(),
+    };
     let incident_row = IncidentRow {
         id: "abc".into(),
-        journey: "sms".into(),
+        subject: "sms".into(),
         since: at(60),
         resolved: None,
         severity: "critical".into(),
         detectors: vec!["down".into()],
         summary: "not received".into(),
         bad_runs: 3,
+        members: 1,
     };
     store
         .apply(vec![
@@ -123,8 +142,10 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
             Change::Run { report: Box::new(first.clone()), keep_evidence: true },
             Change::Run { report: Box::new(second.clone()), keep_evidence: true },
             Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Put(span)] },
-            Change::Alert { journey: "sms".into(), state: Box::new(alert.clone()) },
-            Change::Incident { incident: incident_row.clone() },
+            Change::Alert { journey: "sms".into(), state: Box::new(alerts.clone()) },
+            Change::Condition { subject: channel.clone(), state: Box::new(health.clone()) },
+            Change::Incident { row: incident_row.clone(), open: state, journeys: vec!["sms".into(), "other".into()] },
+            Change::Silence { silence: Box::new(silence.clone()) },
         ])
         .await
         .unwrap();
@@ -134,7 +155,12 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     let store = open();
     assert_eq!(store.key().await.unwrap(), key, "the key is made once");
     let saved = store.journey("sms".into()).await.unwrap();
-    assert_eq!((saved.spans, saved.alert, saved.last_good), (vec![span], alert, Some(first.clone())));
+    assert_eq!((saved.spans, saved.alerts, saved.last_good), (vec![span], alerts, Some(first.clone())));
+    assert_eq!(store.conditions().await.unwrap(), [(channel, health)]);
+    assert_eq!(store.open_incidents().await.unwrap(), [incident()]);
+    assert_eq!(store.silences().await.unwrap(), [silence]);
+    assert_eq!(store.incidents(Some("other".into()), 9).await.unwrap().len(), 1);
+    assert_eq!(store.incidents(Some("third".into()), 9).await.unwrap().len(), 0);
     assert_eq!(store.ledger().await.unwrap(), [(second.token, entry)]);
     assert_eq!(store.report(second.token).await.unwrap(), Some(second.clone()));
     let late_by = Duration::from_secs(5);
@@ -144,11 +170,16 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
             Change::Settle { token: second.token, how: Settled::Arrived },
             Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Delete(span.start)] },
             Change::Incident {
-                incident: IncidentRow { resolved: Some(at(90)), summary: String::new(), ..incident_row },
+                row: IncidentRow { resolved: Some(at(90)), summary: String::new(), ..incident_row },
+                open: None,
+                journeys: Vec::new(),
             },
+            Change::Unsilence { id: "s1".to_owned() },
         ])
         .await
         .unwrap();
+    assert!(store.open_incidents().await.unwrap().is_empty());
+    assert!(store.silences().await.unwrap().is_empty());
     let runs = store.runs("sms".into(), 10).await.unwrap();
     let told: Vec<_> = runs.iter().map(|run| (run.slot, run.verdict, run.why.as_str(), run.late_by)).collect();
     let expected = [(at(60), Verdict::Late, "not_received", Some(late_by)), (at(0), Verdict::Good, "", None)];

@@ -17,6 +17,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::alert::{AlertState, Subject};
+use crate::control::Silence;
+use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::report::Report;
 use crate::journey::spend::Spent;
@@ -213,8 +216,30 @@ impl Store for Sqlite {
             let spans = connection.prepare_cached(sql)?.query_map([id], span)?.collect::<Result<_, _>>()?;
             let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
             let last_good = connection.query_row(sql, [id], |row| from_json(row, 0)).optional()?;
-            let alert = alert.map(|text| parse(&text)).transpose()?.unwrap_or_default();
-            Ok(SavedJourney { spans, alert, last_good })
+            let alerts = alert.map(|text| parse(&text)).transpose()?.unwrap_or_default();
+            Ok(SavedJourney { spans, alerts, last_good })
+        }))
+    }
+
+    fn conditions(&self) -> BoxFuture<'_, Result<Vec<(Subject, AlertState)>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let mut statement = connection.prepare_cached("SELECT subject, state FROM condition")?;
+            let condition = |row: &Row<'_>| Ok((Subject::from(&*row.get::<_, String>(0)?), from_json(row, 1)?));
+            statement.query_map([], condition)?.collect()
+        }))
+    }
+
+    fn open_incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT state FROM incident WHERE resolved IS NULL AND state NOT NULL ORDER BY since, id";
+            connection.prepare_cached(sql)?.query_map([], |row| from_json(row, 0))?.collect()
+        }))
+    }
+
+    fn silences(&self) -> BoxFuture<'_, Result<Vec<Silence>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT state FROM silence ORDER BY until, id";
+            connection.prepare_cached(sql)?.query_map([], |row| from_json(row, 0))?.collect()
         }))
     }
 
@@ -310,8 +335,9 @@ impl Store for Sqlite {
 
     fn incidents(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
-            let sql = "SELECT incident.id, name, since, resolved, severity, detectors, summary, bad_runs FROM incident
-                JOIN journey ON journey.id = journey WHERE ?1 IS NULL OR name = ?1 ORDER BY since DESC LIMIT ?2";
+            let sql = "SELECT id, subject, since, resolved, severity, detectors, summary, bad_runs, members FROM incident
+                WHERE ?1 IS NULL OR id IN (SELECT incident FROM incident_journey JOIN journey ON journey.id = journey WHERE name = ?1)
+                ORDER BY since DESC LIMIT ?2";
             let mut statement = connection.prepare_cached(sql)?;
             statement.query_map(params![journey.as_deref(), limit as i64], incident_row)?.collect()
         }))

@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Pure decisions: no runtime, no clock, no files, no sockets.
-const CORE: &[&str] = &["time", "journey", "slo", "alert", "ledger", "notice", "breaker"];
+const CORE: &[&str] =
+    &["time", "journey", "slo", "detect", "alert", "control", "incident", "ledger", "notice", "breaker"];
 /// What every room above the core may rely on.
-const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit"];
+const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands"];
 /// What the drivers write their numbers and their state to.
 const SHOWN: &[&str] = &["metrics", "board"];
 
@@ -18,19 +19,23 @@ const SHOWN: &[&str] = &["metrics", "board"];
 /// Nobody imports `app`, `cli` or `main`, `demo` is for `app` alone, and nobody but those four imports `config`.
 #[rustfmt::skip]
 const HOUSE: &[(&str, &[&[&str]])] = &[
-    // Core. Arrows go one way: notice → alert → slo → journey → time.
+    // Core. Arrows go one way: notice → incident → alert → detect → slo → journey → time.
     ("time",      &[]),
     ("journey",   &[&["time"]]),
     ("slo",       &[&["journey", "time"]]),
-    ("alert",     &[&["journey", "time", "slo"]]),
+    ("detect",    &[&["journey", "time", "slo"]]),
+    ("alert",     &[&["journey", "time", "detect"]]),
+    ("control",   &[&["journey", "time"]]),
+    ("incident",  &[&["journey", "time", "detect", "alert", "control"]]),
     ("ledger",    &[&["journey", "time"]]),
-    ("notice",    &[&["alert", "journey", "time"]]),
+    ("notice",    &[&["incident", "alert", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
     ("exit",      &[]),
     ("clock",     &[&["time"]]),
+    ("commands",  &[CORE]),
     ("log",       &[&["secret"]]),
     ("health",    &[]),
     // Edges: never each other, but for one type that is a fact of both.

@@ -207,7 +207,14 @@ fn the_example_means_what_it_says() {
 
     let pipeline = journey(&plan, "order-pipeline");
     assert_eq!((pipeline.unavailable.as_ref(), pipeline.maintenance.len()), (None, 0));
-    let expected = AlertPolicy { down_after: 3, slow_after: 3, recover_after: 2, remind: Some(seconds(4 * 3_600)) };
+    let expected = AlertPolicy {
+        down_after: 3,
+        confirm: Vec::new(),
+        partial: true,
+        slow_after: 3,
+        recover_after: 2,
+        remind: Some(seconds(4 * 3_600)),
+    };
     assert_eq!(pipeline.alert, expected);
     assert_eq!(pipeline.steps[1].name.as_ref(), "receive orders");
 
@@ -266,7 +273,17 @@ fn every_key_arrives_in_the_plan() {
     let sms = journey(&plan, "sms[us,a]");
     let labels: Vec<_> = sms.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(labels, ["path=a", "region=eu", "team=ops", "tier=silver"], "own, then fragment, then defaults");
-    assert_eq!(sms.alert, AlertPolicy { down_after: 5, slow_after: 3, recover_after: 2, remind: None });
+    assert_eq!(
+        sms.alert,
+        AlertPolicy {
+            down_after: 5,
+            confirm: Vec::new(),
+            partial: true,
+            slow_after: 3,
+            recover_after: 2,
+            remind: None
+        }
+    );
     assert!(sms.critical && !sms.maintenance[0].exclude_from_slo);
     let Verb::Send(draft) = &sms.steps[0].verb else { panic!() };
     assert_eq!(draft.method.as_deref(), Some("PUT"));

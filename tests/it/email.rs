@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use journeyman::alert::NotifyReason;
 use journeyman::clock::Clock;
+use journeyman::incident::NotifyReason;
 use journeyman::notifier::email::{Email, EmailSettings, Security, open};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError, Receipt};
 use journeyman::secret::{Redactor, Secret};

@@ -7,7 +7,6 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use journeyman::alert::AlertPhase;
 use journeyman::board::{ChannelStatus, STUCK};
 use journeyman::channel::Readiness;
 use journeyman::http::{STORE_COMPONENT, Visibility, table};
@@ -218,11 +217,10 @@ fn a_journey_is_found_by_any_name_and_its_run_by_its_token() {
 fn a_thousand_journeys_fit_a_page() {
     block_on(async {
         let stage = Stage::new(None).await;
-        let model =
-            shown(journey("model"), AlertPhase::Ok, Some(good("model", stage::ago(20), millis(900))), |minute| {
-                // The worst for size: something else every half an hour.
-                [Verdict::Good, Verdict::Failed, Verdict::Slow, Verdict::Unknown][(minute / 30) as usize % 4]
-            });
+        let model = shown(journey("model"), stage::CALM, Some(good("model", stage::ago(20), millis(900))), |minute| {
+            // The worst for size: something else every half an hour.
+            [Verdict::Good, Verdict::Failed, Verdict::Slow, Verdict::Unknown][(minute / 30) as usize % 4]
+        });
         for number in 0..1_000 {
             let mut status = model.clone();
             status.journey = journey(&format!("integration-{number:04}-round-trip")).into();
@@ -322,7 +320,7 @@ fn events_tell_of_a_change_and_end_with_the_server() {
         };
         assert!(!read_until("event: hello").await.contains("change"));
         for _ in 0..5 {
-            stage.board.set_journey(shown(journey("one"), AlertPhase::Ok, None, |_| Verdict::Good));
+            stage.board.set_journey(shown(journey("one"), stage::CALM, None, |_| Verdict::Good));
         }
         // Told at once or together, by their last; never as five.
         let told = read_until("data: 5\n").await;
@@ -365,7 +363,7 @@ fn a_store_that_is_gone_costs_its_part_of_the_page() {
     block_on(async {
         let stage = Stage::without_store().await;
         let last = Some(good("one", stage::ago(5), millis(900)));
-        stage.board.set_journey(shown(journey("one"), AlertPhase::Ok, last, |_| Verdict::Good));
+        stage.board.set_journey(shown(journey("one"), stage::CALM, last, |_| Verdict::Good));
         let page = text(&stage, "/").await;
         assert!(page.contains("<bdi>one</bdi>") && page.contains("Whether notices went out is not known"), "{page}");
         let page = text(&stage, "/journeys/one").await;

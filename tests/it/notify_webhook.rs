@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use journeyman::alert::NotifyReason;
 use journeyman::clock::Clock;
+use journeyman::incident::NotifyReason;
 use journeyman::notifier::webhook::{Webhook, WebhookSettings, open};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError};
 use journeyman::secret::{HeaderText, Redactor, Secret};

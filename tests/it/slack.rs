@@ -4,8 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use journeyman::alert::{Detector, Incident, NotifyReason, Severity};
+use journeyman::alert::Subject;
 use journeyman::clock::Clock;
+use journeyman::detect::{Detector, Severity};
+use journeyman::incident::{Incident, NotifyReason, Root};
 use journeyman::journey::outcome::{Cause, Outcome};
 use journeyman::journey::report::{Report, StepReport, StepStatus};
 use journeyman::journey::token::Token;
@@ -91,19 +93,21 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
     let since: Timestamp = "2026-01-15T14:02:00Z".parse().expect("a time");
     let at = later(since, Duration::from_secs(120 * u64::from(sequence)));
     let incident = Incident {
-        id: "7f3a00c0ffee".to_owned(),
-        since,
         detectors: [Detector::Down].into(),
         worst: Severity::Critical,
-        told: None,
-        sequence,
+        sequence: sequence,
         bad_runs: 3,
+        members: 1,
+        firing: 1,
+        ..Incident::new("7f3a00c0ffee".to_owned(), since, Root::Alone(Subject::Journey("sms".into())))
     };
     let notification = Notification {
         reason,
         incident,
         at,
         subject: "sms-round-trip".to_owned(),
+        members: Vec::new(),
+        news: Vec::new(),
         owner: Some("team messaging".to_owned()),
         runbook: Some("https://wiki.example/sms?view=full&page=2".to_owned()),
         labels: [("region".to_owned(), "eu".to_owned())].into(),

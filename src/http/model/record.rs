@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::seconds;
+use crate::alert::Subject;
 use crate::board::ChannelStatus;
 use crate::channel::Readiness;
 use crate::journey::Name;
@@ -137,6 +138,8 @@ impl StepView {
 pub(in crate::http) struct IncidentView {
     #[serde(flatten)]
     row: IncidentRow,
+    /// The journey, if it is of one alone.
+    journey: Option<Name>,
     open: bool,
     lasted_seconds: f64,
 }
@@ -144,7 +147,8 @@ pub(in crate::http) struct IncidentView {
 impl IncidentView {
     pub(in crate::http) fn new(row: IncidentRow, now: Timestamp) -> IncidentView {
         let lasted_seconds = seconds(between(row.since, row.resolved.unwrap_or(now)));
-        IncidentView { open: row.resolved.is_none(), lasted_seconds, row }
+        let journey = Subject::from(&*row.subject).journey().filter(|_| row.members == 1).cloned();
+        IncidentView { open: row.resolved.is_none(), lasted_seconds, journey, row }
     }
 }
 

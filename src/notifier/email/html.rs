@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::one_line;
-use crate::alert::{NotifyReason, Severity};
+use crate::detect::Severity;
+use crate::incident::NotifyReason;
 use crate::journey::report::{Report, StepReport, StepStatus};
 use crate::notice::Notification;
 use crate::secret::Redactor;

@@ -12,7 +12,8 @@ use lettre::message::{Mailbox, MultiPart, MultiPartKind, SinglePart};
 use sha2::{Digest as _, Sha256};
 
 use super::{html, one_line, shorten};
-use crate::alert::{NotifyReason, Severity};
+use crate::detect::Severity;
+use crate::incident::NotifyReason;
 use crate::notice::Notification;
 use crate::notifier::Delivery;
 use crate::secret::Redactor;

@@ -13,7 +13,8 @@ use slack_morphism::prelude::{
 use url::Url;
 
 use super::escape::{self, length};
-use crate::alert::{NotifyReason, Severity};
+use crate::detect::Severity;
+use crate::incident::NotifyReason;
 use crate::journey::report::Report;
 use crate::notifier::Delivery;
 use crate::secret::Redactor;
@@ -196,6 +197,7 @@ impl Page<'_> {
         match notification.reason {
             NotifyReason::Resolved => format!("well again after {lasted}, {} bad runs", incident.bad_runs),
             NotifyReason::Repeat => format!("still, for {lasted}: {verdict}"),
+            NotifyReason::Updated => notification.news.join("; "),
             NotifyReason::First | NotifyReason::Worse => verdict,
         }
     }
@@ -284,7 +286,9 @@ mod tests {
 
     use super::super::escape::tests::is_safe;
     use super::*;
-    use crate::alert::{Detector, Incident};
+    use crate::alert::Subject;
+    use crate::detect::Detector;
+    use crate::incident::{Incident, Root};
     use crate::journey::outcome::{Cause, Outcome};
     use crate::journey::report::{StepReport, StepStatus};
     use crate::journey::token::Token;
@@ -327,19 +331,21 @@ mod tests {
             note: None,
         };
         let incident = Incident {
-            id: "0123456789ab".to_owned(),
-            since,
             detectors: [Detector::Down].into(),
             worst: Severity::Critical,
-            told: None,
             sequence: 1,
             bad_runs: 7,
+            members: 1,
+            firing: 1,
+            ..Incident::new("0123456789ab".to_owned(), since, Root::Alone(Subject::Journey("sms".into())))
         };
         let notification = Notification {
             reason,
             incident,
             at: crate::time::later(since, Duration::from_secs(720)),
             subject: text.to_owned(),
+            members: Vec::new(),
+            news: Vec::new(),
             owner: Some(text.to_owned()),
             runbook: Some(format!("https://wiki.example/{text}?a=1&b=<2>|3")),
             labels: [(text.to_owned(), text.to_owned())].into(),

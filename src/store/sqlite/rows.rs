@@ -147,13 +147,14 @@ pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
 pub(super) fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
     Ok(IncidentRow {
         id: row.get(0)?,
-        journey: row.get::<_, String>(1)?.into(),
+        subject: row.get(1)?,
         since: time(row.get(2)?),
         resolved: row.get::<_, Option<i64>>(3)?.map(time),
         severity: row.get(4)?,
         detectors: from_json(row, 5)?,
         summary: row.get(6)?,
         bad_runs: row.get(7)?,
+        members: row.get(8)?,
     })
 }
 

@@ -107,24 +107,40 @@ impl Writer {
                 let journey = self.journey_id(journey)?;
                 self.execute("UPDATE journey SET alert = ? WHERE id = ?", &[&json(state)?, &journey])?;
             }
-            Change::Incident { incident } => {
-                let journey = self.journey_id(&incident.journey)?;
+            Change::Condition { subject, state } => {
+                self.execute("INSERT OR REPLACE INTO condition VALUES (?, ?)", &[&subject.to_string(), &json(state)?])?;
+            }
+            Change::Incident { row, open, journeys } => {
                 self.execute(
                     // What the first bad run said is what the incident is remembered by.
-                    "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
-                        resolved = excluded.resolved, severity = excluded.severity, detectors = excluded.detectors,
-                        bad_runs = excluded.bad_runs, summary = CASE summary WHEN '' THEN excluded.summary ELSE summary END",
+                    "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+                        subject = excluded.subject, resolved = excluded.resolved, severity = excluded.severity,
+                        detectors = excluded.detectors, bad_runs = excluded.bad_runs, members = excluded.members,
+                        state = excluded.state, summary = CASE summary WHEN '' THEN excluded.summary ELSE summary END",
                     &[
-                        &incident.id,
-                        &journey,
-                        &millis(incident.since),
-                        &incident.resolved.map(millis),
-                        &incident.severity,
-                        &json(&incident.detectors)?,
-                        &incident.summary,
-                        &incident.bad_runs,
+                        &row.id,
+                        &row.subject,
+                        &millis(row.since),
+                        &row.resolved.map(millis),
+                        &row.severity,
+                        &json(&row.detectors)?,
+                        &row.summary,
+                        &row.bad_runs,
+                        &row.members,
+                        &open.as_ref().map(json).transpose()?,
                     ],
                 )?;
+                for journey in journeys {
+                    let journey = self.journey_id(journey)?;
+                    self.execute("INSERT OR IGNORE INTO incident_journey VALUES (?, ?)", &[&row.id, &journey])?;
+                }
+            }
+            Change::Silence { silence } => {
+                let row: [&dyn rusqlite::ToSql; 3] = [&silence.id, &millis(silence.until), &json(silence)?];
+                self.execute("INSERT OR REPLACE INTO silence VALUES (?, ?, ?)", &row)?;
+            }
+            Change::Unsilence { id } => {
+                self.execute("DELETE FROM silence WHERE id = ?", &[id])?;
             }
             Change::Owe { row } => self.apply_owed(row)?,
             Change::Hold { notifier, until } => {
@@ -224,17 +240,22 @@ impl Writer {
         let runs = millis(retention.runs_before);
         let transaction = self.connection.transaction()?;
         let mut gone = 0;
-        let statements: [(&str, i64); 6] = [
+        let statements: [(&str, i64); 7] = [
             ("DELETE FROM run WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE is_good AND slot < ?", millis(retention.good_evidence_before)),
             ("DELETE FROM ledger WHERE keep_until < ?", millis(retention.ledger_before)),
             ("DELETE FROM incident WHERE resolved < ?", runs),
+            ("DELETE FROM silence WHERE until < ?", runs),
             ("DELETE FROM outbox WHERE status = 'sent' AND created < ?", runs),
         ];
         for (sql, before) in statements {
             gone += transaction.execute(sql, [before])? as u64;
         }
+        gone += transaction.execute(
+            "DELETE FROM incident_journey WHERE NOT EXISTS (SELECT 1 FROM incident WHERE incident.id = incident)",
+            [],
+        )? as u64;
         // Any zone's day of today is later than this.
         let day = earlier(retention.ledger_before, KEEP_SPENT).to_zoned(TimeZone::UTC).date();
         let sql = "DELETE FROM meta WHERE key >= 'spent:' AND key < ?";

@@ -2,6 +2,9 @@
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use journeyman::alert::{AlertState, Subject};
+use journeyman::control::Silence;
+use journeyman::incident::Incident;
 use journeyman::journey::Name;
 use journeyman::journey::report::Report;
 use journeyman::journey::spend::Spent;
@@ -28,6 +31,15 @@ impl Store for Gone {
         gone()
     }
     fn journey(&self, _: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>> {
+        gone()
+    }
+    fn conditions(&self) -> BoxFuture<'_, Result<Vec<(Subject, AlertState)>, StoreError>> {
+        gone()
+    }
+    fn open_incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        gone()
+    }
+    fn silences(&self) -> BoxFuture<'_, Result<Vec<Silence>, StoreError>> {
         gone()
     }
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>> {

@@ -7,11 +7,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use journeyman::alert::{AlertPhase, Detector, Incident, NotifyReason, Severity, Told};
+use journeyman::alert::{Phase as AlertPhase, Subject};
 use journeyman::board::{Board, ChannelStatus, JourneyStatus, STRIP_CELLS};
 use journeyman::channel::Readiness;
 use journeyman::clock::Clock;
+use journeyman::detect::{Detector, Finding, Severity};
 use journeyman::http::{STORE_COMPONENT, Views, serve};
+use journeyman::incident::{Incident, NotifyReason, Root, Told};
 use journeyman::journey::expect::Check;
 use journeyman::journey::message::Hop;
 use journeyman::journey::outcome::{Cause, Outcome, UnknownWhy, Verdict};
@@ -82,6 +84,7 @@ impl Stage {
             redactor,
             public_url: Some("https://monitor.example.net/".parse().unwrap()),
             location: Some("zrh-1".to_owned()),
+            commands: journeyman::commands::channel().0,
             ready: ready.clone(),
         };
         let mut serving = JoinSet::new();
@@ -123,6 +126,8 @@ pub(crate) fn journey(name: &str) -> Journey {
         }),
         alert: AlertPolicy {
             down_after: 3,
+            confirm: Vec::new(),
+            partial: true,
             slow_after: 5,
             recover_after: 2,
             remind: Some(Duration::from_secs(4 * 3_600)),
@@ -240,21 +245,26 @@ fn token(journey: &str, slot: Timestamp) -> Token {
 }
 
 pub(crate) fn incident(id: &str, since: Timestamp, detector: Detector, told: Option<Timestamp>) -> Incident {
+    let told = told.map(|at| ("slack-ops".into(), Told { at, severity: detector.severity() }));
     Incident {
-        id: id.to_owned(),
-        since,
         detectors: BTreeSet::from([detector]),
         worst: detector.severity(),
-        told: told.map(|at| Told { at, severity: detector.severity() }),
         sequence: u32::from(told.is_some()),
+        told: told.into_iter().collect(),
         bad_runs: 4,
+        members: 1,
+        firing: 1,
+        ..Incident::new(id.to_owned(), since, Root::Alone(Subject::Journey("sms-round-trip".into())))
     }
 }
+
+/// Nothing is wrong.
+pub(crate) const CALM: (AlertPhase, Option<Incident>) = (AlertPhase::Ok, None);
 
 /// A journey's status whose slots of three days ended with what `verdict` says of the minute, counted back from now.
 pub(crate) fn shown(
     journey: Journey,
-    phase: AlertPhase,
+    (phase, incident): (AlertPhase, Option<Incident>),
     last: Option<Report>,
     verdict: impl Fn(u64) -> Verdict,
 ) -> JourneyStatus {
@@ -274,6 +284,12 @@ pub(crate) fn shown(
     JourneyStatus {
         slo: objective.map(|objective| status(&history, &objective, 43_200, start())),
         phase,
+        findings: incident
+            .iter()
+            .flat_map(|incident| incident.detectors.iter())
+            .map(|detector| Finding::new(*detector, "as it was found"))
+            .collect(),
+        incident,
         last_good: last.is_some().then(|| Arc::new(good(&journey.name, ago(540), millis(1_180)))),
         last: last.map(Arc::new),
         strip,
@@ -296,6 +312,8 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             incident: incident.clone(),
             at: ago(125),
             subject: report.journey.to_string(),
+            members: Vec::new(),
+            news: Vec::new(),
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),
@@ -318,7 +336,7 @@ pub(crate) async fn fill(stage: &Stage) {
     let usual = |_: u64| Verdict::Good;
     let outage = incident("5d1c09a7be21", ago(305), Detector::Down, Some(ago(125)));
     let last = failed("sms-round-trip", ago(65), Cause::NotReceived);
-    let phase = AlertPhase::Firing { incident: outage.clone() };
+    let phase = (AlertPhase::Firing, Some(outage.clone()));
     board.set_journey(shown(journey("sms-round-trip"), phase, Some(last.clone()), |minute| match minute {
         0..5 | 700..703 => Verdict::Failed,
         300..320 => Verdict::Slow,
@@ -328,7 +346,7 @@ pub(crate) async fn fill(stage: &Stage) {
     let mut crawling = journey("order-pipeline");
     crawling.owner = Some("commerce".to_owned());
     let slowness = incident("0c77a1f2d3e4", ago(1_500), Detector::Slow, Some(ago(1_200)));
-    let phase = AlertPhase::Firing { incident: slowness.clone() };
+    let phase = (AlertPhase::Firing, Some(slowness.clone()));
     let last_slow = slow("order-pipeline", ago(41), millis(7_340));
     board.set_journey(shown(crawling, phase, Some(last_slow.clone()), |minute| match minute {
         0..25 => Verdict::Slow,
@@ -337,41 +355,36 @@ pub(crate) async fn fill(stage: &Stage) {
     let mut silent = journey("mail-round-trip");
     silent.muted = true;
     let silence = incident("aa10bb20cc30", ago(900), Detector::Stale, None);
-    let phase = AlertPhase::Firing { incident: silence };
+    let phase = (AlertPhase::Firing, Some(silence));
     board.set_journey(shown(silent, phase, Some(unknown("mail-round-trip", ago(60))), |minute| match minute {
         0..600 => Verdict::Unknown,
         _ => Verdict::Good,
     }));
-    let phase = AlertPhase::Suspect { since: ago(70) };
+    let phase = (AlertPhase::Suspect, None);
     let mismatched = failed("checkout-api[eu]", ago(8), Cause::Mismatch);
     board.set_journey(shown(journey("checkout-api[eu]"), phase, Some(mismatched), usual));
     let mut critical = journey("checkout-api[us]");
     critical.critical = true;
     let swift = good("checkout-api[us]", ago(12), millis(231));
-    board.set_journey(shown(critical, AlertPhase::Ok, Some(swift), usual));
-    let phase = AlertPhase::Recovering { incident: incident("77aa66bb55cc", ago(600), Detector::Down, Some(ago(400))) };
+    board.set_journey(shown(critical, CALM, Some(swift), usual));
+    let phase = (AlertPhase::Recovering, Some(incident("77aa66bb55cc", ago(600), Detector::Down, Some(ago(400)))));
     board.set_journey(shown(journey("push gateway"), phase, Some(good("push gateway", ago(21), millis(912))), usual));
     let mut planned = journey("kafka-events");
     planned.unavailable = Some("this build has no `kafka` channel".to_owned());
     planned.objective = None;
-    let mut waiting = shown(planned, AlertPhase::Ok, None, usual);
+    let mut waiting = shown(planned, CALM, None, usual);
     waiting.strip = vec![Counts::default(); STRIP_CELLS];
     board.set_journey(waiting);
     let mut hostile = journey(HOSTILE);
     hostile.owner = Some("<b>\"owner\"</b>".to_owned());
     hostile.runbook = Some("javascript:alert(1)".to_owned());
     hostile.labels = BTreeMap::from([("<i>".to_owned(), "\" onload=\"alert(1)".to_owned())]);
-    board.set_journey(shown(hostile, AlertPhase::Ok, Some(good(HOSTILE, ago(3), millis(431))), usual));
+    board.set_journey(shown(hostile, CALM, Some(good(HOSTILE, ago(3), millis(431))), usual));
     for number in 0..12 {
         let name = format!("partner-{number:02}");
         let mut calm = journey(&name);
         calm.owner = None;
-        board.set_journey(shown(
-            calm,
-            AlertPhase::Ok,
-            Some(good(&name, ago(number * 5), millis(300 + number * 311))),
-            usual,
-        ));
+        board.set_journey(shown(calm, CALM, Some(good(&name, ago(number * 5), millis(300 + number * 311))), usual));
     }
 
     for (name, kind, readiness) in [
@@ -406,9 +419,9 @@ pub(crate) async fn fill(stage: &Stage) {
     let row = |id: &str, journey: &str, since, resolved, severity: Severity, detector: Detector, summary: &str| {
         let (id, severity, summary) = (id.to_owned(), severity.as_str().to_owned(), summary.to_owned());
         let detectors = vec![detector.as_str().to_owned()];
-        let incident =
-            IncidentRow { id, journey: journey.into(), since, resolved, severity, detectors, summary, bad_runs: 4 };
-        Change::Incident { incident }
+        let subject = journey.to_owned();
+        let row = IncidentRow { id, subject, since, resolved, severity, detectors, summary, bad_runs: 4, members: 1 };
+        Change::Incident { row, open: None, journeys: vec![journey.into()] }
     };
     changes.push(row(
         "5d1c09a7be21",

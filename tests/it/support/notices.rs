@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use journeyman::alert::{Detector, Incident, NotifyReason, Severity};
+use journeyman::alert::Subject;
+use journeyman::detect::{Detector, Severity};
+use journeyman::incident::{Incident, NotifyReason, Root};
 use journeyman::journey::outcome::{Cause, Outcome};
 use journeyman::journey::report::{Phase, Report, StepReport, StepStatus};
 use journeyman::journey::token::Token;
@@ -77,16 +79,22 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
     Notification {
         reason,
         incident: Incident {
-            id: "7f3a2c01d2e4".to_owned(),
-            since: "2026-03-14T11:57:00Z".parse().expect("a timestamp"),
             detectors: BTreeSet::from([Detector::Down]),
             worst: Severity::Critical,
-            told: None,
-            sequence,
+            sequence: sequence,
             bad_runs: 3,
+            members: 1,
+            firing: 1,
+            ..Incident::new(
+                "7f3a2c01d2e4".to_owned(),
+                "2026-03-14T11:57:00Z".parse().expect("a timestamp"),
+                Root::Alone(Subject::Journey("sms-round-trip".into())),
+            )
         },
         at: noon(),
         subject: "sms-round-trip".to_owned(),
+        members: Vec::new(),
+        news: Vec::new(),
         owner: Some("team-messaging".to_owned()),
         runbook: Some("https://wiki.example.net/sms?a=1&b=2".to_owned()),
         labels: BTreeMap::from([("tier".to_owned(), "1".to_owned())]),

@@ -1,0 +1,252 @@
+//! What people ask for: silences, one-off maintenance, acknowledgements, and who is told of what at which hour.
+//!
+//! Measuring goes on whatever is asked for here; only telling changes, and what counts for an objective.
+
+pub mod grant;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::{Time, Weekday};
+use jiff::tz::TimeZone;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::journey::Name;
+
+/// The labels of an alert: `subject`, `journey`, `channel`, `severity`, `detector`, `owner`, `location`, and the journey's own.
+pub type Labels = BTreeMap<String, String>;
+
+/// One condition on one label: `tier=gold`, `journey=~"sms-.*"`, `journey!=demo`. Anchored, as in Prometheus; a label that is not
+/// there is the empty string.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    label: String,
+    is_negated: bool,
+    test: Test,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Equals(String),
+    Matches(String, Regex),
+}
+
+impl Matcher {
+    /// `label=value`, both as they are.
+    pub fn equals(label: impl Into<String>, value: impl Into<String>) -> Matcher {
+        Matcher { label: label.into(), is_negated: false, test: Test::Equals(value.into()) }
+    }
+
+    /// Reads `label=value`, `label!=value`, `label=~regex`, `label!~regex`; quotes around the value may be there. A word alone is
+    /// a journey's name, in which `*` stands for anything.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(text: &str) -> Result<Matcher, String> {
+        let text = text.trim();
+        let Some(at) = text.find(['=', '!']) else {
+            if text.is_empty() {
+                return Err(
+                    "a matcher is `label=value`, `label!=value`, `label=~regex`, `label!~regex`, or a journey's name"
+                        .to_owned(),
+                );
+            }
+            return Matcher::journeys(text);
+        };
+        let (label, rest) = text.split_at(at);
+        let label = label.trim();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if label.is_empty() || !label.chars().all(is_name) {
+            return Err(format!("`{label}` cannot be the name of a label"));
+        }
+        let operators = [("=~", false, true), ("!~", true, true), ("!=", true, false), ("=", false, false)];
+        let (operator, is_negated, is_regex) = operators
+            .into_iter()
+            .find(|(operator, ..)| rest.starts_with(operator))
+            .ok_or_else(|| format!("`{text}`: after the label stands `=`, `!=`, `=~` or `!~`"))?;
+        let value = rest[operator.len()..].trim();
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        let test = if is_regex { regex(value)? } else { Test::Equals(value.to_owned()) };
+        Ok(Matcher { label: label.to_owned(), is_negated, test })
+    }
+
+    /// Journeys whose name is this; `*` stands for anything.
+    ///
+    /// # Errors
+    /// Never for a name; a pattern that is too long to be one.
+    pub fn journeys(pattern: &str) -> Result<Matcher, String> {
+        let test = match pattern.contains('*') {
+            true => regex(&pattern.split('*').map(regex::escape).collect::<Vec<_>>().join(".*"))?,
+            false => Test::Equals(pattern.to_owned()),
+        };
+        Ok(Matcher { label: "journey".to_owned(), is_negated: false, test })
+    }
+
+    /// Whether these labels fulfil it.
+    pub fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.label).map_or("", String::as_str);
+        let holds = match &self.test {
+            Test::Equals(wanted) => value == wanted,
+            Test::Matches(_, regex) => regex.is_match(value),
+        };
+        holds != self.is_negated
+    }
+}
+
+fn regex(pattern: &str) -> Result<Test, String> {
+    let anchored = format!("^(?:{pattern})$");
+    let regex = regex::RegexBuilder::new(&anchored).size_limit(100_000).build();
+    let regex = regex.map_err(|error| format!("`{pattern}` is no regular expression that we take: {error}"))?;
+    Ok(Test::Matches(pattern.to_owned(), regex))
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operator, value) = match (&self.test, self.is_negated) {
+            (Test::Equals(value), false) => ("=", value),
+            (Test::Equals(value), true) => ("!=", value),
+            (Test::Matches(value, _), false) => ("=~", value),
+            (Test::Matches(value, _), true) => ("!~", value),
+        };
+        write!(f, "{}{operator}\"{value}\"", self.label)
+    }
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Matcher) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Serialize for Matcher {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Matcher {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Matcher, D::Error> {
+        Matcher::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A time in which nobody is told of what matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Made when it was.
+    pub id: String,
+    /// All of these must hold.
+    pub matchers: Vec<Matcher>,
+    /// From then on.
+    pub from: Timestamp,
+    /// Until then.
+    pub until: Timestamp,
+    /// It also ends when nothing that it matches fires any more.
+    pub until_resolved: bool,
+    /// Slots in it do not count for the objective: one-off maintenance.
+    pub exclude_from_slo: bool,
+    /// Why, for people.
+    pub reason: String,
+    /// Who asked for it.
+    pub author: String,
+}
+
+impl Silence {
+    /// Whether it is in force.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    /// Whether it is in force for these labels.
+    pub fn silences(&self, labels: &Labels, now: Timestamp) -> bool {
+        self.is_active(now) && self.matchers.iter().all(|matcher| matcher.holds(labels))
+    }
+}
+
+/// That somebody looks after an incident: nobody is reminded or called after that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until then; without, until it gets worse or is over.
+    pub until: Option<Timestamp>,
+}
+
+/// Who is told of alerts that match, instead of those that the journey names.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// All of these must hold.
+    pub matchers: Vec<Matcher>,
+    /// Only in these hours.
+    pub hours: Option<Hours>,
+    /// Who is told.
+    pub notify: Vec<Name>,
+    /// Who is told as well when nobody has acknowledged for so long.
+    pub escalate: Vec<Escalation>,
+    /// Later routes are asked too.
+    pub goes_on: bool,
+}
+
+/// One rung of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Escalation {
+    /// After the first notice.
+    pub after: Duration,
+    /// Who is told.
+    pub notify: Vec<Name>,
+}
+
+/// Hours of the week in a zone.
+#[derive(Clone, Debug)]
+pub struct Hours {
+    /// On these days; the day on which a night begins counts for all of it.
+    pub days: Vec<Weekday>,
+    /// From then.
+    pub from: Time,
+    /// Until then; before `from` is the next morning, equal to it the whole day.
+    pub until: Time,
+    /// Where.
+    pub zone: TimeZone,
+}
+
+impl Hours {
+    /// Whether `at` lies in them.
+    pub fn contain(&self, at: Timestamp) -> bool {
+        let local = at.to_zoned(self.zone.clone());
+        let (day, time) = (local.weekday(), local.time());
+        let on = |day: Weekday| self.days.contains(&day);
+        match self.from.cmp(&self.until) {
+            std::cmp::Ordering::Less => on(day) && self.from <= time && time < self.until,
+            std::cmp::Ordering::Equal => on(day),
+            std::cmp::Ordering::Greater => (on(day) && self.from <= time) || (on(day.previous()) && time < self.until),
+        }
+    }
+}
+
+/// Who is told at `now` of an alert with these labels, and who after that; `default` is what its journey says.
+pub fn route(routes: &[Route], default: &[Name], labels: &Labels, now: Timestamp) -> (Vec<Name>, Vec<Escalation>) {
+    let mut notify: Vec<Name> = Vec::new();
+    let mut escalate = Vec::new();
+    let mut is_routed = false;
+    let applies = |route: &&Route| {
+        route.matchers.iter().all(|matcher| matcher.holds(labels))
+            && route.hours.as_ref().is_none_or(|hours| hours.contain(now))
+    };
+    for route in routes.iter().filter(applies) {
+        is_routed = true;
+        notify.extend(route.notify.iter().filter(|name| !notify.contains(name)).cloned().collect::<Vec<_>>());
+        escalate.extend(route.escalate.iter().cloned());
+        if !route.goes_on {
+            break;
+        }
+    }
+    if is_routed { (notify, escalate) } else { (default.to_vec(), escalate) }
+}
+
+#[cfg(test)]
+mod tests;

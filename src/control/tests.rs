@@ -1,0 +1,85 @@
+use super::*;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn matchers_hold_as_in_prometheus() {
+    let gold = labels(&[("journey", "sms-round-trip"), ("tier", "gold")]);
+    let table = [
+        ("sms-round-trip", true),
+        ("sms-*", true),
+        ("*", true),
+        ("sms", false),
+        ("tier=gold", true),
+        ("tier=\"gold\"", true),
+        ("tier!=gold", false),
+        ("journey=~sms-.*", true),
+        ("journey=~sms", false),
+        ("journey!~\"mail-.*\"", true),
+        ("owner=", true),
+        ("owner!=", false),
+        ("sms.round-trip", false),
+    ];
+    for (text, expected) in table {
+        let matcher = Matcher::parse(text).unwrap();
+        assert_eq!(matcher.holds(&gold), expected, "{text}");
+        assert_eq!(Matcher::parse(&matcher.to_string()).unwrap(), matcher, "{text} is written as it is read");
+    }
+    for text in ["", "=x", "a b=c", "tier!gold", "tier=~(", "tier=~(a{1000}){1000}"] {
+        assert!(Matcher::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn hours_of_the_week_know_nights_and_zones() {
+    let nights = Hours {
+        days: vec![Weekday::Friday],
+        from: Time::constant(22, 0, 0, 0),
+        until: Time::constant(6, 0, 0, 0),
+        zone: TimeZone::get("Europe/Zurich").unwrap(),
+    };
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    assert!(nights.contain(at("2026-11-20T21:30:00Z")), "Friday, half past ten in the evening");
+    assert!(nights.contain(at("2026-11-21T04:59:00Z")), "the morning after");
+    assert!(!nights.contain(at("2026-11-21T05:00:00Z")));
+    assert!(!nights.contain(at("2026-11-21T22:00:00Z")), "Saturday");
+}
+
+#[test]
+fn the_first_route_that_matches_decides_unless_it_goes_on() {
+    let route_to = |text: &str, name: &str, goes_on| Route {
+        matchers: vec![Matcher::parse(text).unwrap()],
+        notify: vec![name.into()],
+        goes_on,
+        ..Route::default()
+    };
+    let routes = [route_to("tier=gold", "a", true), route_to("*", "b", false), route_to("*", "c", false)];
+    let now = Timestamp::UNIX_EPOCH;
+    let told = |labels: &Labels| route(&routes, &["default".into()], labels, now).0;
+    let names = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
+    assert_eq!(told(&labels(&[("tier", "gold"), ("journey", "x")])), names(&["a", "b"]));
+    assert_eq!(told(&labels(&[("journey", "x")])), names(&["b"]));
+    assert_eq!(route(&[], &["default".into()], &labels(&[]), now).0, names(&["default"]));
+}
+
+#[test]
+fn a_grant_is_for_what_it_was_signed_for_and_nothing_else() {
+    use grant::{Deed, Grant};
+    let now = Timestamp::from_second(1_790_000_000).unwrap();
+    let until = Timestamp::from_second(1_790_000_600).unwrap();
+    let grant = Grant { deed: Deed::Acknowledge, incident: "2b09461e35f5".to_owned(), until };
+    let text = grant.sign(b"key");
+    assert_eq!(Grant::verify(&text, b"key", now), Ok(grant.clone()));
+    assert!(Grant::verify(&text, b"other", now).is_err());
+    assert_eq!(Grant::verify(&text, b"key", until), Err("this link has expired"));
+    for at in 0..text.len() {
+        let mut forged = text.clone().into_bytes();
+        forged[at] ^= 1;
+        assert!(Grant::verify(&String::from_utf8_lossy(&forged), b"key", now).is_err(), "byte {at}");
+        assert!(Grant::verify(&text[..at], b"key", now).is_err());
+    }
+    let silence = Grant { deed: Deed::Silence, ..grant }.sign(b"key");
+    assert_ne!(silence.rsplit('.').next(), text.rsplit('.').next());
+}

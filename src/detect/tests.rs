@@ -1,0 +1,148 @@
+use super::*;
+use crate::detect::burn::{PAIRS, Tally, fires, is_above};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+fn rules() -> Rules {
+    let policy = AlertPolicy {
+        down_after: 3,
+        confirm: Vec::new(),
+        partial: true,
+        slow_after: 3,
+        recover_after: 2,
+        remind: None,
+    };
+    Rules { policy, stale_after: Duration::from_secs(150), allowed: 0.001 }
+}
+
+fn take(detectors: &mut Detectors, minute: i64, verdict: Verdict, cause: Option<Cause>, rules: &Rules) -> Vec<Finding> {
+    let now = at(minute * 60);
+    detectors.take(Sample { slot: now, verdict, cause, is_confirmation: false }, rules, now);
+    detectors.look(rules, now)
+}
+
+/// The minutes at which each detector began and ended to fire.
+fn play(verdicts: &str, rules: &Rules) -> Vec<(i64, Detector, bool)> {
+    let mut detectors = Detectors::default();
+    let mut firing: BTreeSet<Detector> = BTreeSet::new();
+    let mut told = Vec::new();
+    for (minute, verdict) in (0..).zip(verdicts.chars()) {
+        let (verdict, cause) = match verdict {
+            'g' => (Verdict::Good, None),
+            's' => (Verdict::Slow, None),
+            'd' => (Verdict::Failed, Some(Cause::Duplicate)),
+            _ => (Verdict::Failed, Some(Cause::NotReceived)),
+        };
+        let found: BTreeSet<_> =
+            take(&mut detectors, minute, verdict, cause, rules).into_iter().map(|f| f.detector).collect();
+        told.extend(found.difference(&firing).map(|detector| (minute, *detector, true)));
+        told.extend(firing.difference(&found).map(|detector| (minute, *detector, false)));
+        firing = found;
+    }
+    told
+}
+
+#[test]
+fn failures_in_a_row_are_down() {
+    assert_eq!(
+        play("ggffgfffgg", &rules()),
+        [
+            (5, Detector::Partial, true),
+            (7, Detector::Down, true),
+            (7, Detector::Partial, false),
+            (9, Detector::Down, false)
+        ]
+    );
+    let no_partial = Rules { policy: AlertPolicy { partial: false, ..rules().policy }, ..rules() };
+    assert_eq!(play("ggffgfffgg", &no_partial), [(7, Detector::Down, true), (9, Detector::Down, false)]);
+}
+
+#[test]
+fn a_failed_run_and_its_failed_confirmations_are_down() {
+    let confirm = vec![Duration::from_secs(10), Duration::from_secs(30)];
+    let rules = Rules { policy: AlertPolicy { confirm, ..rules().policy }, ..rules() };
+    let mut detectors = Detectors::default();
+    let failed = |is_confirmation| Sample { slot: at(0), verdict: Verdict::Failed, cause: None, is_confirmation };
+    detectors.take(failed(false), &rules, at(0));
+    detectors.take(failed(true), &rules, at(10));
+    assert!(detectors.look(&rules, at(10)).is_empty());
+    detectors.take(failed(true), &rules, at(40));
+    let said = detectors.look(&rules, at(40));
+    assert_eq!(said[0].detector, Detector::Down);
+    detectors = Detectors::default();
+    detectors.take(failed(false), &rules, at(0));
+    detectors.take(Sample { verdict: Verdict::Good, ..failed(true) }, &rules, at(10));
+    assert!(detectors.look(&rules, at(10)).is_empty());
+    assert_eq!((detectors.failed, detectors.confirmed), (0, 0));
+}
+
+#[test]
+fn one_wrong_message_is_told_and_good_runs_end_it() {
+    assert_eq!(play("gdggg", &rules()), [(1, Detector::Integrity, true), (3, Detector::Integrity, false)]);
+}
+
+#[test]
+fn a_share_that_is_lost_is_found_and_its_end_needs_as_much_proof() {
+    // Every third run fails: never three in a row.
+    let verdicts = format!("{}{}{}", "g".repeat(50), "fgg".repeat(5), "g".repeat(40));
+    let told = play(&verdicts, &rules());
+    assert_eq!(told[0], (56, Detector::Partial, true), "at the third failure");
+    assert_eq!(told[1].1, Detector::Partial);
+    let ended = told[1].0;
+    // A third is lost: eight successes in a row are rarer than one in twenty; the last failure was at 62.
+    assert!((69..=72).contains(&ended), "{ended}");
+}
+
+#[test]
+fn a_blip_now_and_then_is_no_loss() {
+    let verdicts = format!("{}f", "g".repeat(300)).repeat(5);
+    assert_eq!(play(&verdicts, &rules()), []);
+}
+
+#[test]
+fn unknown_runs_are_no_evidence() {
+    let mut detectors = Detectors::default();
+    let rules = rules();
+    for minute in 0..9 {
+        let unknown = Sample { slot: at(minute * 60), verdict: Verdict::Unknown, cause: None, is_confirmation: false };
+        detectors.take(unknown, &rules, at(minute * 60));
+    }
+    assert_eq!(detectors, Detectors::default());
+}
+
+#[test]
+fn a_healthy_journeys_state_stays_the_same() {
+    let (rules, mut detectors) = (rules(), Detectors::default());
+    for minute in 0..5 {
+        let _ = take(&mut detectors, minute, Verdict::Good, None, &rules);
+    }
+    let before = Detectors { heard: None, ..detectors.clone() };
+    let _ = take(&mut detectors, 5, Verdict::Good, None, &rules);
+    assert_eq!(Detectors { heard: None, ..detectors }, before);
+}
+
+/// The exact column of the table in research: the first number of failures whose one-sided 95 % lower bound is above the burn.
+#[test]
+fn the_gate_gives_the_published_integers() {
+    let first = |runs: u64, rate: f64| (1..=runs).find(|bad| is_above(*bad, runs, rate)).unwrap_or(0);
+    // 1 min, 99 %: 6 h × 6, 1 d × 3, 3 d × 1.
+    assert_eq!((first(360, 0.06), first(1_440, 0.03), first(4_320, 0.01)), (30, 55, 55));
+    // 1 min, 99.9 %.
+    assert_eq!((first(360, 0.006), first(1_440, 0.003), first(4_320, 0.001)), (6, 9, 9));
+    // 5 min, 99 %; 5 min, 99.9 %.
+    assert_eq!((first(72, 0.06), first(288, 0.03), first(864, 0.01)), (9, 15, 15));
+    assert_eq!((first(72, 0.006), first(288, 0.003), first(864, 0.001)), (3, 4, 4));
+    assert_eq!((first(60, 0.144), first(60, 0.0144)), (14, 4));
+}
+
+#[test]
+fn both_windows_must_burn() {
+    let pair = &PAIRS[0];
+    let (long, short) = (Tally { bad: 10, valid: 360 }, Tally { bad: 2, valid: 30 });
+    assert!(fires(pair, long, short, 0.001));
+    assert!(!fires(pair, long, Tally { bad: 0, valid: 30 }, 0.001), "it is over");
+    assert!(!fires(pair, Tally { bad: 5, valid: 360 }, short, 0.001), "that may be chance");
+    assert!(!fires(pair, Tally { bad: 360, valid: 360 }, short, 0.2), "no rate is above 1");
+}

@@ -1,0 +1,208 @@
+//! From what the desk decided to what is written and owed.
+
+use jiff::Timestamp;
+
+use crate::alert::Subject;
+use crate::evaluator::watched::objective_line;
+use crate::evaluator::{Evaluator, Round};
+use crate::incident::{Action, Incident, NotifyReason, Root};
+use crate::journey::Name;
+use crate::notice::{Notification, delivery_id};
+use crate::store::{Change, IncidentRow, OutboxRow, OutboxState};
+
+impl Evaluator {
+    /// Lets the desk decide, and takes down what follows.
+    pub(super) fn decide(&mut self, round: &mut Round, now: Timestamp) {
+        for action in self.desk.decide(now) {
+            match action {
+                Action::Notify { notifier, reason, incident, members, news, lead } => {
+                    let mut notification = self.notification(reason, &incident, &lead, now);
+                    (notification.members, notification.news) = (members, news);
+                    round.owed.push(owed(&incident, notifier, &notification, now));
+                }
+                Action::Changed { incident, lead } => self.record(*incident, &lead, None, round),
+                Action::Closed { incident, lead } => self.record(*incident, &lead, Some(now), round),
+                Action::Moved { subject, incident } => self.moved(&subject, incident, round),
+            }
+        }
+    }
+
+    fn record(&mut self, incident: Incident, lead: &Subject, resolved: Option<Timestamp>, round: &mut Round) {
+        round.incidents_changed = true;
+        let journeys: Vec<Name> = self.shown_in(&incident, lead, resolved.is_none(), round);
+        let bad = lead.journey().and_then(|name| self.journeys.get(name)?.last_bad.clone());
+        let summary = match (resolved, &incident.root, bad) {
+            (Some(_), ..) => String::new(),
+            (None, Root::Alone(Subject::Journey(_)), Some(report)) => report.verdict_line(),
+            (None, ..) => self.decision(&incident, lead),
+        };
+        let row = IncidentRow {
+            id: incident.id.clone(),
+            subject: incident.title(),
+            since: incident.since,
+            resolved,
+            severity: incident.worst.to_string(),
+            detectors: incident.detectors.iter().map(ToString::to_string).collect(),
+            summary,
+            bad_runs: incident.bad_runs,
+            members: incident.members,
+        };
+        let open = resolved.is_none().then(|| Box::new(incident));
+        let id = row.id.clone();
+        if let Some(Change::Incident { journeys: before, .. }) = round.incidents.get(&id) {
+            let journeys = before.iter().chain(&journeys).cloned().collect();
+            round.incidents.insert(id, Change::Incident { row, open, journeys });
+        } else {
+            round.incidents.insert(id, Change::Incident { row, open, journeys });
+        }
+    }
+
+    /// Shows the incident with the journeys of this round that are part of it, and gives their names.
+    fn shown_in(&mut self, incident: &Incident, lead: &Subject, is_open: bool, round: &mut Round) -> Vec<Name> {
+        let mut names: Vec<Name> = round.touched.iter().cloned().collect();
+        names.extend(lead.journey().cloned());
+        names.retain(|name| {
+            let Some(watched) = self.journeys.get_mut(name) else { return false };
+            let was_shown = watched.incident.as_ref().is_some_and(|shown| shown.id == incident.id);
+            let is_member = watched.alerts.health.incident.as_deref() == Some(&incident.id);
+            let is_budgets = watched.alerts.budget.incident.as_deref() == Some(&incident.id);
+            if is_member && is_open {
+                watched.incident = Some(incident.clone());
+            } else if was_shown {
+                watched.incident = None;
+            }
+            is_member || is_budgets || was_shown
+        });
+        round.touched.extend(names.iter().cloned());
+        names
+    }
+
+    fn moved(&mut self, subject: &Subject, incident: String, round: &mut Round) {
+        match subject {
+            Subject::Journey(name) | Subject::Budget(name) => {
+                let Some(watched) = self.journeys.get_mut(name) else { return };
+                let is_health = matches!(subject, Subject::Journey(_));
+                let alert = if is_health { &mut watched.alerts.health } else { &mut watched.alerts.budget };
+                alert.incident = Some(incident);
+                let state = Box::new(watched.alerts.clone());
+                round.changes.push(Change::Alert { journey: name.clone(), state });
+                round.touched.insert(name.clone());
+            }
+            Subject::Channel(_) | Subject::Daemon(_) => {
+                let Some(alert) = self.conditions.get_mut(subject) else { return };
+                alert.incident = Some(incident);
+                round.changes.push(Change::Condition { subject: subject.clone(), state: Box::new(alert.clone()) });
+            }
+        }
+    }
+
+    /// The arithmetic of what fires, for people.
+    fn decision(&self, incident: &Incident, lead: &Subject) -> String {
+        if let Root::Shared { said, .. } = &incident.root
+            && incident.members > 1
+        {
+            return said.clone();
+        }
+        let alert = match lead {
+            Subject::Journey(name) => self.journeys.get(name).map(|watched| &watched.alerts.health),
+            Subject::Budget(name) => self.journeys.get(name).map(|watched| &watched.alerts.budget),
+            Subject::Channel(_) | Subject::Daemon(_) => self.conditions.get(lead),
+        };
+        let findings = alert.map(|alert| alert.findings.as_slice()).unwrap_or_default();
+        findings.iter().map(|finding| finding.said.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn notification(&self, reason: NotifyReason, incident: &Incident, lead: &Subject, now: Timestamp) -> Notification {
+        let decision = match reason {
+            NotifyReason::Resolved => self.resolution(incident, lead),
+            _ => self.decision(incident, lead),
+        };
+        let mut notification = self.bare_notification(reason, incident, decision, now);
+        let Some(watched) = lead.journey().and_then(|name| self.journeys.get(name)) else { return notification };
+        let journey = &watched.journey;
+        notification.owner.clone_from(&journey.owner);
+        notification.runbook.clone_from(&journey.runbook);
+        notification.labels.clone_from(&journey.labels);
+        (notification.budget, notification.deadline) = (journey.budget, Some(journey.deadline));
+        notification.objective = watched.slo_status(now).as_ref().map(objective_line);
+        let is_over = reason == NotifyReason::Resolved;
+        // The last run before a silence is often a good one, and does not show what is wrong.
+        let shown = if is_over {
+            watched.last.as_ref()
+        } else {
+            watched.last.as_ref().filter(|last| last.is_bad()).or(watched.last_bad.as_ref())
+        };
+        notification.report = shown.map(|report| (**report).clone());
+        notification.last_good = watched
+            .last_good
+            .as_ref()
+            .map(|report| (**report).clone())
+            .filter(|good| Some(good) != notification.report.as_ref());
+        notification
+    }
+
+    fn resolution(&self, incident: &Incident, lead: &Subject) -> String {
+        let journey = match (&incident.root, lead) {
+            (Root::Alone(_), Subject::Journey(name)) => self.journeys.get(name).map(|watched| &watched.journey),
+            _ => None,
+        };
+        match (journey, incident.flapping) {
+            (_, Some(_)) => "calm for 30 minutes".to_owned(),
+            (Some(journey), None) => {
+                format!("{} good runs in a row (recover_after = {0})", journey.alert.recover_after)
+            }
+            (None, None) => "nothing that was found holds any more".to_owned(),
+        }
+    }
+
+    /// A notice without a run.
+    pub(super) fn bare_notification(
+        &self,
+        reason: NotifyReason,
+        incident: &Incident,
+        decision: String,
+        now: Timestamp,
+    ) -> Notification {
+        let page = match &incident.root {
+            Root::Alone(Subject::Journey(name) | Subject::Budget(name)) => vec!["journeys", &**name],
+            _ => vec!["incidents"],
+        };
+        let link = self.parts.public_url.as_ref().and_then(|url| {
+            let mut url = url.clone();
+            url.path_segments_mut().ok()?.pop_if_empty().extend(page);
+            Some(url.to_string())
+        });
+        Notification {
+            reason,
+            incident: incident.clone(),
+            at: now,
+            subject: incident.title(),
+            members: Vec::new(),
+            news: Vec::new(),
+            owner: None,
+            runbook: None,
+            labels: Default::default(),
+            location: self.parts.location.clone(),
+            budget: None,
+            deadline: None,
+            decision,
+            report: None,
+            last_good: None,
+            objective: None,
+            link,
+        }
+    }
+}
+
+pub(super) fn owed(incident: &Incident, notifier: Name, notification: &Notification, now: Timestamp) -> OutboxRow {
+    OutboxRow {
+        id: delivery_id(&incident.id, incident.sequence, &notifier),
+        incident: incident.id.clone(),
+        sequence: incident.sequence,
+        notifier,
+        instead_of: None,
+        created: now,
+        notification: notification.clone(),
+        state: OutboxState::pending(now),
+    }
+}

@@ -1,0 +1,599 @@
+//! Scripted timelines: journeys a minute apart in their own slots, and what people are told when.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::alert::{JourneyAlerts, Look};
+use crate::detect::{Finding, Rules, Sample};
+use crate::journey::AlertPolicy;
+use crate::journey::outcome::{Cause, Verdict};
+
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        policy: AlertPolicy {
+            down_after: 3,
+            confirm: Vec::new(),
+            partial: false,
+            slow_after: 3,
+            recover_after: 2,
+            remind: Some(Duration::from_secs(3_600)),
+        },
+        stale_after: Duration::from_secs(150),
+        allowed: 0.01,
+    }
+}
+
+/// A desk with journeys that run every minute, and everything that was told.
+struct Stage {
+    desk: Desk,
+    journeys: BTreeMap<Name, (JourneyAlerts, Rules, Option<Resource>)>,
+    told: Vec<(i64, Name, NotifyReason, String)>,
+    closed: Vec<Incident>,
+    actions: Vec<Action>,
+}
+
+fn profile(name: &str, resources: &[Resource], notify: &[&str]) -> Profile {
+    Profile {
+        subject: Subject::Journey(name.into()),
+        labels: BTreeMap::from([("journey".to_owned(), name.to_owned())]),
+        resources: resources.to_vec(),
+        notify: notify.iter().map(|name| (*name).into()).collect(),
+        remind: Some(Duration::from_secs(3_600)),
+        muted: false,
+        maintenance: Vec::new(),
+    }
+}
+
+fn channel(name: &str) -> Resource {
+    Resource::Channel(name.into())
+}
+
+impl Stage {
+    fn new() -> Stage {
+        Stage::routed(Vec::new())
+    }
+
+    fn routed(routes: Vec<Route>) -> Stage {
+        let desk = Desk::new(routes, ["slack".into()].into());
+        Stage { desk, journeys: BTreeMap::new(), told: Vec::new(), closed: Vec::new(), actions: Vec::new() }
+    }
+
+    fn with(mut self, profile: Profile) -> Stage {
+        let Subject::Journey(name) = profile.subject.clone() else { panic!("a journey") };
+        let blamed = profile.resources.iter().find(|resource| matches!(resource, Resource::Channel(_))).cloned();
+        self.desk.enrol(profile, AlertState::default());
+        self.journeys.insert(name, (JourneyAlerts::default(), rules(), blamed));
+        self
+    }
+
+    /// One verdict: `g`ood, `s`low, `f`ailed, `u`nknown; `.` is only time.
+    fn verdict(&mut self, name: &str, second: i64, verdict: char) {
+        let now = at(second);
+        let (alerts, rules, blamed) = self.journeys.get_mut(name).unwrap();
+        let verdict = match verdict {
+            'g' => Some(Verdict::Good),
+            's' => Some(Verdict::Slow),
+            'f' => Some(Verdict::Failed),
+            'u' => Some(Verdict::Unknown),
+            _ => None,
+        };
+        if let Some(verdict) = verdict {
+            let cause = (verdict == Verdict::Failed).then_some(Cause::NotReceived);
+            alerts.detectors.take(Sample { slot: now, verdict, cause, is_confirmation: false }, rules, now);
+        }
+        let findings = alerts.detectors.look(rules, now);
+        let look = Look {
+            findings,
+            is_suspicious: alerts.detectors.is_suspicious(),
+            since: alerts.detectors.since(),
+            is_good: alerts.detectors.good > 0,
+            is_bad_run: matches!(verdict, Some(Verdict::Failed | Verdict::Slow)),
+        };
+        let is_bad = look.is_suspicious || (!look.findings.is_empty() && !look.is_good);
+        let transition = alerts.health.settle(look, now);
+        let subject = Subject::Journey(name.into());
+        alerts.health.incident = self.desk.update(&subject, &alerts.health, transition, is_bad, blamed.clone(), now);
+        self.decide(second);
+    }
+
+    fn decide(&mut self, second: i64) {
+        for action in self.desk.decide(at(second)) {
+            match &action {
+                Action::Notify { notifier, reason, incident, .. } => {
+                    self.told.push((second, notifier.clone(), *reason, incident.title()));
+                }
+                Action::Closed { incident, .. } => self.closed.push((**incident).clone()),
+                Action::Moved { subject: Subject::Journey(name), incident } => {
+                    self.journeys.get_mut(name).unwrap().0.health.incident = Some(incident.clone());
+                }
+                Action::Changed { .. } | Action::Moved { .. } => {}
+            }
+            self.actions.push(action);
+        }
+    }
+
+    /// Verdicts of one journey a minute apart, from minute `from` on.
+    fn play(&mut self, name: &str, from: i64, verdicts: &str) {
+        for (minute, verdict) in (from..).zip(verdicts.chars()) {
+            self.verdict(name, minute * 60, verdict);
+        }
+    }
+
+    /// Verdicts of all journeys, side by side, seconds apart.
+    fn together(&mut self, from: i64, verdicts: &[(&str, &str)]) {
+        let minutes = verdicts.iter().map(|(_, verdicts)| verdicts.len()).max().unwrap_or(0);
+        for minute in 0..minutes {
+            for (offset, (name, verdicts)) in verdicts.iter().enumerate() {
+                if let Some(verdict) = verdicts.chars().nth(minute) {
+                    self.verdict(name, (from + minute as i64) * 60 + offset as i64, verdict);
+                }
+            }
+        }
+    }
+
+    fn reasons(&self) -> Vec<(i64, NotifyReason)> {
+        self.told.iter().map(|(second, _, reason, _)| (second / 60, *reason)).collect()
+    }
+
+    fn calls(&self) -> Vec<(i64, &str, NotifyReason, &str)> {
+        let calls = self.told.iter().filter(|(_, _, reason, _)| *reason != NotifyReason::Updated);
+        calls.map(|(second, notifier, reason, title)| (second / 60, &**notifier, *reason, title.as_str())).collect()
+    }
+
+    /// The same after a restart: a desk filled from what was written.
+    fn restart(mut self) -> Stage {
+        let mut open: BTreeMap<String, Incident> = BTreeMap::new();
+        for action in &self.actions {
+            match action {
+                Action::Changed { incident, .. } => drop(open.insert(incident.id.clone(), (**incident).clone())),
+                Action::Closed { incident, .. } => drop(open.remove(&incident.id)),
+                Action::Notify { .. } | Action::Moved { .. } => {}
+            }
+        }
+        let before = std::mem::take(&mut self.desk);
+        self.desk = Desk::new(before.routes.clone(), before.updatable.clone());
+        for (name, (alerts, ..)) in &self.journeys {
+            let profile = (*before.seen[&Subject::Journey(name.clone())].profile).clone();
+            let saved = serde_json::to_string(&alerts.health).unwrap();
+            self.desk.enrol(profile, serde_json::from_str(&saved).unwrap());
+        }
+        let saved = open.into_values().map(|incident| serde_json::to_string(&incident).unwrap());
+        let restored = saved.map(|saved| serde_json::from_str(&saved).unwrap()).collect();
+        self.desk.restore(restored, before.silences);
+        self
+    }
+}
+
+use NotifyReason::{First, Repeat, Resolved, Updated, Worse};
+
+#[test]
+fn every_row_of_the_decision_table() {
+    let told = |severity| Some(Told { at: at(0), severity });
+    let standing = |is_firing, severity, is_quiet| Standing {
+        is_firing,
+        severity,
+        remind: Some(Duration::from_secs(60)),
+        is_quiet,
+    };
+    let never = Standing { remind: None, ..standing(true, Severity::Critical, false) };
+    let table = [
+        (told(Severity::Critical), standing(false, Severity::Critical, false), 1, Some(Resolved)),
+        (told(Severity::Critical), standing(false, Severity::Critical, true), 1, Some(Resolved)),
+        (None, standing(false, Severity::Critical, false), 1, None),
+        (None, standing(true, Severity::Critical, true), 1, None),
+        (told(Severity::Warning), standing(true, Severity::Critical, true), 999, None),
+        (None, standing(true, Severity::Warning, false), 1, Some(First)),
+        (told(Severity::Warning), standing(true, Severity::Critical, false), 1, Some(Worse)),
+        (told(Severity::Critical), standing(true, Severity::Critical, false), 60, Some(Repeat)),
+        (told(Severity::Critical), standing(true, Severity::Warning, false), 59, None),
+        (told(Severity::Critical), never, 99_999, None),
+    ];
+    for (told, standing, seconds, expected) in table {
+        assert_eq!(should_notify(told.as_ref(), standing, at(seconds)), expected, "{told:?} {standing:?}");
+    }
+}
+
+fn alone() -> Stage {
+    Stage::new().with(profile("sms", &[], &["mail"]))
+}
+
+#[test]
+fn down_is_told_once_and_resolved_once() {
+    let mut stage = alone();
+    stage.play("sms", 0, "ggffgffffffgfggggg");
+    assert_eq!(stage.reasons(), [(7, First), (14, Resolved)]);
+    let incident = &stage.closed[0];
+    assert_eq!((incident.since, incident.bad_runs, incident.worst), (at(5 * 60), 7, Severity::Critical));
+    assert_eq!(stage.desk.open().count(), 0);
+}
+
+#[test]
+fn slow_then_down_is_one_incident_that_gets_worse() {
+    let mut stage = alone();
+    stage.play("sms", 0, "sssfffggg");
+    assert_eq!(stage.reasons(), [(2, First), (5, Worse), (7, Resolved)]);
+}
+
+#[test]
+fn down_that_comes_back_slow_stays_open_without_another_word() {
+    let mut stage = alone();
+    stage.play("sms", 0, "fffsssgg");
+    assert_eq!(stage.reasons(), [(2, First), (7, Resolved)]);
+}
+
+#[test]
+fn silence_goes_stale_and_a_verdict_ends_it() {
+    let mut stage = alone();
+    stage.play("sms", 0, "g..u...gg");
+    assert_eq!(stage.reasons(), [(3, First), (8, Resolved)]);
+}
+
+#[test]
+fn reminders_come_only_after_the_interval_and_not_while_it_gets_well() {
+    let mut stage = alone();
+    stage.play("sms", 0, &"f".repeat(130));
+    assert_eq!(stage.reasons(), [(2, First), (62, Repeat), (122, Repeat)]);
+    stage.verdict("sms", 130 * 60, 'g');
+    stage.decide(300 * 60);
+    assert_eq!(stage.told.len(), 3, "{:?}", stage.told);
+}
+
+#[test]
+fn an_incident_survives_a_restart_and_nobody_is_told_again() {
+    let mut stage = alone();
+    stage.play("sms", 0, "gfff");
+    let id = stage.desk.open().next().unwrap().id.clone();
+    let mut stage = stage.restart();
+    stage.decide(200);
+    stage.play("sms", 4, "ffgg");
+    assert_eq!(stage.reasons(), [(3, First), (7, Resolved)]);
+    assert_eq!((&stage.closed[0].id, stage.closed[0].bad_runs), (&id, 5));
+}
+
+#[test]
+fn an_incident_whose_alert_ended_before_the_crash_is_told_over_at_the_start() {
+    let mut stage = alone();
+    stage.play("sms", 0, "fff");
+    stage.journeys.get_mut("sms").unwrap().0.health = AlertState::default();
+    let mut stage = stage.restart();
+    stage.decide(240);
+    assert_eq!(stage.reasons(), [(2, First), (4, Resolved)]);
+}
+
+#[test]
+fn an_incident_has_the_same_id_in_every_version() {
+    assert_eq!(incident_id("sms", at(60)), "2b09461e35f5", "a change here orphans every open incident's thread");
+}
+
+fn fleet(through_broker: usize, others: usize) -> Stage {
+    let mut stage = Stage::new();
+    for n in 0..through_broker {
+        stage = stage.with(profile(
+            &format!("order-{n}"),
+            &[channel("broker"), Resource::Location("zrh".into())],
+            &["slack"],
+        ));
+    }
+    for n in 0..others {
+        stage =
+            stage.with(profile(&format!("web-{n}"), &[channel("web"), Resource::Location("zrh".into())], &["slack"]));
+    }
+    stage
+}
+
+#[test]
+fn one_cause_is_one_page_that_names_it() {
+    let mut stage = fleet(7, 31);
+    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
+    let script: Vec<(&str, &str)> = names
+        .iter()
+        .map(|name| (name.as_str(), if name.starts_with("order") { "ggfffffgg" } else { "ggggggggg" }))
+        .collect();
+    stage.together(0, &script);
+    let calls = stage.calls();
+    assert_eq!(calls, [(4, "slack", First, "channel broker"), (8, "slack", Resolved, "channel broker")]);
+    let Root::Shared { said, .. } = &stage.closed[0].root else { panic!("{:?}", stage.closed[0].root) };
+    assert_eq!(said, "7 of 7 journeys that use it fail, 31 of 31 others do not (by chance: p < 0.000001)");
+    assert_eq!((stage.closed[0].members, stage.closed[0].bad_runs), (7, 35));
+}
+
+#[test]
+fn a_member_that_is_broken_for_another_reason_splits_off() {
+    let mut stage = fleet(6, 4);
+    let names = ["order-0", "order-1", "order-4", "order-5", "order-2", "order-3"];
+    stage.together(0, &names.map(|name| (name, "fff")));
+    assert_eq!(stage.calls(), [(2, "slack", First, "channel broker")]);
+    let end = |name| match name {
+        "order-2" => "ffffffff",
+        "order-3" => "ffffffffgg",
+        _ => "gggggggg",
+    };
+    let ends = names.map(|name| (name, end(name)));
+    stage.together(3, &ends);
+    let expected =
+        [(2, "slack", First, "channel broker"), (9, "slack", First, "order-3"), (12, "slack", Resolved, "order-3")];
+    assert_eq!(stage.calls(), expected);
+    assert_eq!(
+        stage.desk.open().map(Incident::title).collect::<Vec<_>>(),
+        ["order-2"],
+        "the incident goes on under its own name"
+    );
+}
+
+#[test]
+fn two_unrelated_journeys_are_two_incidents() {
+    let mut stage = fleet(1, 4);
+    stage.together(0, &[("order-0", "fff"), ("web-0", "fff"), ("web-1", "ggg"), ("web-2", "ggg"), ("web-3", "ggg")]);
+    let titles: Vec<_> = stage.calls().into_iter().map(|(_, _, reason, title)| (reason, title.to_owned())).collect();
+    assert_eq!(titles, [(First, "order-0".to_owned()), (First, "web-0".to_owned())]);
+}
+
+#[test]
+fn a_channel_that_is_down_takes_the_journeys_through_it_along() {
+    let mut stage = fleet(2, 3);
+    let subject = Subject::Channel("broker".into());
+    let shared = profile("x", &[channel("broker")], &["slack"]);
+    stage.desk.enrol(Profile { subject: subject.clone(), ..shared }, AlertState::default());
+    let mut alert = AlertState::default();
+    let look = Look { findings: vec![Finding::new(Detector::ChannelDown, "refused")], ..Look::default() };
+    let transition = alert.settle(look, at(0));
+    alert.incident = stage.desk.update(&subject, &alert, transition, true, None, at(0));
+    stage.decide(0);
+    stage.together(0, &[("order-0", "fff")]);
+    assert_eq!(stage.calls(), [(0, "slack", First, "channel broker")]);
+    let transition = alert.settle(Look::default(), at(400));
+    stage.desk.update(&subject, &alert, transition, false, None, at(400));
+    stage.play("order-0", 7, "gg");
+    assert_eq!(stage.calls().last().unwrap(), &(8, "slack", Resolved, "channel broker"));
+}
+
+#[test]
+fn more_than_twenty_incidents_in_a_minute_are_told_in_one_message() {
+    let mut stage = Stage::new();
+    for n in 0..60 {
+        stage = stage.with(profile(&format!("j{n:02}"), &[channel(&format!("c{n:02}"))], &["slack", "mail"]));
+    }
+    for n in 0..60 {
+        for minute in 0..3 {
+            // All fail for the third time within one minute.
+            let second = if minute == 2 { 180 + n / 2 } else { minute * 60 + n / 2 };
+            stage.verdict(&format!("j{n:02}"), second, 'f');
+        }
+    }
+    let firsts = stage.calls().iter().filter(|call| call.1 == "mail" && call.2 == First).count();
+    assert_eq!(firsts, STORM + 1);
+    let digest = stage.desk.open().find(|incident| incident.root == Root::Storm).unwrap();
+    assert_eq!((digest.members, digest.firing), (40, 40));
+    let updates = stage.told.iter().filter(|(_, _, reason, _)| *reason == Updated).count();
+    assert!(updates <= 3, "{updates}");
+}
+
+#[test]
+fn ten_thousand_journeys_that_fail_together_are_one_incident_and_few_messages() {
+    let mut stage = Stage::new();
+    for n in 0..10_000 {
+        stage = stage.with(profile(&format!("j{n}"), &[channel("gateway")], &["slack"]));
+    }
+    for minute in 0..4 {
+        for n in 0..10_000 {
+            stage.verdict(&format!("j{n}"), minute * 60 + n / 167, 'f');
+        }
+    }
+    assert_eq!(stage.desk.open().count(), 1);
+    let first = stage.told[0].0;
+    let told = stage.told.iter().filter(|(second, ..)| second - first < 60).count();
+    assert!(told <= 7, "{told} messages in the first minute");
+    assert_eq!(stage.calls().len(), 1);
+    let incident = stage.desk.open().next().unwrap();
+    assert_eq!((incident.members, incident.firing), (10_000, 10_000));
+}
+
+fn silence(matchers: &[&str], from: i64, until: i64) -> Silence {
+    Silence {
+        id: "s1".to_owned(),
+        matchers: matchers.iter().map(|text| crate::control::Matcher::parse(text).unwrap()).collect(),
+        from: at(from),
+        until: at(until),
+        until_resolved: false,
+        exclude_from_slo: false,
+        reason: "upgrade".to_owned(),
+        author: "ann".to_owned(),
+    }
+}
+
+#[test]
+fn a_silence_keeps_quiet_and_its_end_tells_at_once_what_still_fires() {
+    let mut stage = alone();
+    stage.desk.silence(silence(&["sms"], 0, 600));
+    stage.play("sms", 0, "ffffff");
+    assert_eq!(stage.told, []);
+    assert!(stage.desk.open().next().unwrap().quiet.as_ref().unwrap().contains("ann"));
+    assert_eq!(stage.desk.deadline(), Some(at(600)));
+    stage.decide(600);
+    assert_eq!(stage.reasons(), [(10, First)]);
+}
+
+#[test]
+fn a_silence_that_begins_later_still_lets_the_end_be_told_and_its_own_end_repeats() {
+    let mut stage = alone();
+    stage.play("sms", 0, "fff");
+    stage.desk.silence(silence(&["journey=~\"s.*\"", "severity=critical"], 0, 600));
+    stage.decide(200);
+    stage.decide(600);
+    assert_eq!(stage.reasons(), [(2, First), (10, Repeat)]);
+    stage.desk.silence(silence(&["sms"], 600, 6_000));
+    stage.decide(610);
+    stage.play("sms", 11, "gg");
+    assert_eq!(stage.reasons(), [(2, First), (10, Repeat), (12, Resolved)]);
+}
+
+#[test]
+fn a_silence_until_resolved_ends_with_the_incident() {
+    let mut stage = alone();
+    stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms"], 0, 86_400) });
+    stage.play("sms", 0, "fffgg");
+    assert_eq!((stage.told.len(), stage.desk.silences().len()), (0, 0));
+}
+
+#[test]
+fn muted_tells_nothing() {
+    let muted = Profile { muted: true, ..profile("sms", &[], &["mail"]) };
+    let mut stage = Stage::new().with(muted);
+    stage.play("sms", 0, "fffffggg");
+    assert_eq!(stage.told, []);
+    assert_eq!(stage.closed.len(), 1, "it is on record all the same");
+}
+
+#[test]
+fn an_acknowledged_incident_is_not_repeated_until_it_gets_worse_or_the_time_is_over() {
+    let mut stage = alone();
+    stage.play("sms", 0, "sss");
+    let id = stage.desk.open().next().unwrap().id.clone();
+    let ack = Ack { by: "bob".to_owned(), at: at(180), until: Some(at(3 * 3_600)) };
+    stage.desk.acknowledge(&id, ack.clone()).unwrap();
+    stage.play("sms", 3, &"s".repeat(100));
+    assert_eq!(stage.reasons(), [(2, First)]);
+    stage.play("sms", 103, "fff");
+    assert_eq!(stage.reasons(), [(2, First), (105, Worse)]);
+    assert_eq!(stage.desk.open().next().unwrap().acked, None);
+    stage.desk.acknowledge(&id, ack).unwrap();
+    stage.decide(106 * 60);
+    stage.decide(3 * 3_600);
+    assert_eq!(stage.reasons().last(), Some(&(180, Repeat)));
+    assert_eq!(stage.desk.acknowledge("nope", Ack { by: "b".into(), at: at(0), until: None }), Err(NotOpen));
+}
+
+#[test]
+fn what_nobody_has_to_be_called_for_goes_to_those_who_can_update_and_not_too_often() {
+    let mut stage = Stage::new();
+    for n in 0..3 {
+        stage = stage.with(profile(&format!("j{n}"), &[channel("c")], &["slack", "mail"]));
+    }
+    stage.together(0, &[("j0", "fff"), ("j1", "fff"), ("j2", "ff.")]);
+    stage.decide(131);
+    let told: Vec<_> = stage.told.iter().map(|(second, notifier, reason, _)| (*second, &**notifier, *reason)).collect();
+    assert_eq!(told, [(120, "mail", First), (120, "slack", First), (131, "slack", Updated)]);
+    let Some(Action::Notify { news, members, .. }) =
+        stage.actions.iter().rev().find(|action| matches!(action, Action::Notify { .. }))
+    else {
+        panic!("an update")
+    };
+    assert!(news.iter().any(|news| news == "j1 joined"), "{news:?}");
+    assert_eq!(members.len(), 2);
+}
+
+#[test]
+fn each_notifier_hears_of_the_end_if_it_heard_of_the_beginning() {
+    let mut stage =
+        Stage::new().with(profile("a", &[channel("c")], &["slack"])).with(profile("b", &[channel("c")], &["mail"]));
+    stage.together(0, &[("a", "fffgg"), ("b", "ffffggg")]);
+    let expected = [
+        (2, "slack", First, "channel c"),
+        (2, "mail", First, "channel c"),
+        (5, "mail", Resolved, "channel c"),
+        (5, "slack", Resolved, "channel c"),
+    ];
+    assert_eq!(stage.calls(), expected);
+}
+
+#[test]
+fn nobody_answers_and_the_next_is_called() {
+    let ladder = Escalation { after: Duration::from_secs(600), notify: vec!["boss".into()] };
+    let route = Route {
+        matchers: vec![crate::control::Matcher::parse("severity=critical").unwrap()],
+        notify: vec!["pager".into()],
+        escalate: vec![ladder],
+        ..Route::default()
+    };
+    let mut stage = Stage::routed(vec![route]).with(profile("sms", &[], &["mail"]));
+    stage.play("sms", 0, "fff");
+    assert_eq!(stage.desk.deadline(), Some(at(720)));
+    stage.decide(720);
+    stage.play("sms", 13, "gg");
+    let told: Vec<_> =
+        stage.calls().into_iter().map(|(minute, name, reason, _)| (minute, name.to_owned(), reason)).collect();
+    let expected = [(2, "pager", First), (12, "boss", First), (14, "boss", Resolved), (14, "pager", Resolved)];
+    assert_eq!(told, expected.map(|(minute, name, reason)| (minute, name.to_owned(), reason)));
+}
+
+#[test]
+fn what_goes_up_and_down_becomes_one_flapping_incident_until_it_is_calm() {
+    let mut stage = alone();
+    stage.play("sms", 0, &"fffgg".repeat(5));
+    // Three cycles; the fourth is the flapping one, and the fifth is inside it.
+    assert_eq!(stage.reasons().len(), 7);
+    assert_eq!(stage.reasons()[6], (17, First));
+    stage.play("sms", 25, &"g".repeat(28));
+    assert_eq!(stage.told.len(), 7, "{:?}", stage.told);
+    stage.play("sms", 53, "gg");
+    assert_eq!(stage.reasons()[7].1, Resolved);
+}
+
+#[test]
+fn a_budget_that_burns_because_the_journey_is_down_is_told_when_that_is_over() {
+    let mut stage = alone();
+    let subject = Subject::Budget("sms".into());
+    stage.desk.enrol(Profile { subject: subject.clone(), ..profile("sms", &[], &["mail"]) }, AlertState::default());
+    stage.play("sms", 0, "fff");
+    let mut alert = AlertState::default();
+    let look = || Look { findings: vec![Finding::new(Detector::Budget, "burns")], ..Look::default() };
+    let transition = alert.settle(look(), at(180));
+    alert.incident = stage.desk.update(&subject, &alert, transition, true, None, at(180));
+    stage.decide(180);
+    stage.play("sms", 4, "gg");
+    stage.desk.update(&subject, &alert, Transition::Changed, true, None, at(360));
+    stage.decide(360);
+    let expected = [(2, "mail", First, "sms"), (5, "mail", Resolved, "sms"), (6, "mail", First, "sms: error budget")];
+    assert_eq!(stage.calls(), expected);
+}
+
+proptest! {
+    /// Whatever happens: a beginning before an end, no reminder inside the interval, and everybody who heard of the beginning
+    /// hears of the end.
+    #[test]
+    fn told_in_order_and_never_twice_inside_the_interval(
+        scripts in prop::collection::vec("[gsfu.]{1,120}", 1..5),
+        shared in any::<bool>(),
+        restart in 0usize..200,
+    ) {
+        let mut stage = Stage::new();
+        let names: Vec<String> = (0..scripts.len()).map(|n| format!("j{n}")).collect();
+        for name in &names {
+            let own = if shared { channel("c") } else { channel(name) };
+            let remind = Some(Duration::from_secs(600));
+            stage = stage.with(Profile { remind, ..profile(name, &[own], &["slack", "mail"]) });
+        }
+        let longest = scripts.iter().map(String::len).max().unwrap_or(0);
+        for minute in 0..longest + 60 {
+            if minute == restart {
+                stage = stage.restart();
+            }
+            for (offset, (name, script)) in names.iter().zip(&scripts).enumerate() {
+                let verdict = script.chars().nth(minute).unwrap_or('g');
+                stage.verdict(name, minute as i64 * 60 + offset as i64, verdict);
+            }
+        }
+        let mut open: BTreeMap<(String, Name), i64> = BTreeMap::new();
+        for action in &stage.actions {
+            let Action::Notify { notifier, reason, incident, .. } = action else { continue };
+            let key = (incident.id.clone(), notifier.clone());
+            let now = incident.told.get(notifier).map_or(0, |told| told.at.as_second());
+            match (reason, open.get(&key).copied()) {
+                (First, None) | (Worse, Some(_)) => drop(open.insert(key, now)),
+                (Repeat, Some(before)) => {
+                    prop_assert!(now - before >= 600, "{} s", now - before);
+                    open.insert(key, now);
+                }
+                (Updated, Some(_)) => {}
+                (Resolved, Some(_)) => drop(open.remove(&key)),
+                other => prop_assert!(false, "{other:?} of {key:?}"),
+            }
+        }
+        prop_assert!(open.is_empty(), "{open:?}");
+        prop_assert_eq!(stage.desk.open().count(), 0);
+    }
+}
