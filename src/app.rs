@@ -78,9 +78,9 @@ pub async fn run(
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
     let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics)?, &store, clock, &board);
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
+    let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics)?, &store, clock, &board, &observations);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let parts = Parts {
         store: store.clone(),
@@ -104,6 +104,7 @@ pub async fn run(
             .map(|(name, _)| name.clone())
             .collect(),
         operators: plan.operators.clone(),
+        notifiers: plan.notifiers.keys().cloned().collect(),
     };
     let (commands, commanded) = crate::commands::channel();
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
@@ -388,7 +389,8 @@ fn spawn_channels(
     }
     for reader in std::mem::take(&mut channels.readers) {
         let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };
-        tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), clock, stop.clone()));
+        let told = observations.clone();
+        tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, clock, stop.clone()));
         tasks.spawn("reader", async move { reader.channel.listen(reader.listener).await });
     }
     let (_, closed) = mpsc::channel(1);

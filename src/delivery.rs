@@ -3,6 +3,7 @@
 //! Promise: at least once, in order for each incident and notifier; at most one repetition for each crash or unclear answer
 //! inside the moment of sending, and that one is recognisable by its delivery id.
 
+pub mod combine;
 pub mod policy;
 mod unstored;
 
@@ -14,14 +15,19 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::Subject;
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
+use crate::delivery::combine::{Combined, combine};
 use crate::delivery::policy::{Step, after_attempt};
 use crate::delivery::unstored::InMemory;
+use crate::detect::{Detector, Finding};
+use crate::incident::NotifyReason;
 use crate::journey::Name;
 use crate::metrics::NotifierMetrics;
 use crate::notice::delivery_id;
 use crate::notifier::{Delivery, Notifier, NotifyError};
+use crate::scheduler::Observation;
 use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
 use crate::time::{Mono, between, later};
 
@@ -88,6 +94,9 @@ pub struct Worker {
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
+    /// Where it says that it cannot tell people, so that another does.
+    observations: mpsc::Sender<Observation>,
+    is_failing_told: bool,
 }
 
 /// One notifier, ready to be given a worker.
@@ -108,6 +117,7 @@ pub fn build(
     store: &Arc<dyn Store>,
     clock: Clock,
     board: &Arc<Board>,
+    observations: &mpsc::Sender<Observation>,
 ) -> (Arc<Outbox>, Vec<Worker>) {
     let mut lanes = BTreeMap::new();
     let mut directs = BTreeMap::new();
@@ -138,6 +148,8 @@ pub fn build(
             hold: None,
             next_turn: Mono::default(),
             failing_since: None,
+            observations: observations.clone(),
+            is_failing_told: false,
         })
     };
     let workers = notifiers.into_iter().filter_map(worker).collect();
@@ -187,7 +199,10 @@ impl Worker {
         match self.store.next_due(self.name.clone(), now).await {
             Ok(Due::Row(row)) => match self.known_better(&row.id) {
                 Some(state) => self.catch_up(row.id, state).await.min(next),
-                None => self.attempt(*row, true, pulse).await,
+                None => match self.combined(*row).await {
+                    Some(row) => self.attempt(row, true, pulse).await,
+                    None => STORE_RETRY.min(next),
+                },
             },
             Ok(Due::At(at)) => {
                 self.hand_over_overdue(now).await;
@@ -199,6 +214,19 @@ impl Worker {
                 STORE_RETRY.min(next)
             }
         }
+    }
+
+    /// The row as it is to be told now: if people have not been told what came before, in one with that. Nothing, if the store
+    /// does not take that down.
+    async fn combined(&mut self, row: OutboxRow) -> Option<OutboxRow> {
+        let Ok(rows) = self.store.undelivered(row.incident.clone(), self.name.clone()).await else { return Some(row) };
+        let Some(Combined { mut row, superseded }) = combine(&rows) else { return Some(row) };
+        if row.notification.is_whole {
+            let why = rows.iter().rev().find_map(|row| row.state.error.clone());
+            row.notification.news.extend(why.map(|why| format!("told late, because {} said: {why}", self.name)));
+        }
+        let change = Change::Combine { row: Box::new(row.clone()), superseded };
+        (self.record(vec![change]).await == Duration::ZERO).then_some(row)
     }
 
     async fn attempt(&mut self, row: OutboxRow, is_stored: bool, pulse: &Pulse) -> Duration {
@@ -223,7 +251,11 @@ impl Worker {
         let mut changes = vec![Change::Outbox { id: row.id.clone(), state: state.clone() }];
         let mut instead = None;
         match &result {
-            Ok(_) => self.works(now.wall).await,
+            Ok(_) => {
+                self.works(now.wall).await;
+                instead = self.end_for_fallback(&row, now.wall).await;
+                changes.extend(instead.clone().map(|row| Change::Owe { row: Box::new(row) }));
+            }
             Err(error) => {
                 self.fails(error, &row, step, now.wall);
                 if let NotifyError::After { wait, .. } = error {
@@ -243,7 +275,9 @@ impl Worker {
         }
         if !is_recorded || !is_stored {
             match state.status {
-                OutboxStatus::Sent | OutboxStatus::Dead => drop(self.unrecorded.insert(row.id, state)),
+                OutboxStatus::Sent | OutboxStatus::Superseded | OutboxStatus::Dead => {
+                    drop(self.unrecorded.insert(row.id, state))
+                }
                 OutboxStatus::Pending | OutboxStatus::Leased | OutboxStatus::Ambiguous => {
                     let row = OutboxRow { state, ..row };
                     self.in_memory.push_front(InMemory { row, is_stored });
@@ -324,6 +358,7 @@ impl Worker {
             tracing::info!(notifier = %self.name, after_seconds = between(since, now).as_secs(), "notices are taken again");
         }
         self.handed_over.clear();
+        self.observe(None);
         self.board.set_component(&format!("notifier {}", self.name), true, true, "takes notices", now);
         match self.store.revive(self.name.clone(), now).await {
             Ok(0) => {}
@@ -344,7 +379,24 @@ impl Worker {
             }
         }
         let is_bad = step == Step::Dead || between(since, now) >= TROUBLED;
+        if is_bad {
+            self.observe(Some(format!("{} does not take notices: {error}", self.name)));
+        }
         self.board.set_component(&format!("notifier {}", self.name), !is_bad, true, error.to_string(), now);
+    }
+
+    /// Says that it cannot tell people, or can again, once each.
+    fn observe(&mut self, trouble: Option<String>) {
+        let is_failing = trouble.is_some();
+        if self.is_failing_told == is_failing {
+            return;
+        }
+        let findings = trouble.into_iter().map(|said| Finding::new(Detector::Delivery, said)).collect();
+        let subject = Subject::Daemon(format!("delivery {}", self.name).into());
+        // What cannot be said now is said with the next attempt.
+        if self.observations.try_send(Observation::Condition { subject, findings }).is_ok() {
+            self.is_failing_told = is_failing;
+        }
     }
 
     fn is_overdue(&self, row: &OutboxRow, now: Timestamp) -> bool {
@@ -384,6 +436,20 @@ impl Worker {
             notifier: fallback.clone(),
             instead_of: Some((self.name.to_string(), error.to_owned())),
             created: row.created,
+            state: OutboxState::pending(now),
+            ..row.clone()
+        })
+    }
+
+    /// Whoever was told instead that it began is told that it is over, also if the end came through here.
+    async fn end_for_fallback(&self, row: &OutboxRow, now: Timestamp) -> Option<OutboxRow> {
+        let (fallback, _) = self.fallback.as_ref().filter(|_| row.notification.reason == NotifyReason::Resolved)?;
+        self.store.root_receipt(row.incident.clone(), fallback.clone()).await.ok()??;
+        Some(OutboxRow {
+            id: delivery_id(&row.incident, row.sequence, fallback),
+            notifier: fallback.clone(),
+            instead_of: None,
+            created: now,
             state: OutboxState::pending(now),
             ..row.clone()
         })

@@ -29,7 +29,7 @@ use crate::metrics::{DaemonMetrics, Metrics};
 use crate::scheduler::Observation;
 use crate::slo::SpanChange;
 use crate::store::{Change, OutboxRow, Store};
-use crate::time::{Mono, Now, between};
+use crate::time::{Human, Mono, Now, between};
 
 /// Observations that are decided and committed together at most.
 const TOGETHER: usize = 256;
@@ -39,6 +39,8 @@ const RETRY_STORE: Duration = Duration::from_secs(1);
 const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
 /// What is wrong with channels or with us is told again this often.
 const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
+/// People are told of a time in which nothing ran, if it was this long: an upgrade is shorter.
+const TELL_BLIND: Duration = Duration::from_secs(300);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
 const KEPT_CHANGES: usize = 100_000;
 
@@ -68,6 +70,8 @@ pub struct Parts {
     pub updatable: BTreeSet<Name>,
     /// Who is told of channels and of the daemon itself.
     pub operators: Vec<Name>,
+    /// Every notifier.
+    pub notifiers: Vec<Name>,
 }
 
 /// Owns every journey's state.
@@ -86,6 +90,8 @@ pub struct Evaluator {
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
+    /// Since the start people are told that the daemon was away; the first verdict ends that.
+    is_blind_told: bool,
 }
 
 /// What one round of observations leads to.
@@ -126,6 +132,7 @@ impl Evaluator {
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
+            is_blind_told: false,
         };
         let mut round = Round::default();
         let mut blind = Duration::ZERO;
@@ -152,6 +159,17 @@ impl Evaluator {
         let (incidents, silences) =
             (evaluator.parts.store.open_incidents().await?, evaluator.parts.store.silences().await?);
         evaluator.desk.restore(incidents, silences);
+        if blind >= TELL_BLIND {
+            let said = format!("the daemon was not running for {}; nothing is known of that time", Human(blind));
+            let subject = Subject::Daemon("blind".into());
+            evaluator.condition(
+                subject,
+                vec![Finding::new(Detector::Blind, said)],
+                &mut round,
+                evaluator.parts.clock.now().wall,
+            );
+            evaluator.is_blind_told = true;
+        }
         let now = evaluator.parts.clock.now();
         evaluator.decide(&mut round, now.wall);
         evaluator.parts.store.apply(round.take_changes()).await?;
@@ -258,7 +276,7 @@ impl Evaluator {
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
         let name = match &observation {
-            Observation::Finished(report) => report.journey.clone(),
+            Observation::Finished(report) | Observation::Confirmed(report) => report.journey.clone(),
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
             Observation::Condition { subject, findings } => {
@@ -266,9 +284,13 @@ impl Evaluator {
                 return self.condition(subject, findings, round, now);
             }
         };
+        if std::mem::take(&mut self.is_blind_told) {
+            self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
+        }
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
+            Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
             Observation::Skipped { slot, outcome, .. } => {
                 let outcome = watched.without_run(outcome);
                 watched.metrics.without_run(&outcome, 1);
@@ -318,6 +340,15 @@ impl Evaluator {
         let mut notify: BTreeSet<Name> = told.collect();
         if notify.is_empty() {
             notify.extend(self.parts.operators.iter().cloned());
+        }
+        // That a notifier does not take notices is told by another.
+        let failing = match subject {
+            Subject::Daemon(part) => part.strip_prefix("delivery "),
+            _ => None,
+        };
+        notify.retain(|name| Some(&**name) != failing);
+        if let (Some(failing), true) = (failing, notify.is_empty()) {
+            notify.extend(self.parts.notifiers.iter().filter(|name| &***name != failing).cloned());
         }
         Profile {
             subject: subject.clone(),

@@ -29,6 +29,9 @@ pub struct Notification {
     /// What happened since people were told last.
     #[serde(default)]
     pub news: Vec<String>,
+    /// That it is over is told to people who were never told that it began.
+    #[serde(default)]
+    pub is_whole: bool,
     /// Who owns it.
     pub owner: Option<String>,
     /// Where it says what to do.
@@ -57,6 +60,7 @@ impl Notification {
     /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over.
     pub fn state_word(&self) -> &'static str {
         match (self.reason, self.incident.flapping, self.incident.detector()) {
+            (NotifyReason::Resolved, ..) if self.is_whole => "WAS DOWN",
             (NotifyReason::Resolved, ..) => "WELL AGAIN",
             (_, Some(_), _) => "FLAPPING",
             (.., Some(detector)) => detector.word(),
@@ -74,6 +78,14 @@ impl Notification {
     pub fn headline(&self) -> String {
         let lasted = Human(between(self.incident.since, self.at));
         match (self.reason, &self.report) {
+            (NotifyReason::Resolved, _) if self.is_whole => {
+                format!(
+                    "{} {} · for {lasted}, {} bad runs; it is well again",
+                    self.state_word(),
+                    self.subject,
+                    self.incident.bad_runs
+                )
+            }
             (NotifyReason::Resolved, _) => {
                 format!("{} {} · after {lasted}, {} bad runs", self.state_word(), self.subject, self.incident.bad_runs)
             }

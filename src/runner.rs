@@ -96,21 +96,21 @@ impl Runner {
         let until = self.clock.now().mono + READY_WITHIN;
         for name in names {
             let Some(channel) = self.channels.get(name) else {
-                return not_ready(name, "it is not open".to_owned());
+                return not_ready(name, "it is not open".to_owned(), false);
             };
             let mut readiness = channel.readiness.clone();
             let ready = async { readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok() };
             tokio::select! {
                 biased;
                 is_ready = ready => if !is_ready {
-                    return not_ready(name, "its reader has ended".to_owned());
+                    return not_ready(name, "its reader has ended".to_owned(), false);
                 },
                 () = self.clock.sleep_until(until) => {
                     let why = match &*channel.readiness.borrow() {
                         Readiness::Down { why } => why.clone(),
                         Readiness::Starting | Readiness::Ready => "it is still starting".to_owned(),
                     };
-                    return not_ready(name, why);
+                    return not_ready(name, why, channel.is_known_down());
                 }
             }
             watched.push(Watched { name: name.clone(), keeps: channel.channel.keeps(), readiness });
@@ -139,8 +139,8 @@ async fn unless_stopped(stop: &CancellationToken, event: impl Future<Output = Ev
     }
 }
 
-fn not_ready(channel: &Name, why: String) -> Event {
-    Event::NotReady { channel: channel.clone(), why, is_known_down: false }
+fn not_ready(channel: &Name, why: String, is_known_down: bool) -> Event {
+    Event::NotReady { channel: channel.clone(), why, is_known_down }
 }
 
 /// A report for a slot whose run could not begin.

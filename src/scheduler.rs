@@ -18,20 +18,24 @@ use tokio_util::task::TaskTracker;
 use crate::alert::Subject;
 use crate::board::{BEAT, Pulse};
 use crate::clock::Clock;
-use crate::detect::Finding;
-use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy};
+use crate::detect::{Detector, Finding};
+use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
 use crate::journey::spend::Spending;
 use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, SpendMetrics};
 use crate::runner::{Runner, not_run};
-use crate::time::{Mono, Now, between, later};
+use crate::time::{Human, Mono, Now, between, later};
 
 /// Calendar journeys enter the heap this long before they are due.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
 /// A wall clock that differs by this much from where the monotonic clock says it should be has stepped.
 const STEP: Duration = Duration::from_secs(1);
+/// People are told of a step of this much: a zone or a battery is wrong, or the machine slept.
+const TELL_STEP: Duration = Duration::from_secs(30);
+/// The clock is well again when it has not stepped for so long.
+const STEADY: Duration = Duration::from_secs(600);
 /// A slot that could not be started within this is missed, not late: the machine slept, or we were stopped.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
 
@@ -43,6 +47,8 @@ const UNTOLD: usize = 100_000;
 pub enum Observation {
     /// Its run ended.
     Finished(Box<Report>),
+    /// A run that was started to confirm a failed one ended. It is no slot of its own.
+    Confirmed(Box<Report>),
     /// There was no run.
     Skipped {
         /// Which journey.
@@ -86,6 +92,8 @@ pub struct Scheduler {
     cut: CancellationToken,
     /// Where the wall clock should be: its offset from the monotonic clock.
     reference: Now,
+    /// When the wall clock last stepped by so much that people are told.
+    stepped: Option<Mono>,
     /// When it began to run. What was due before was not started in time by anyone.
     began: Mono,
     /// What the evaluator, being behind, could not take yet.
@@ -107,6 +115,8 @@ struct Entry {
 #[derive(Default)]
 struct Turn {
     is_running: bool,
+    /// The last run failed: what is known need not be confirmed again.
+    has_failed: bool,
     /// Slots that came while the run was going. They are told after it, because slots count in their order.
     skipped: Vec<(Timestamp, Outcome)>,
 }
@@ -121,6 +131,12 @@ impl Turn {
         }
         turn.is_running = true;
         true
+    }
+
+    /// Takes down how the run ended; whether the one before did not fail.
+    fn note(turn: &Mutex<Turn>, has_failed: bool) -> bool {
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        !std::mem::replace(&mut turn.has_failed, has_failed)
     }
 
     /// Ends it; gives the slots that came meanwhile.
@@ -188,6 +204,7 @@ impl Scheduler {
             runs: TaskTracker::new(),
             cut: CancellationToken::new(),
             reference: now,
+            stepped: None,
             began: now.mono,
             untold: VecDeque::new(),
             spending: Spending::default(),
@@ -225,6 +242,10 @@ impl Scheduler {
             pulse.beat(now.mono);
             self.tell_untold();
             self.notice_clock_step(now);
+            if self.stepped.is_some_and(|at| now.mono.since(at) >= STEADY) {
+                self.stepped = None;
+                self.untold.push_back(clock_condition(Vec::new()));
+            }
             self.start_due(now);
             let due = self.heap.peek().map_or(now.mono + BEAT, |Reverse((due, _))| *due);
             tokio::select! {
@@ -321,6 +342,7 @@ impl Scheduler {
             return;
         };
         let spent = self.spending.spend(&journey.name, now.wall);
+        let is_free = spent.is_empty();
         self.show_spending(now);
         self.metrics.lateness.record(late.as_secs_f64());
         self.metrics.in_flight.increment(1.0);
@@ -338,8 +360,14 @@ impl Scheduler {
             report.lateness = late;
             drop(permits);
             metrics.in_flight.decrement(1.0);
+            let has_failed = report.outcome.verdict() == Verdict::Failed;
+            // What a limited channel may send is counted in slots.
+            let is_first = Turn::note(&turn, has_failed) && has_failed && is_free;
             // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
             let _ = observations.send(Observation::Finished(Box::new(report))).await;
+            if is_first {
+                confirm(&runner, &journey, slot, &observations, &cut).await;
+            }
             for (slot, outcome) in Turn::end(&turn) {
                 let _ = observations.send(Observation::Skipped { journey: journey.clone(), slot, outcome }).await;
             }
@@ -395,6 +423,14 @@ impl Scheduler {
         }
         self.metrics.clock_steps.increment(1);
         tracing::warn!(by_seconds = difference.as_secs_f64(), "the wall clock stepped; slots are planned anew");
+        if difference >= TELL_STEP {
+            let said = format!(
+                "the wall clock stepped by {}; slots were planned anew, latencies are not touched by it",
+                Human(difference)
+            );
+            self.stepped = Some(now.mono);
+            self.untold.push_back(clock_condition(vec![Finding::new(Detector::Clock, said)]));
+        }
         self.heap.clear();
         for entry in &mut self.entries {
             entry.is_queued = false;
@@ -402,6 +438,36 @@ impl Scheduler {
             entry.slot = now.wall;
         }
         self.plan(now);
+    }
+}
+
+fn clock_condition(findings: Vec<Finding>) -> Observation {
+    Observation::Condition { subject: Subject::Daemon("clock".into()), findings }
+}
+
+/// Runs a journey that just failed again, as often and as long after as its policy says, until it does not fail. The journey keeps
+/// its turn, so its next slot does not overlap.
+async fn confirm(
+    runner: &Runner,
+    journey: &Arc<Journey>,
+    slot: Timestamp,
+    observations: &mpsc::Sender<Observation>,
+    cut: &CancellationToken,
+) {
+    for wait in &journey.alert.confirm {
+        let until = runner.clock.now().mono + *wait;
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => return,
+            () = runner.clock.sleep_until(until) => {}
+        }
+        let run = AssertUnwindSafe(runner.run(journey.clone(), slot, Vec::new(), cut)).catch_unwind().await;
+        let Ok(report) = run else { return };
+        let has_failed = report.outcome.verdict() == Verdict::Failed;
+        let _ = observations.send(Observation::Confirmed(Box::new(report))).await;
+        if !has_failed {
+            return;
+        }
     }
 }
 

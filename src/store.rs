@@ -121,6 +121,13 @@ pub enum Change {
         /// Its state now.
         state: OutboxState,
     },
+    /// An outbox row tells what those before it would have told.
+    Combine {
+        /// The row, with what it tells now.
+        row: Box<OutboxRow>,
+        /// The rows that it makes needless.
+        superseded: Vec<String>,
+    },
 }
 
 /// A notice owed to one notifier.
@@ -155,6 +162,8 @@ labelled! {
         Sent = "sent",
         /// An attempt may or may not have been taken.
         Ambiguous = "ambiguous",
+        /// A later notice of the same incident told it too.
+        Superseded = "superseded",
         /// Given up: shown, counted, and tried again when the notifier next works.
         Dead = "dead",
     }
@@ -303,6 +312,9 @@ pub trait Store: Send + Sync {
     /// The notifier's next row: the oldest undelivered of each incident whose time has come, the oldest of those; otherwise the
     /// earliest time at which there will be one.
     fn next_due(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>>;
+
+    /// The incident's undelivered notices to this notifier, oldest first.
+    fn undelivered(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
 
     /// The receipt of the incident's first delivered notice to this notifier.
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>>;

@@ -8,12 +8,14 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::Subject;
 use crate::app::Housekeeping;
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
 use crate::channel::webhook::{CallResult, HookCounts};
 use crate::clock::Clock;
+use crate::detect::{Detector, Finding};
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::ledger::Kind;
@@ -22,8 +24,10 @@ use crate::runner::Runner;
 use crate::runner::open::OpenChannel;
 use crate::scheduler::Observation;
 use crate::store::Retention;
-use crate::time::earlier;
+use crate::time::{Human, earlier};
 
+/// A channel that cannot receive for so long has an alert of its own; until then its journeys are `unknown`.
+const CHANNEL_DOWN: Duration = Duration::from_secs(60);
 /// Evidence of good runs is kept for this long; that of failed and slow runs as long as the runs.
 const KEEP_GOOD_EVIDENCE: Duration = Duration::from_secs(2 * 86_400);
 
@@ -119,15 +123,29 @@ pub(super) async fn match_arrivals(
 }
 
 /// Shows a channel's readiness on the board and in its metric, and says when it changes.
-pub(super) async fn mirror_readiness(open: Arc<OpenChannel>, board: Arc<Board>, clock: Clock, stop: CancellationToken) {
+pub(super) async fn mirror_readiness(
+    open: Arc<OpenChannel>,
+    board: Arc<Board>,
+    observations: mpsc::Sender<Observation>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
     let mut readiness = open.readiness.clone();
     let mut was_ready = false;
+    let mut away_since = clock.now().mono;
+    let condition = |findings| Observation::Condition { subject: Subject::Channel(open.name.clone()), findings };
     loop {
         let now = readiness.borrow_and_update().clone();
         if was_ready && now != Readiness::Ready {
             open.metrics().lost();
         }
+        if was_ready {
+            away_since = clock.now().mono;
+        }
         was_ready = now == Readiness::Ready;
+        if was_ready && open.set_known_down(false) {
+            let _ = observations.send(condition(Vec::new())).await;
+        }
         open.metrics().set_ready(now == Readiness::Ready);
         let (ok, detail) = match &now {
             Readiness::Ready => (true, "ready to receive".to_owned()),
@@ -139,8 +157,13 @@ pub(super) async fn mirror_readiness(open: Arc<OpenChannel>, board: Arc<Board>, 
         };
         board.update_channel(&open.name, |status| status.readiness = Some(now));
         // Not critical: a broker that is down is news about the broker, not about us.
-        board.set_component(&format!("channel {}", open.name), ok, false, detail, clock.now().wall);
+        board.set_component(&format!("channel {}", open.name), ok, false, detail.clone(), clock.now().wall);
         tokio::select! {
+            () = clock.sleep_until(away_since + CHANNEL_DOWN), if !ok && !open.is_known_down() => {
+                open.set_known_down(true);
+                let said = format!("it could not receive for {}: {detail}", Human(CHANNEL_DOWN));
+                let _ = observations.send(condition(vec![Finding::new(Detector::ChannelDown, said)])).await;
+            }
             changed = readiness.changed() => if changed.is_err() {
                 stop.cancelled().await;
                 return;

@@ -40,7 +40,7 @@ pub(super) const KEYS: &[&str] = &[
 /// What makes a journey this one rather than another.
 const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
 pub(super) const OBJECTIVE_KEYS: &[&str] = &["delivered", "in_budget", "window"];
-pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind", "partial"];
+pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm"];
 
 /// A run lasts this long at most if nothing is said about it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -50,6 +50,8 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const WINDOW: Duration = Duration::from_secs(30 * 86_400);
 const REMIND: Duration = Duration::from_secs(4 * 3_600);
+/// A failed run of a journey that runs every two minutes or less often is confirmed so long after it, and again after that.
+const CONFIRM: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
 
 /// What journeys refer to.
 pub(super) struct Catalog<'a> {
@@ -286,7 +288,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         schedule.as_ref().is_some_and(|schedule| lint::least_interval(schedule) < Duration::from_secs(120));
     let default = AlertPolicy {
         down_after: if is_frequent { 3 } else { 2 },
-        confirm: Vec::new(),
+        confirm: if is_frequent { Vec::new() } else { CONFIRM.to_vec() },
         partial: true,
         slow_after: 3,
         recover_after: 2,
@@ -299,9 +301,15 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         Some(node) if node.as_text() == Some("never") => None,
         Some(node) => context.duration(node, "remind"),
     };
+    let confirm = match section.strings("confirm") {
+        Some(texts) => texts.into_iter().filter_map(|(_, node)| context.duration(node, "confirm")).collect(),
+        // Whoever says how many runs in a row it takes means that many.
+        None if section.get("down_after").is_some() => Vec::new(),
+        None => default.confirm,
+    };
     AlertPolicy {
         down_after: count("down_after", default.down_after),
-        confirm: default.confirm,
+        confirm,
         partial: section.bool("partial", true),
         slow_after: count("slow_after", default.slow_after),
         recover_after: count("recover_after", default.recover_after),

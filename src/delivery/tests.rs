@@ -41,7 +41,8 @@ impl Stage {
                 metrics: metrics.notifier(&name.into()),
             });
         }
-        let (outbox, built) = build(lenders, &store, clock, &board);
+        let (observations, _) = mpsc::channel(9);
+        let (outbox, built) = build(lenders, &store, clock, &board, &observations);
         let (stop, mut workers) = (CancellationToken::new(), tokio::task::JoinSet::new());
         for worker in built {
             let pulse = board.pulse("delivery", clock.now().mono);
@@ -51,7 +52,12 @@ impl Stage {
     }
 
     async fn owe(&self, incident: &str, sequence: u32, notifier: &str) {
+        self.owe_because(incident, sequence, notifier, NotifyReason::First).await;
+    }
+
+    async fn owe_because(&self, incident: &str, sequence: u32, notifier: &str, reason: NotifyReason) {
         let mut row = crate::store::conformance::row(incident, sequence, notifier, 0);
+        row.notification.reason = reason;
         row.created = self.clock.now().wall;
         row.state = OutboxState::pending(row.created);
         self.store.apply(vec![Change::Owe { row: Box::new(row) }]).await.unwrap();
@@ -83,6 +89,42 @@ impl Stage {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_began_and_ended_while_nobody_could_be_told_is_told_in_one() {
+    let stage = Stage::new("whole", LATER);
+    let refusals =
+        std::iter::repeat_n(Err(NotifyError::After { wait: Duration::from_secs(1), detail: "429".into() }), 1);
+    stage.notifiers["slack"].script(refusals);
+    stage.owe("i1", 1, "slack").await;
+    stage.until("the 429", |rows| rows.iter().any(|row| row.state.error.is_some())).await;
+    for (sequence, reason) in [(2, NotifyReason::Worse), (3, NotifyReason::Resolved)] {
+        stage.owe_because("i1", sequence, "slack", reason).await;
+    }
+    let told = |rows: &[OutboxRow]| rows.iter().any(|row| row.state.status == OutboxStatus::Sent);
+    let rows = stage.until("the whole story", told).await;
+    let superseded = rows.iter().filter(|row| row.state.status == OutboxStatus::Superseded).count();
+    assert_eq!((rows.len(), superseded), (3, 2));
+    let attempts = stage.attempts("slack");
+    assert_eq!(attempts.len(), 2, "a 429 and one");
+    let whole = &attempts[1].notification;
+    assert_eq!((attempts[1].id.as_str(), whole.state_word()), ("i1.3.slack", "WAS DOWN"));
+    assert!(whole.news.iter().any(|news| news.contains("429")), "{:?}", whole.news);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fallback_that_was_told_of_the_beginning_is_told_of_the_end() {
+    let stage = Stage::new("fallback-end", Duration::from_millis(100));
+    stage.notifiers["slack"].script([Err(NotifyError::Backoff("503".into()))]);
+    stage.owe("i1", 1, "slack").await;
+    stage.until("both", |rows| rows.len() == 2 && all_sent(rows)).await;
+    stage.owe_because("i1", 2, "slack", NotifyReason::Resolved).await;
+    stage.until("both ends", |rows| rows.len() == 4 && all_sent(rows)).await;
+    let mail: Vec<_> = stage.attempts("mail").iter().map(|delivery| delivery.notification.reason).collect();
+    assert_eq!(mail, [NotifyReason::First, NotifyReason::Resolved]);
+    stage.end().await;
+}
+
 fn all_sent(rows: &[OutboxRow]) -> bool {
     rows.iter().all(|row| row.state.status == OutboxStatus::Sent)
 }
@@ -94,6 +136,7 @@ async fn notices_of_an_incident_go_in_order_and_carry_the_root() {
     let stage = Stage::new("order", LATER);
     stage.notifiers["slack"].script([Err(NotifyError::Backoff("503".into()))]);
     stage.owe("i1", 1, "slack").await;
+    stage.until("the first", |rows| rows.len() == 1 && all_sent(rows)).await;
     stage.owe("i1", 2, "slack").await;
     stage.until("both", |rows| rows.len() == 2 && all_sent(rows)).await;
     let told: Vec<_> = stage
@@ -194,10 +237,13 @@ async fn that_it_is_over_is_not_told_before_that_it_began() {
     stage.notifiers["slack"].script([Err(NotifyError::Never("the token was revoked".into()))]);
     stage.owe("i1", 1, "slack").await;
     stage.until("the dead letter", |rows| rows.iter().any(|row| row.state.status == OutboxStatus::Dead)).await;
-    stage.owe("i1", 2, "slack").await;
-    stage.until("all", |rows| rows.len() == 3 && all_sent(rows)).await;
-    let told: Vec<_> = stage.attempts("slack").into_iter().map(|delivery| delivery.id).collect();
-    assert_eq!(told, ["i1.1.slack", "i1.1.slack", "i1.2.slack"]);
+    stage.owe_because("i1", 2, "slack", NotifyReason::Resolved).await;
+    let is_over = |rows: &[OutboxRow]| rows.iter().filter(|row| row.state.status == OutboxStatus::Sent).count() >= 3;
+    stage.until("all", is_over).await;
+    let slack: Vec<_> = stage.attempts("slack").into_iter().map(|told| (told.id, told.notification.is_whole)).collect();
+    assert_eq!(slack, [("i1.1.slack".to_owned(), false), ("i1.2.slack".to_owned(), true)], "both ends in one");
+    let mail: Vec<_> = stage.attempts("mail").into_iter().map(|told| told.notification.reason).collect();
+    assert_eq!(mail, [NotifyReason::First, NotifyReason::Resolved]);
     stage.end().await;
 }
 

@@ -179,6 +179,7 @@ impl Evaluator {
             subject: incident.title(),
             members: Vec::new(),
             news: Vec::new(),
+            is_whole: false,
             owner: None,
             runbook: None,
             labels: Default::default(),

@@ -125,20 +125,29 @@ impl Watched {
         let report = Arc::new(report);
         let keep_evidence = self.keeps_evidence(&report);
         round.changes.push(Change::Run { report: Box::new((*report).clone()), keep_evidence });
-        let cause = match &report.outcome {
-            Outcome::Failed { cause, .. } => Some(*cause),
-            _ => None,
-        };
         self.last = Some(report.clone());
         match verdict {
             Verdict::Good => self.last_good = Some(report.clone()),
             Verdict::Slow | Verdict::Failed | Verdict::Late => self.last_bad = Some(report.clone()),
             Verdict::Unknown | Verdict::Excluded => {}
         }
-        let sample = Sample { slot: report.slot, verdict, cause, is_confirmation: false };
+        let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: false };
         self.alerts.detectors.take(sample, &self.rules, now);
         let is_bad_run = matches!(verdict, Verdict::Failed | Verdict::Slow | Verdict::Late);
         self.look(is_bad_run, desk, round, now);
+    }
+
+    /// A run that confirms a failed one: evidence for the detectors, no slot.
+    pub(super) fn confirmed(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+        let verdict = report.outcome.verdict();
+        let how = if matches!(verdict, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
+        round.changes.push(Change::Settle { token: report.token, how });
+        let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: true };
+        if report.is_bad() {
+            self.last_bad = Some(Arc::new(report));
+        }
+        self.alerts.detectors.take(sample, &self.rules, now);
+        self.look(false, desk, round, now);
     }
 
     fn keeps_evidence(&mut self, report: &Report) -> bool {

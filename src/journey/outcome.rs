@@ -186,6 +186,14 @@ impl Outcome {
         }
     }
 
+    /// Why it failed, if it did.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Outcome::Failed { cause, .. } => Some(*cause),
+            _ => None,
+        }
+    }
+
     /// The measured latency, where there is one.
     pub fn latency(&self) -> Option<Duration> {
         match self {

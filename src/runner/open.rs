@@ -1,6 +1,7 @@
 //! An open channel as runs use it: its permits, its pace, its readiness, and what it last did.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct OpenChannel {
     pace: Mutex<Pace>,
     /// What its checks saw, by target.
     trends: Mutex<HashMap<String, Trend>>,
+    /// Its own alert has fired: whoever needs it is blocked.
+    is_known_down: AtomicBool,
     clock: Clock,
     board: Arc<Board>,
     metrics: ChannelMetrics,
@@ -56,7 +59,8 @@ impl OpenChannel {
     ) -> OpenChannel {
         let permits = Semaphore::new(policy.max_in_flight.max(1));
         let (pace, trends) = Default::default();
-        OpenChannel { name, channel, policy, readiness, permits, pace, trends, clock, board, metrics }
+        let is_known_down = AtomicBool::new(false);
+        OpenChannel { name, channel, policy, readiness, permits, pace, trends, is_known_down, clock, board, metrics }
     }
 
     /// Sends, or asks, when a permit is free and the rate allows. That waiting is ours and counts in no latency.
@@ -134,6 +138,16 @@ impl OpenChannel {
 
     fn take_turn(&self, rate: f64) -> Mono {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(rate, self.clock.now().mono)
+    }
+
+    /// Whether its own alert has fired.
+    pub fn is_known_down(&self) -> bool {
+        self.is_known_down.load(Ordering::Relaxed)
+    }
+
+    /// Says whether its own alert has fired; gives what was said before.
+    pub fn set_known_down(&self, is_down: bool) -> bool {
+        self.is_known_down.swap(is_down, Ordering::Relaxed)
     }
 
     /// Its handles.

@@ -68,6 +68,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             subject: "sms".into(),
             members: Vec::new(),
             news: Vec::new(),
+            is_whole: false,
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),

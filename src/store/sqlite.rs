@@ -276,6 +276,14 @@ impl Store for Sqlite {
         }))
     }
 
+    fn undelivered(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql = "SELECT * FROM outbox WHERE notifier = ? AND incident = ? AND status IN ('pending', 'leased', 'ambiguous')
+                ORDER BY sequence";
+            connection.prepare_cached(sql)?.query_map([&*notifier, &incident], outbox_row)?.collect()
+        }))
+    }
+
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>> {
         Box::pin(self.ask(move |connection| {
             let sql = "SELECT receipt FROM outbox WHERE incident = ? AND notifier = ? AND status = 'sent' AND receipt NOT NULL

@@ -50,7 +50,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store"]]),
     ("scheduler", &[CORE, GROUND, SHOWN, &["runner"]]),
     ("evaluator", &[CORE, GROUND, SHOWN, &["store", "scheduler::Observation", "delivery::Outbox"]]),
-    ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier"]]),
+    ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier", "scheduler::Observation"]]),
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "log"]]),

@@ -176,7 +176,7 @@ pub(in crate::http) struct NoticeView {
 
 impl NoticeView {
     pub(in crate::http) fn new(row: OutboxRow) -> NoticeView {
-        let is_over = matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Dead);
+        let is_over = matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Superseded | OutboxStatus::Dead);
         NoticeView {
             headline: cut_at(&row.notification.headline(), HEADLINE),
             id: row.id,

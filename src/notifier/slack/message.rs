@@ -346,6 +346,7 @@ mod tests {
             subject: text.to_owned(),
             members: Vec::new(),
             news: Vec::new(),
+            is_whole: false,
             owner: Some(text.to_owned()),
             runbook: Some(format!("https://wiki.example/{text}?a=1&b=<2>|3")),
             labels: [(text.to_owned(), text.to_owned())].into(),

@@ -135,6 +135,23 @@ impl Writer {
                     self.execute("INSERT OR IGNORE INTO incident_journey VALUES (?, ?)", &[&row.id, &journey])?;
                 }
             }
+            Change::Combine { row, superseded } => {
+                self.execute(
+                    "UPDATE outbox SET notification = ?, created = ?, instead_of = ?, attempt = ?, not_before = ? WHERE id = ?",
+                    &[
+                        &json(&row.notification)?,
+                        &millis(row.created),
+                        &row.instead_of.as_ref().map(json).transpose()?,
+                        &row.state.attempt,
+                        &millis(row.state.not_before),
+                        &row.id,
+                    ],
+                )?;
+                for id in superseded {
+                    let error = format!("told by {}", row.id);
+                    self.execute("UPDATE outbox SET status = 'superseded', error = ? WHERE id = ?", &[&error, id])?;
+                }
+            }
             Change::Silence { silence } => {
                 let row: [&dyn rusqlite::ToSql; 3] = [&silence.id, &millis(silence.until), &json(silence)?];
                 self.execute("INSERT OR REPLACE INTO silence VALUES (?, ?, ?)", &row)?;
@@ -247,7 +264,7 @@ impl Writer {
             ("DELETE FROM ledger WHERE keep_until < ?", millis(retention.ledger_before)),
             ("DELETE FROM incident WHERE resolved < ?", runs),
             ("DELETE FROM silence WHERE until < ?", runs),
-            ("DELETE FROM outbox WHERE status = 'sent' AND created < ?", runs),
+            ("DELETE FROM outbox WHERE status IN ('sent', 'superseded', 'dead') AND created < ?", runs),
         ];
         for (sql, before) in statements {
             gone += transaction.execute(sql, [before])? as u64;

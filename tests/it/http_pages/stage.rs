@@ -314,6 +314,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             subject: report.journey.to_string(),
             members: Vec::new(),
             news: Vec::new(),
+            is_whole: false,
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),

@@ -95,6 +95,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         subject: "sms-round-trip".to_owned(),
         members: Vec::new(),
         news: Vec::new(),
+        is_whole: false,
         owner: Some("team-messaging".to_owned()),
         runbook: Some("https://wiki.example.net/sms?a=1&b=2".to_owned()),
         labels: BTreeMap::from([("tier".to_owned(), "1".to_owned())]),
