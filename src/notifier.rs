@@ -2,6 +2,7 @@
 
 pub mod email;
 pub mod memory;
+mod post;
 pub mod slack;
 pub mod webhook;
 
@@ -9,8 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::notice::Notification;
+use crate::secret::Redactor;
 
 /// Tells people, once a call.
 pub trait Notifier: Send + Sync {
@@ -93,5 +96,15 @@ impl Settings {
             Settings::Slack(slack::SlackSettings::Bot { .. }) | Settings::Webhook(_) => true,
             Settings::Slack(slack::SlackSettings::Webhook { .. }) | Settings::Email(_) => false,
         }
+    }
+}
+
+/// Takes the secrets out of every text of a document.
+fn clean(value: &mut Value, redactor: &Redactor) {
+    match value {
+        Value::String(text) => *text = redactor.clean(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, redactor)),
+        Value::Object(members) => members.values_mut().for_each(|member| clean(member, redactor)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

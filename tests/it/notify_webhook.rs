@@ -1,7 +1,5 @@
 //! The webhook notifier against a scripted HTTP server; the document against `golden/webhook.json`.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,114 +9,13 @@ use journeyman::notifier::webhook::{Webhook, WebhookSettings, open};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError};
 use journeyman::secret::{HeaderText, Redactor, Secret};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
+use crate::support::hook::{Answer, Hook, status};
 use crate::support::notices::{delivery, noon};
 use crate::support::{block_on, free_port, wait_for};
 
-/// What the hook does with a request that it has read whole.
-enum Answer {
-    /// This, and closes.
-    Raw(String),
-    Hang,
-    Close,
-}
-
-fn status(line: &str) -> Answer {
-    Answer::Raw(format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n"))
-}
-
-#[derive(Clone)]
-struct Request {
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        let mut found = fields.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-        let first = found.next();
-        assert!(found.next().is_none(), "{name} occurs twice");
-        first
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("the body is JSON")
-    }
-}
-
-struct Hook {
-    port: u16,
-    requests: Arc<Mutex<Vec<Request>>>,
-    answers: Arc<Mutex<VecDeque<Answer>>>,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Hook {
-    /// Answers with these in order, then `200`.
-    async fn start(answers: impl IntoIterator<Item = Answer>) -> Hook {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
-        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
-        let (seen, script) = (requests.clone(), answers.clone());
-        #[expect(clippy::disallowed_methods, reason = "the fake's task ends with its owner")]
-        let serving = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let Some(request) = read(&mut stream).await else { continue };
-                let answer =
-                    script.lock().expect("no panic while held").pop_front().unwrap_or_else(|| status("200 OK"));
-                seen.lock().expect("no panic while held").push(request);
-                match answer {
-                    Answer::Raw(text) => stream.write_all(text.as_bytes()).await.unwrap_or_default(),
-                    Answer::Hang => std::future::pending().await,
-                    Answer::Close => {}
-                }
-            }
-        });
-        Hook { port, requests, answers, serving }
-    }
-
-    fn requests(&self) -> Vec<Request> {
-        self.requests.lock().expect("no panic while held").clone()
-    }
-
-    fn then(&self, answer: Answer) {
-        self.answers.lock().expect("no panic while held").push_back(answer);
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/in/s3cr3t-path?key=s3cr3t-key", self.port)
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn read(stream: &mut TcpStream) -> Option<Request> {
-    let mut bytes = Vec::new();
-    loop {
-        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        if let Some(end) = split {
-            let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
-            let request = Request { head, body: bytes[end + 4..].to_vec() };
-            if request.body.len() >= request.header("content-length")?.parse().ok()? {
-                return Some(request);
-            }
-        }
-        let mut chunk = [0; 4_096];
-        let length = stream.read(&mut chunk).await.ok()?;
-        if length == 0 {
-            return None;
-        }
-        bytes.extend_from_slice(&chunk[..length]);
-    }
-}
+/// A path that is a secret, in two parts.
+const SECRET: &str = "/in/s3cr3t-path?key=s3cr3t-key";
 
 fn webhook_to(url: String) -> Webhook {
     let redactor = Redactor::new();
@@ -139,7 +36,7 @@ fn first() -> Delivery {
 fn the_document_is_the_documented_one_and_is_signed() {
     block_on(async {
         let hook = Hook::start([]).await;
-        let receipt = webhook_to(hook.url()).notify(&first()).await.unwrap();
+        let receipt = webhook_to(hook.url(SECRET)).notify(&first()).await.unwrap();
         assert_eq!((receipt.id.as_str(), receipt.place.as_str()), ("7f3a2c01d2e4.1.ops-mail", "127.0.0.1"));
         assert_eq!(receipt.said, "200 OK");
         let request = hook.requests().remove(0);
@@ -173,7 +70,7 @@ fn without_a_key_there_is_no_signature_and_a_resolution_says_so() {
     block_on(async {
         let hook = Hook::start([]).await;
         let redactor = Redactor::new();
-        let url = Secret::new(hook.url(), &redactor);
+        let url = Secret::new(hook.url(SECRET), &redactor);
         let settings = WebhookSettings { url, headers: Vec::new(), signing_key: None };
         let mut delivery = Delivery { attempt: 3, ..delivery(NotifyReason::Resolved, 2) };
         delivery.instead_of = Some(("oncall".to_owned(), "invalid_auth".to_owned()));
@@ -196,7 +93,7 @@ fn the_answer_decides_what_happens_next() {
             Answer::Raw(format!("HTTP/1.1 429 Slow\r\nretry-after: {value}\r\ncontent-length: 0\r\n\r\n"))
         };
         let hook = Hook::start([]).await;
-        let webhook = webhook_to(hook.url());
+        let webhook = webhook_to(hook.url(SECRET));
         let notify = async |answer| {
             hook.then(answer);
             webhook.notify(&first()).await
@@ -213,7 +110,7 @@ fn the_answer_decides_what_happens_next() {
         assert!(
             matches!(notify(status("403 Forbidden")).await, Err(NotifyError::Never(text)) if text.contains("signing_key"))
         );
-        let moved = format!("HTTP/1.1 307 Go\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", hook.url());
+        let moved = format!("HTTP/1.1 307 Go\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", hook.url(SECRET));
         let moved = notify(Answer::Raw(moved)).await;
         assert!(matches!(&moved, Err(NotifyError::Never(text)) if text.contains("not followed")), "{moved:?}");
         let before = hook.requests().len();
@@ -235,7 +132,7 @@ fn what_the_other_side_says_is_kept_without_our_secrets() {
         let answer =
             |code: u16| Answer::Raw(format!("HTTP/1.1 {code} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
         let hook = Hook::start([answer(200), answer(400)]).await;
-        let webhook = webhook_to(hook.url());
+        let webhook = webhook_to(hook.url(SECRET));
         let mut delivery = first();
         delivery.notification.report.as_mut().unwrap().steps[1].detail = Some("not Bearer s3cr3t-token".to_owned());
         delivery.notification.labels.insert("key".to_owned(), "s3cr3t-signing".to_owned());
@@ -257,7 +154,7 @@ fn a_lost_connection_is_doubt_only_if_the_request_was_sent() {
                 WebhookSettings { url: Secret::new(url, &Redactor::new()), headers: Vec::new(), signing_key: None };
             open(settings, Redactor::new(), Clock::derived(noon())).unwrap()
         };
-        let error = stranger(hook.url()).notify(&first()).await.unwrap_err();
+        let error = stranger(hook.url(SECRET)).notify(&first()).await.unwrap_err();
         assert!(matches!(&error, NotifyError::Ambiguous(_)), "{error}");
         assert!(!error.to_string().contains("s3cr3t"), "{error}");
         assert_eq!(hook.requests().len(), 1, "one attempt a call");
@@ -286,7 +183,7 @@ async fn a_hook_that_never_answers_is_doubt_after_ten_seconds() {
     journeyman::tls::init();
     let hook = Hook::start([Answer::Hang]).await;
     let clock = Clock::system();
-    let webhook = webhook_to(hook.url());
+    let webhook = webhook_to(hook.url(SECRET));
     let delivery = first();
     let pausing = async {
         let has_read = async || (!hook.requests().is_empty()).then_some(());

@@ -9,6 +9,7 @@ pub mod document;
 pub mod dovecot;
 pub(crate) mod fake_slack;
 pub mod fake_smtp;
+pub(crate) mod hook;
 pub mod kannel;
 pub(crate) mod listening;
 pub mod mail;
