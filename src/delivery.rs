@@ -5,6 +5,7 @@
 
 pub mod combine;
 pub mod policy;
+mod standing;
 mod unstored;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -20,6 +21,7 @@ use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
 use crate::delivery::combine::{Combined, combine};
 use crate::delivery::policy::{Step, after_attempt};
+use crate::delivery::standing::Standing;
 use crate::delivery::unstored::InMemory;
 use crate::detect::{Detector, Finding};
 use crate::incident::NotifyReason;
@@ -97,6 +99,8 @@ pub struct Worker {
     /// Where it says that it cannot tell people, so that another does.
     observations: mpsc::Sender<Observation>,
     is_failing_told: bool,
+    /// What it was told, if it has to be told that again.
+    standing: Option<Standing>,
 }
 
 /// One notifier, ready to be given a worker.
@@ -133,6 +137,7 @@ pub fn build(
         Some(Worker {
             wake,
             direct,
+            standing: lender.notifier.retells().map(Standing::new),
             name: lender.name,
             notifier: lender.notifier,
             fallback: lender.fallback,
@@ -160,10 +165,12 @@ impl Worker {
     /// Works until `stop`; then makes one more round of what is due, at most for `drain`, and leaves the rest to the next start.
     pub async fn run(mut self, pulse: Arc<Pulse>, stop: CancellationToken, drain: Duration) {
         self.hold = self.store.hold(self.name.clone()).await.unwrap_or_default();
+        self.restore_standing().await;
         loop {
             let now = self.clock.now();
             pulse.beat(now.mono);
             let wait = self.round(&pulse, now.wall).await;
+            let wait = wait.min(self.retell(&pulse).await);
             self.show().await;
             tokio::select! {
                 biased;
@@ -255,6 +262,9 @@ impl Worker {
                 self.works(now.wall).await;
                 instead = self.end_for_fallback(&row, now.wall).await;
                 changes.extend(instead.clone().map(|row| Change::Owe { row: Box::new(row) }));
+                if let Some(standing) = &mut self.standing {
+                    standing.took(&row, now.wall);
+                }
             }
             Err(error) => {
                 self.fails(error, &row, step, now.wall);
@@ -309,7 +319,15 @@ impl Worker {
             root,
             instead_of: row.instead_of.clone(),
         };
-        // The other side may be slow, which is bounded; the loop is not stuck.
+        self.bounded(pulse, self.notifier.notify(&delivery)).await
+    }
+
+    /// What the other side says within the time that an attempt may take. It may be slow; the loop is not stuck.
+    async fn bounded<T>(
+        &self,
+        pulse: &Pulse,
+        attempt: impl Future<Output = Result<T, NotifyError>>,
+    ) -> Result<T, NotifyError> {
         let beat = async {
             loop {
                 pulse.beat(self.clock.now().mono);
@@ -317,7 +335,7 @@ impl Worker {
             }
         };
         tokio::select! {
-            result = tokio::time::timeout(ATTEMPT, self.notifier.notify(&delivery)) => result.unwrap_or_else(|_| {
+            result = tokio::time::timeout(ATTEMPT, attempt) => result.unwrap_or_else(|_| {
                 Err(NotifyError::Ambiguous(format!("no answer within {} s", ATTEMPT.as_secs())))
             }),
             never = beat => never,

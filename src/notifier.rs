@@ -26,6 +26,16 @@ pub trait Notifier: Send + Sync {
 
     /// The kind: `slack`, `email`, `webhook`.
     fn kind(&self) -> &'static str;
+
+    /// How often it must be told again what stands, because it forgets. `None`: it remembers by itself.
+    fn retells(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Tells again what stands: the last notice of each incident that it took. Nobody hears of it, unless it had forgotten.
+    fn retell<'a>(&'a self, _standing: &'a [Notification]) -> BoxFuture<'a, Result<(), NotifyError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// One notice on its way to one notifier.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::notice::Notification;
 use crate::notifier::Receipt;
 use crate::notifier::memory::Memory;
 use crate::store::sqlite::Sqlite;
@@ -31,8 +32,11 @@ impl Stage {
         let metrics = crate::metrics::Metrics::new(&[], None);
         let mut notifiers = BTreeMap::new();
         let mut lenders = Vec::new();
-        for (name, fallback) in [("slack", Some("mail")), ("mail", None)] {
-            let memory = Arc::new(Memory::default());
+        for (name, fallback) in [("slack", Some("mail")), ("mail", None), ("forgetful", None)] {
+            let memory = match name {
+                "forgetful" => Arc::new(Memory::forgetful(Duration::from_millis(20))),
+                _ => Arc::new(Memory::default()),
+            };
             notifiers.insert(name, memory.clone());
             lenders.push(Lender {
                 name: name.into(),
@@ -60,6 +64,7 @@ impl Stage {
         row.notification.reason = reason;
         row.created = self.clock.now().wall;
         row.state = OutboxState::pending(row.created);
+        row.notification.decision = format!("{incident}.{sequence}");
         self.store.apply(vec![Change::Owe { row: Box::new(row) }]).await.unwrap();
         self.outbox.wake();
     }
@@ -79,6 +84,18 @@ impl Stage {
 
     fn attempts(&self, notifier: &str) -> Vec<Delivery> {
         self.notifiers[notifier].deliveries()
+    }
+
+    /// Waits until the forgetful one is told these again, and nothing else.
+    async fn until_retold(&self, decisions: &[&str]) {
+        let is_it = |told: &Vec<Notification>| told.iter().map(|told| &told.decision).eq(decisions);
+        let waiting = async {
+            while !self.notifiers["forgetful"].retold().iter().any(is_it) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "waited for {decisions:?}: {:#?}", self.notifiers["forgetful"].retold().last());
     }
 
     async fn end(mut self) -> PathBuf {
@@ -291,5 +308,53 @@ async fn a_second_notice_without_a_store_waits_for_the_first() {
     let told: Vec<_> = stage.attempts("slack").into_iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
     let expected = [("i1.1.slack", 1), ("i1.1.slack", 2), ("i1.2.slack", 1)];
     assert_eq!(told, expected.map(|(id, attempt)| (id.to_owned(), attempt)));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_forgets_is_told_again_what_stands_also_after_a_restart() {
+    let stage = Stage::new("standing", LATER);
+    stage.owe("i1", 1, "slack").await;
+    stage.owe("i1", 1, "forgetful").await;
+    stage.owe("i2", 1, "forgetful").await;
+    stage.until_retold(&["i1.1", "i2.1"]).await;
+    stage.owe("i2", 2, "forgetful").await;
+    stage.until_retold(&["i1.1", "i2.2"]).await;
+    let stage = Stage::resume(stage.end().await, LATER);
+    stage.until_retold(&["i1.1", "i2.2"]).await;
+    // An incident of a journey that nobody watches any more.
+    let incident = crate::store::IncidentRow {
+        id: "i1".into(),
+        journey: "sms".into(),
+        since: stage.clock.now().wall,
+        resolved: None,
+        severity: "critical".into(),
+        detectors: Vec::new(),
+        summary: String::new(),
+        bad_runs: 3,
+    };
+    stage.store.apply(vec![Change::Incident { incident }]).await.unwrap();
+    stage.until_retold(&["i2.2"]).await;
+    assert_eq!(stage.attempts("forgetful").len(), 0, "it is no notice");
+    assert_eq!(stage.notifiers["slack"].retold().len(), 0);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_us_to_wait_is_not_told_again_meanwhile() {
+    let stage = Stage::new("standing-hold", LATER);
+    stage.owe("i1", 1, "forgetful").await;
+    stage.until_retold(&["i1.1"]).await;
+    let wait = Duration::from_secs(2);
+    stage.notifiers["forgetful"].script([Err(NotifyError::After { wait, detail: "429".into() })]);
+    stage.owe("i2", 1, "forgetful").await;
+    stage.until("the 429", |rows| rows.iter().any(|row| row.state.error.is_some())).await;
+    let (asked, before) = (stage.clock.now().mono, stage.notifiers["forgetful"].retold().len());
+    stage.until_retold(&["i1.1", "i2.1"]).await;
+    let waited = stage.clock.now().mono.since(asked);
+    assert!(waited >= wait - Duration::from_millis(500), "told again after {waited:?}");
+    let told = stage.notifiers["forgetful"].retold();
+    let early = told[before..].iter().filter(|told| told.len() == 1).count();
+    assert!(early <= 1, "one may have been under way: {early}");
     stage.end().await;
 }

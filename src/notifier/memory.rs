@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::notice::Notification;
 use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
 
 /// Records every delivery; answers with the next scripted answer, or success when there is none left.
@@ -12,9 +14,21 @@ use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
 pub struct Memory {
     deliveries: Mutex<Vec<Delivery>>,
     answers: Mutex<VecDeque<Result<Receipt, NotifyError>>>,
+    retells: Option<Duration>,
+    retold: Mutex<Vec<Vec<Notification>>>,
 }
 
 impl Memory {
+    /// One that must be told again.
+    pub fn forgetful(every: Duration) -> Memory {
+        Memory { retells: Some(every), ..Memory::default() }
+    }
+
+    /// What it was told again, each time.
+    pub fn retold(&self) -> Vec<Vec<Notification>> {
+        self.retold.lock().expect("no panic while held").clone()
+    }
+
     /// Answers the next attempts with these, in order.
     pub fn script(&self, answers: impl IntoIterator<Item = Result<Receipt, NotifyError>>) {
         self.answers.lock().expect("no panic while held").extend(answers);
@@ -42,5 +56,14 @@ impl Notifier for Memory {
 
     fn kind(&self) -> &'static str {
         "memory"
+    }
+
+    fn retells(&self) -> Option<Duration> {
+        self.retells
+    }
+
+    fn retell<'a>(&'a self, standing: &'a [Notification]) -> BoxFuture<'a, Result<(), NotifyError>> {
+        self.retold.lock().expect("no panic while held").push(standing.to_vec());
+        Box::pin(std::future::ready(Ok(())))
     }
 }
