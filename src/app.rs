@@ -326,6 +326,10 @@ fn open_notifier(planned: &NotifierPlan, redactor: &Redactor, clock: Clock) -> R
         notifier::Settings::Slack(settings) => Arc::new(notifier::slack::open(settings, redactor, clock)?),
         notifier::Settings::Email(settings) => Arc::new(notifier::email::open(settings, redactor, clock)?),
         notifier::Settings::Webhook(settings) => Arc::new(notifier::webhook::open(settings, redactor, clock)?),
+        notifier::Settings::Pagerduty(settings) => Arc::new(notifier::pagerduty::open(settings, redactor, clock)?),
+        notifier::Settings::Alertmanager(settings) => {
+            Arc::new(notifier::alertmanager::open(settings, redactor, clock)?)
+        }
     })
 }
 

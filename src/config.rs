@@ -252,6 +252,8 @@ mod tests {
             ("slack notifier", notifiers::SLACK_KEYS.to_vec()),
             ("email notifier", notifiers::EMAIL_KEYS.to_vec()),
             ("webhook notifier", notifiers::WEBHOOK_KEYS.to_vec()),
+            ("pagerduty notifier", notifiers::PAGERDUTY_KEYS.to_vec()),
+            ("alertmanager notifier", notifiers::ALERTMANAGER_KEYS.to_vec()),
             ("Journeys", journeys::KEYS.to_vec()),
             ("objective", journeys::OBJECTIVE_KEYS.to_vec()),
             ("alert", journeys::ALERT_KEYS.to_vec()),

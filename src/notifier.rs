@@ -1,7 +1,9 @@
 //! Notifiers: where people are told. One attempt a call; retries, order and fallback are [`crate::delivery`]'s.
 
+pub mod alertmanager;
 pub mod email;
 pub mod memory;
+pub mod pagerduty;
 mod post;
 pub mod slack;
 pub mod webhook;
@@ -24,7 +26,7 @@ pub trait Notifier: Send + Sync {
     /// words.
     fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>>;
 
-    /// The kind: `slack`, `email`, `webhook`.
+    /// The kind: `slack`, `email`, `webhook`, `pagerduty`, `alertmanager`.
     fn kind(&self) -> &'static str;
 
     /// How often it must be told again what stands, because it forgets. `None`: it remembers by itself.
@@ -97,6 +99,10 @@ pub enum Settings {
     Email(email::EmailSettings),
     /// `webhook`
     Webhook(webhook::WebhookSettings),
+    /// `pagerduty`
+    Pagerduty(pagerduty::PagerdutySettings),
+    /// `alertmanager`
+    Alertmanager(alertmanager::AlertmanagerSettings),
 }
 
 impl Settings {
@@ -116,5 +122,13 @@ fn clean(value: &mut Value, redactor: &Redactor) {
         Value::Array(items) => items.iter_mut().for_each(|item| clean(item, redactor)),
         Value::Object(members) => members.values_mut().for_each(|member| clean(member, redactor)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// At most the first `most` characters, with a mark where some are missing.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
     }
 }

@@ -1,5 +1,8 @@
 //! `[notifiers.NAME]`: where people are told, and who is told instead.
 
+mod alertmanager;
+mod pagerduty;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,8 +22,9 @@ pub(super) const COMMON_KEYS: &[&str] = &["type", "fallback", "fallback_after"];
 pub(super) const SLACK_KEYS: &[&str] = &["token", "channel", "api_url", "webhook_url"];
 pub(super) const EMAIL_KEYS: &[&str] = &["smtp", "password", "from", "to"];
 pub(super) const WEBHOOK_KEYS: &[&str] = &["url", "headers", "signing_key"];
-const KINDS: &[&str] = &["slack", "email", "webhook"];
-const PLANNED: &[&str] = &["pagerduty", "alertmanager"];
+pub(super) use alertmanager::KEYS as ALERTMANAGER_KEYS;
+pub(super) use pagerduty::KEYS as PAGERDUTY_KEYS;
+const KINDS: &[&str] = &["slack", "email", "webhook", "pagerduty", "alertmanager"];
 
 /// How long a notifier may take before its fallback is asked, unless it says otherwise.
 const FALLBACK_AFTER: Duration = Duration::from_secs(120);
@@ -56,12 +60,8 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
         "slack" => SLACK_KEYS,
         "email" => EMAIL_KEYS,
         "webhook" => WEBHOOK_KEYS,
-        planned if PLANNED.contains(&planned) => {
-            let problem =
-                Problem::error(&node.place, format!("notifiers of type `{kind}` are not in this version yet"));
-            context.add(problem.hint("use `webhook` until then: it posts every notice as signed JSON"));
-            return notifier;
-        }
+        "pagerduty" => PAGERDUTY_KEYS,
+        "alertmanager" => ALERTMANAGER_KEYS,
         _ => {
             let problem = Problem::error(&node.place, format!("no notifier is of type `{kind}`"));
             context.add(problem.maybe_hint(values::suggestion(kind, KINDS.iter().copied())));
@@ -80,6 +80,8 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
     let settings = match kind {
         "slack" => slack(&section, &mut notifier).map(Settings::Slack),
         "email" => email(&section, &mut notifier).map(Settings::Email),
+        "pagerduty" => pagerduty::read(&section, &mut notifier).map(Settings::Pagerduty),
+        "alertmanager" => alertmanager::read(&section, &mut notifier).map(Settings::Alertmanager),
         _ => webhook(&section, &mut notifier).map(Settings::Webhook),
     };
     let fallback = notifier.fallback.as_ref().map(|(name, _)| name.clone());

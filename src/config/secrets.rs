@@ -200,6 +200,11 @@ pub(super) fn is_secret_name(key: &str) -> bool {
     PARTS.iter().any(|part| key.contains(part)) || values::nearest(&key, NAMES.iter().copied()).is_some()
 }
 
+/// Whether a key is `routing_key`, or probably meant to be.
+fn is_routing_key(key: &str) -> bool {
+    values::nearest(&key.to_lowercase(), ["routing_key"]).is_some()
+}
+
 /// Hides what stands between the quotes of a string.
 pub(super) fn hide_text(node: &Node) {
     let (range, text) = (node.place.range(), node.place.text());
@@ -210,19 +215,37 @@ pub(super) fn hide_text(node: &Node) {
 /// Hides the literal secrets of a file: the strings under a key that holds secrets, or is a misspelling of one.
 pub(super) fn hide(root: &Node) {
     for entry in root.entries() {
-        let is_journey = matches!(entry.key.as_str(), "journey" | "fragment" | "defaults");
-        hide_below(&entry.value, &entry.key, is_journey);
+        let part = match entry.key.as_str() {
+            "journey" | "fragment" | "defaults" => Part::Journey,
+            "notifiers" => Part::Notifier,
+            _ => Part::Other,
+        };
+        hide_below(&entry.value, &entry.key, part);
     }
 }
 
-/// In journeys only headers hold secrets: a payload's `token` is not one.
-fn hide_below(node: &Node, key: &str, is_journey: bool) {
+/// What a key means depends on where it stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// Only headers hold secrets: a payload's `token` is not one.
+    Journey,
+    /// PagerDuty's `routing_key` is a secret, and a broker's is not.
+    Notifier,
+    Other,
+}
+
+fn hide_below(node: &Node, key: &str, part: Part) {
+    let is_secret = match part {
+        Part::Journey => false,
+        Part::Notifier => is_secret_name(key) || is_routing_key(key),
+        Part::Other => is_secret_name(key),
+    };
     match &node.data {
-        Data::Text(_) if !is_journey && is_secret_name(key) => hide_text(node),
-        Data::List(items) => items.iter().for_each(|item| hide_below(item, key, is_journey)),
+        Data::Text(_) if is_secret => hide_text(node),
+        Data::List(items) => items.iter().for_each(|item| hide_below(item, key, part)),
         Data::Table(entries) => {
-            let is_journey = is_journey && key != "headers";
-            entries.iter().for_each(|entry| hide_below(&entry.value, &entry.key, is_journey));
+            let part = if part == Part::Journey && key == "headers" { Part::Other } else { part };
+            entries.iter().for_each(|entry| hide_below(&entry.value, &entry.key, part));
         }
         _ => {}
     }
@@ -249,7 +272,7 @@ pub(super) fn hide_by_name(source: &Arc<Source>) {
         Regex::new(r#"([A-Za-z0-9_-]+)["']?[ \t]*=[ \t]*("""|'''|"|'|\[|\{)?"#).expect("a valid pattern")
     });
     let text = source.text();
-    for found in ASSIGNED.captures_iter(text).filter(|found| is_secret_name(&found[1])) {
+    for found in ASSIGNED.captures_iter(text).filter(|found| is_secret_name(&found[1]) || is_routing_key(&found[1])) {
         let start = found.get(0).map_or(0, |all| all.end());
         let rest = &text[start..];
         let line = rest.find(['\r', '\n']).unwrap_or(rest.len());
@@ -286,6 +309,8 @@ mod tests {
         let cases = [
             "[notifiers.a]\ntoken = \"CANARY\"",
             "[notifiers.a]\ntokn = 'CANARY'",
+            "[notifiers.a]\nrouting_key = \"CANARY\"",
+            "[notifiers.a]\nrouting_kye = 'CANARY'",
             "[channels.a]\nverify = { secrets = [\"CANARY\", 'CANARY'] }",
             "[channels.a]\nheaders = { Authorization = \"Bearer CANARY\", \"X-Api-Key\" = \"CANARY\" }",
             "[[journey]]\n[[journey.step]]\nheaders = { authorization = \"CANARY\" }",

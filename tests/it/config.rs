@@ -362,7 +362,20 @@ fn every_key_arrives_in_the_plan() {
         panic!()
     };
     assert!(url.reveal().starts_with("https://hooks.slack.com/"));
-    assert!(!format!("{plan:?}").contains("hooks.slack.com"));
+    let notifier::Settings::Pagerduty(pager) = &plan.notifiers["pager"].settings else { panic!() };
+    assert_eq!(pager.routing_key.reveal().len(), 32);
+    assert_eq!(pager.url.reveal().as_str(), "https://events.eu.pagerduty.com/v2/enqueue");
+    let notifier::Settings::Alertmanager(alerts) = &plan.notifiers["alerts"].settings else { panic!() };
+    assert_eq!((alerts.urls.len(), alerts.headers.len()), (2, 1));
+    assert!(alerts.urls[1].reveal().contains("@am-2.example.org:9093"));
+    assert_eq!((alerts.resend_every, alerts.expires_after), (seconds(30), seconds(6 * 3_600)));
+    let notifier::Settings::Alertmanager(here) = &plan.notifiers["alerts-here"].settings else { panic!() };
+    assert_eq!((here.urls.len(), here.resend_every, here.expires_after), (1, seconds(60), seconds(3_600)));
+    let shown = format!("{plan:?}");
+    for secret in ["hooks.slack.com", "0123456789abcdef0123456789abcdef", "canary-password"] {
+        assert!(!shown.contains(secret));
+    }
+    assert_eq!(plan.redactor.clean("no 0123456789abcdef0123456789abcdef, canary-password"), "no •••, •••");
 }
 
 #[test]

@@ -28,6 +28,8 @@ mod kannel;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+mod notify_alertmanager;
+mod notify_pagerduty;
 mod notify_webhook;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -154,7 +154,7 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
                 return Some(request);
             }
         }
-        let mut chunk = [0; 16_384];
+        let mut chunk = [0; 4_096];
         let length = stream.read(&mut chunk).await.ok()?;
         if length == 0 {
             return None;

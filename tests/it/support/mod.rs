@@ -2,11 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each theme uses a part of it, and nothing outside imports it")]
 #![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
 
+pub(crate) mod alertmanager;
 pub mod certificate;
 pub mod command;
 pub mod daemon;
 pub mod document;
 pub mod dovecot;
+pub(crate) mod fake_pagerduty;
 pub(crate) mod fake_slack;
 pub mod fake_smtp;
 pub(crate) mod hook;
