@@ -109,7 +109,10 @@ impl Settings {
     /// Whether it can bring what it told up to date without calling anybody.
     pub fn is_updatable(&self) -> bool {
         match self {
-            Settings::Slack(slack::SlackSettings::Bot { .. }) | Settings::Webhook(_) => true,
+            Settings::Slack(slack::SlackSettings::Bot { .. })
+            | Settings::Webhook(_)
+            | Settings::Pagerduty(_)
+            | Settings::Alertmanager(_) => true,
             Settings::Slack(slack::SlackSettings::Webhook { .. }) | Settings::Email(_) => false,
         }
     }

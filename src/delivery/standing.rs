@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::alert::NotifyReason;
+use crate::alert::Subject;
 use crate::board::{BEAT, Pulse};
 use crate::delivery::Worker;
+use crate::incident::NotifyReason;
 use crate::journey::Name;
 use crate::notice::Notification;
 use crate::notifier::NotifyError;
@@ -50,13 +51,13 @@ impl Standing {
 
     /// Forgets what stands no longer: an end that was told often enough, an incident that is over or whose journey is gone. Of the
     /// last two the notifier learns when it expires, unless a notice of the end is on its way.
-    fn keep_open(&mut self, incidents: &[IncidentRow], is_watched: impl Fn(&Name) -> bool, now: Timestamp) {
+    fn keep_open(&mut self, incidents: &[IncidentRow], is_watched: impl Fn(&Subject) -> bool, now: Timestamp) {
         self.told.retain(|incident, told| {
             if told.notification.reason == NotifyReason::Resolved {
                 return between(told.at, now) < RETELL_END;
             }
             let row = incidents.iter().find(|row| row.id == *incident);
-            row.is_none_or(|row| row.resolved.is_none() && is_watched(&row.journey))
+            row.is_none_or(|row| row.resolved.is_none() && is_watched(&Subject::from(&*row.subject)))
         });
     }
 
@@ -105,7 +106,9 @@ impl Worker {
             if !standing.told.is_empty()
                 && let Ok(incidents) = self.store.incidents(None, LOOK_BACK).await
             {
-                standing.keep_open(&incidents, |journey| self.board.journey(journey).is_some(), now.wall);
+                let is_watched =
+                    |subject: &Subject| subject.journey().is_none_or(|journey| self.board.journey(journey).is_some());
+                standing.keep_open(&incidents, is_watched, now.wall);
             }
             let told: Vec<_> = standing.told.values().map(|told| told.notification.clone()).collect();
             if !told.is_empty() {
@@ -129,13 +132,14 @@ mod tests {
         let at = |second| Timestamp::from_second(1_790_000_000 + second).unwrap();
         let incident = |id: &str, journey: &str, resolved: Option<i64>| IncidentRow {
             id: id.into(),
-            journey: journey.into(),
+            subject: journey.into(),
             since: at(0),
             resolved: resolved.map(at),
             severity: "critical".into(),
             detectors: Vec::new(),
             summary: String::new(),
             bad_runs: 3,
+            members: 1,
         };
         let incidents = [
             incident("open", "sms", None),
@@ -153,7 +157,7 @@ mod tests {
         // As after a restart, when the outbox is read newest first.
         standing.took(&conformance::row("told", 1, "am", 0), at(0));
         for (second, expected) in [(959, vec!["open", "told", "unrecorded"]), (960, vec!["open", "unrecorded"])] {
-            standing.keep_open(&incidents, |journey| &**journey == "sms", at(second));
+            standing.keep_open(&incidents, |subject| subject.to_string() == "sms", at(second));
             assert_eq!(standing.told.keys().collect::<Vec<_>>(), expected);
         }
     }

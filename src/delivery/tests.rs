@@ -325,15 +325,16 @@ async fn who_forgets_is_told_again_what_stands_also_after_a_restart() {
     // An incident of a journey that nobody watches any more.
     let incident = crate::store::IncidentRow {
         id: "i1".into(),
-        journey: "sms".into(),
+        subject: "sms".into(),
         since: stage.clock.now().wall,
         resolved: None,
         severity: "critical".into(),
         detectors: Vec::new(),
         summary: String::new(),
         bad_runs: 3,
+        members: 1,
     };
-    stage.store.apply(vec![Change::Incident { incident }]).await.unwrap();
+    stage.store.apply(vec![Change::Incident { row: incident, open: None, journeys: Vec::new() }]).await.unwrap();
     stage.until_retold(&["i2.2"]).await;
     assert_eq!(stage.attempts("forgetful").len(), 0, "it is no notice");
     assert_eq!(stage.notifiers["slack"].retold().len(), 0);

@@ -11,8 +11,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::alert::{NotifyReason, Severity};
 use crate::clock::Clock;
+use crate::detect::Severity;
+use crate::incident::NotifyReason;
 use crate::notifier::post::{self, Answer, Hints, Http};
 use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, clean, cut};
 use crate::secret::{Redactor, Secret};
@@ -103,6 +104,8 @@ impl Event {
         Event {
             action: match notification.reason {
                 NotifyReason::First | NotifyReason::Worse | NotifyReason::Repeat => Action::Trigger,
+                NotifyReason::Updated if incident.acked.is_some() => Action::Acknowledge,
+                NotifyReason::Updated => Action::Trigger,
                 NotifyReason::Resolved => Action::Resolve,
             },
             incident: incident.id.clone(),

@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use journeyman::alert::{NotifyReason, Severity};
 use journeyman::clock::Clock;
+use journeyman::detect::Severity;
+use journeyman::incident::NotifyReason;
 use journeyman::notifier::alertmanager::{Alertmanager, AlertmanagerSettings, open};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError};
 use journeyman::secret::{HeaderText, Redactor, Secret};

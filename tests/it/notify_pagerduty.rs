@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use journeyman::alert::{NotifyReason, Severity};
 use journeyman::clock::Clock;
+use journeyman::detect::Severity;
+use journeyman::incident::NotifyReason;
 use journeyman::notifier::pagerduty::{Action, Event, Pagerduty, PagerdutySettings, open};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError};
 use journeyman::secret::{Redactor, Secret};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::alert::NotifyReason;
+use crate::incident::NotifyReason;
 use crate::notice::Notification;
 use crate::notifier::cut;
 use crate::secret::Redactor;
