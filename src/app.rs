@@ -393,9 +393,9 @@ fn spawn_channels(
     }
     for reader in std::mem::take(&mut channels.readers) {
         let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };
-        let told = observations.clone();
+        let (told, notes) = (observations.clone(), open.reading().clone());
         tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, clock, stop.clone()));
-        tasks.spawn("reader", async move { reader.channel.listen(reader.listener).await });
+        tasks.spawn("reader", async move { notes.over(reader.channel.listen(reader.listener)).await });
     }
     let (_, closed) = mpsc::channel(1);
     let arrivals = std::mem::replace(&mut channels.arrivals, closed);

@@ -35,6 +35,7 @@ mod own;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod seen;
 #[cfg(any(feature = "mqtt", feature = "nats"))]
 mod server;
 #[cfg(feature = "slack")]

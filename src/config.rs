@@ -8,6 +8,7 @@ mod daemon;
 mod document;
 mod expectations;
 mod files;
+mod fingerprint;
 mod journeys;
 mod lint;
 mod merge;

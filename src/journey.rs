@@ -1,11 +1,13 @@
 //! The vocabulary: what a journey is, as the configuration made it. Immutable after load.
 
+pub mod compare;
 pub mod expect;
 pub mod message;
 pub mod outcome;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod seen;
 pub mod spend;
 pub mod template;
 pub mod token;
@@ -61,6 +63,8 @@ pub struct Journey {
     pub unavailable: Option<String>,
     /// Where it was defined: `file:line`.
     pub defined_at: String,
+    /// What its definition comes to in a few digits: another one is another definition.
+    pub fingerprint: String,
 }
 
 /// What share of a window's runs must be delivered, and in budget.

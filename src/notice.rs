@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::Severity;
 use crate::incident::{Incident, LISTED, Member, NotifyReason, Root};
-use crate::journey::Name;
 use crate::journey::report::{Report, waterfall};
+use crate::journey::{Name, compare};
 use crate::time::{Human, between};
 
 /// One thing to tell about one incident. Stored in the outbox as it is, so that a retry says what was true.
@@ -136,6 +136,7 @@ impl Notification {
             let cause = self.report.as_ref().map_or("", |report| report.outcome.label());
             facts.push(("Failed step", format!("{} ({cause})", step.name)));
         }
+        facts.extend(compare::facts(self.last_good.as_ref(), self.report.as_ref()));
         facts.extend(self.latency_line().map(|line| ("Latency", line)));
         facts.extend(self.objective.clone().map(|line| ("Objective", line)));
         facts.push(("Decided by", self.decision.clone()));

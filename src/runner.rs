@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Readiness;
+use crate::channel::seen::Notes;
 use crate::clock::Clock;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
@@ -155,6 +156,8 @@ pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: 
         lateness: crate::time::between(slot, now.wall),
         steps: Vec::new(),
         note: Some(note.to_owned()),
+        configuration: journey.fingerprint.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
@@ -183,6 +186,19 @@ impl Watched {
     }
 }
 
+/// A call under way, and what it met so far.
+struct InHand<'a> {
+    channel: Name,
+    notes: Notes,
+    answer: BoxFuture<'a, Result<Reply, Fault>>,
+}
+
+impl InHand<'_> {
+    fn met(&self) -> Event {
+        Event::Met { channel: self.channel.clone(), seen: self.notes.seen() }
+    }
+}
+
 /// One run under way.
 struct Drive<'a> {
     runner: &'a Runner,
@@ -191,7 +207,7 @@ struct Drive<'a> {
     slot: Timestamp,
     mailbox: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    in_hand: Option<BoxFuture<'a, Result<Reply, Fault>>>,
+    in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
 }
 
@@ -204,14 +220,21 @@ impl Drive<'_> {
                     Action::Finish(report) => return *report,
                     Action::AwaitReady(names) => {
                         let ready = self.runner.await_ready(&names, &mut self.receivers);
-                        Some(unless_stopped(stop, ready).await)
+                        let ready = unless_stopped(stop, ready).await;
+                        for channel in names.iter().filter_map(|name| self.runner.channels.get(name)) {
+                            let (channel, seen) = (channel.name.clone(), channel.reading().seen());
+                            actions.extend(run.step(Event::Met { channel, seen }, self.runner.clock.now()));
+                        }
+                        Some(ready)
                     }
                     Action::Record => {
                         let record = self.runner.record(self.journey, self.token, self.slot, self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
                     }
                     Action::Perform { channel, outgoing, act } => {
-                        self.in_hand = Some(self.perform(&channel, *outgoing, act));
+                        let notes = Notes::default();
+                        let answer = self.perform(&channel, *outgoing, act, notes.clone());
+                        self.in_hand = Some(InHand { channel, notes, answer });
                         None
                     }
                     Action::Abandon => {
@@ -227,7 +250,10 @@ impl Drive<'_> {
                     actions.extend(run.step(event, self.runner.clock.now()));
                 }
             }
-            let event = self.next(run.deadline(), stop).await;
+            let (event, met) = self.next(run.deadline(), stop).await;
+            if let Some(met) = met {
+                actions.extend(run.step(met, self.runner.clock.now()));
+            }
             if matches!(event, Event::Timer) {
                 for gap in self.receivers.iter().filter_map(Watched::gap) {
                     actions.extend(run.step(gap, self.runner.clock.now()));
@@ -238,24 +264,27 @@ impl Drive<'_> {
     }
 
     /// What happens next. Arrivals come first: one that was here in time must not lose to the timer that says it was not.
-    async fn next(&mut self, deadline: Option<crate::time::Mono>, stop: &CancellationToken) -> Event {
+    /// What the call in hand has met goes before what may end it.
+    async fn next(&mut self, deadline: Option<crate::time::Mono>, stop: &CancellationToken) -> (Event, Option<Event>) {
         let timer = async {
             match deadline {
                 Some(at) => self.runner.clock.sleep_until(at).await,
                 None => pending().await,
             }
         };
-        let in_hand = OptionFuture::from(self.in_hand.as_mut());
-        tokio::select! {
+        let in_hand = OptionFuture::from(self.in_hand.as_mut().map(|call| &mut call.answer));
+        let event = tokio::select! {
             biased;
             () = stop.cancelled() => Event::Cancelled,
-            Some(event) = self.inbox.recv() => event,
-            Some(answer) = in_hand => {
-                self.in_hand = None;
-                Event::Answered(Box::new(answer))
-            }
+            Some(event) = self.inbox.recv() => return (event, None),
+            Some(answer) = in_hand => Event::Answered(Box::new(answer)),
             () = timer => Event::Timer,
+        };
+        let met = self.in_hand.as_ref().map(InHand::met);
+        if matches!(event, Event::Answered(_)) {
+            self.in_hand = None;
         }
+        (event, met)
     }
 
     fn perform<'b>(
@@ -263,11 +292,12 @@ impl Drive<'_> {
         channel: &Name,
         outgoing: crate::journey::Outgoing,
         act: Act,
+        notes: Notes,
     ) -> BoxFuture<'b, Result<Reply, Fault>> {
         match self.runner.channels.get(channel) {
             Some(channel) => {
                 let channel = channel.clone();
-                Box::pin(async move { channel.perform(&outgoing, act).await })
+                Box::pin(async move { notes.over(channel.perform(&outgoing, act)).await })
             }
             None => {
                 let now = self.runner.clock.now();

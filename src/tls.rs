@@ -3,10 +3,15 @@
 use std::path::Path;
 use std::sync::{Arc, Once, OnceLock};
 
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig, ConfigBuilder, WantsVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, SignatureScheme,
+    WantsVerifier,
+};
 use rustls_platform_verifier::Verifier;
 
 /// Installs the provider. The first statement of `main`, and of every test that builds a client; further calls do nothing.
@@ -51,10 +56,90 @@ pub fn words(error: &rustls::Error, peer: &str) -> String {
 /// # Errors
 /// In words: certificates that cannot be read.
 pub fn client(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+    let (builder, provider) = builder()?;
+    let verifier = verifier(ca_file, provider)?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// Who is told of a handshake while it is made, by the task that makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// The certificate that is shown, in DER, before it is verified.
+    pub certificate: fn(&[u8]),
+    /// The protocol's version, once the other side has proven that the certificate is its own.
+    pub version: fn(&'static str),
+}
+
+/// As [`client`], watched. It resumes nothing: a resumed session shows no certificate, and a monitor must see the one that is
+/// served today.
+///
+/// # Errors
+/// As [`client`].
+pub fn watched_client(ca_file: Option<&Path>, watch: Watch) -> Result<ClientConfig, String> {
+    let (builder, provider) = builder()?;
+    let verifier = Arc::new(Watched { verifier: verifier(ca_file, provider)?, watch });
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Tells of what is to be verified, and leaves the verdict to another.
+#[derive(Debug)]
+struct Watched {
+    verifier: Arc<Verifier>,
+    watch: Watch,
+}
+
+impl ServerCertVerifier for Watched {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        (self.watch.certificate)(end_entity);
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verified = self.verifier.verify_tls12_signature(message, certificate, signature);
+        verified.inspect(|_| (self.watch.version)("TLSv1.2"))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verified = self.verifier.verify_tls13_signature(message, certificate, signature);
+        verified.inspect(|_| (self.watch.version)("TLSv1.3"))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.verifier.requires_raw_public_keys()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.verifier.root_hint_subjects()
+    }
+}
+
+fn verifier(ca_file: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, String> {
     // A root store is some 200 kB and milliseconds of parsing: everyone without roots of their own shares one.
     static SYSTEM: OnceLock<Arc<Verifier>> = OnceLock::new();
-    let (builder, provider) = builder()?;
-    let verifier = match ca_file {
+    Ok(match ca_file {
         Some(path) => {
             let told = |what: &dyn std::fmt::Display| format!("`ca_file` {}: {what}", path.display());
             let certificates = CertificateDer::pem_file_iter(path)
@@ -76,8 +161,7 @@ pub fn client(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
                 SYSTEM.get_or_init(|| Arc::new(verifier)).clone()
             }
         },
-    };
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    })
 }
 
 /// A client's configuration that trusts nobody: for a client that speaks no TLS, where the system has no certificates.

@@ -8,12 +8,10 @@ const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 #[cfg(feature = "checks")]
 const OCTETS: u8 = 0x04;
-#[cfg(feature = "checks")]
 const OBJECT: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
-#[cfg(feature = "checks")]
 const SET: u8 = 0x31;
 /// `[0] EXPLICIT`: the version, absent in version 1 certificates.
 const VERSION: u8 = 0xa0;
@@ -29,6 +27,15 @@ const ADDRESS: u8 = 0x87;
 /// The `notAfter` of a DER certificate (RFC 5280 section 4.1); `None` if it is not one.
 pub(crate) fn not_after(der: &[u8]) -> Option<Timestamp> {
     parts(der).map(|parts| parts.not_after)
+}
+
+/// How it is told in evidence: until when, which, and whose; `None` if it is none.
+pub(crate) fn told(der: &[u8]) -> Option<String> {
+    let Parts { serial, issuer, not_after, .. } = parts(der)?;
+    // A sign that is only there so that the number is not negative (X.690 section 8.3).
+    let serial = serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial);
+    let serial: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(crate::journey::seen::certificate(not_after, &serial, &common_name(issuer)))
 }
 
 /// What people know a certificate by.
@@ -50,7 +57,7 @@ pub(crate) struct Certificate {
 /// A DER certificate, as far as people ask for it; `None` if it is not one.
 #[cfg(feature = "checks")]
 pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
-    let Parts { issuer, not_before, not_after, subject, rest } = parts(der)?;
+    let Parts { issuer, not_before, not_after, subject, rest, .. } = parts(der)?;
     let (subject, issuer) = (common_name(subject), common_name(issuer));
     let names = alternative_names(rest).unwrap_or_default();
     Some(Certificate { subject, issuer, names, not_before: not_before?, not_after })
@@ -61,6 +68,7 @@ pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
     allow(dead_code, clippy::allow_attributes, reason = "only the check of certificates shows all of it")
 )]
 struct Parts<'a> {
+    serial: &'a [u8],
     issuer: &'a [u8],
     not_before: Option<Timestamp>,
     not_after: Timestamp,
@@ -75,7 +83,7 @@ fn parts(der: &[u8]) -> Option<Parts<'_>> {
     if let Some((_, rest)) = element(tbs, VERSION) {
         tbs = rest;
     }
-    let (_serial, tbs) = element(tbs, INTEGER)?;
+    let (serial, tbs) = element(tbs, INTEGER)?;
     let (_signature_algorithm, tbs) = element(tbs, SEQUENCE)?;
     let (issuer, tbs) = element(tbs, SEQUENCE)?;
     let (validity, tbs) = element(tbs, SEQUENCE)?;
@@ -83,11 +91,10 @@ fn parts(der: &[u8]) -> Option<Parts<'_>> {
     let (tag, not_before, validity) = any_element(validity)?;
     let not_before = time(tag, not_before);
     let (tag, not_after, _) = any_element(validity)?;
-    Some(Parts { issuer, not_before, not_after: time(tag, not_after)?, subject, rest })
+    Some(Parts { serial, issuer, not_before, not_after: time(tag, not_after)?, subject, rest })
 }
 
 /// The last common name of a distinguished name, or its organisation (RFC 5280 section 4.1.2.4).
-#[cfg(feature = "checks")]
 fn common_name(mut name: &[u8]) -> String {
     /// 2.5.4.3 and 2.5.4.10.
     const KINDS: [&[u8]; 2] = [&[0x55, 4, 3], &[0x55, 4, 10]];
@@ -244,6 +251,17 @@ mod tests {
         ] {
             assert_eq!(at(tag, text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn it_is_told_by_its_end_its_number_and_its_issuer() {
+        let mut params = CertificateParams::new(vec!["probe.example.net".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2026, 3, 1);
+        params.serial_number = Some(rcgen::SerialNumber::from(vec![0x9a, 0x01]));
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Probe");
+        let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+        assert_eq!(told(&der).unwrap(), "until 2026-03-01T00:00:00Z, serial 9a01, from Probe");
+        assert_eq!(told(&der[..40]), None);
     }
 
     #[cfg(feature = "checks")]

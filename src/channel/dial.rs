@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::channel::refusal::Refusal;
+use crate::channel::seen;
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
@@ -119,6 +120,7 @@ impl Dialer {
             .map_err(|_| silence("resolving its name"))?
             .map_err(|error| unreachable("resolve", error))?
             .collect();
+        seen::note_addresses(&self.host, addresses.iter().map(std::net::SocketAddr::ip));
         laps.end("dns");
         let mut outcome = Err(unreachable("resolve", io::Error::other("the name has no address")));
         for (index, address) in addresses.iter().enumerate() {
@@ -134,6 +136,7 @@ impl Dialer {
             }
         }
         let stream = outcome?;
+        seen::note_peer(stream.peer_addr());
         // Otherwise a message waits for the acknowledgement of the one before it, and we would measure our own Nagle.
         stream.set_nodelay(true).map_err(|error| unreachable("connect to", error))?;
         laps.end("connect");
@@ -156,7 +159,10 @@ pub(crate) async fn agree_on_tls<S: AsyncRead + AsyncWrite + Unpin>(
         .map_err(|_| Refusal::new(Cause::Tls, format!("`{host}` is no name that a certificate can be for")))?;
     let handshake = TlsConnector::from(config).connect(name, stream);
     match timeout_at(limit.instant(), handshake).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => {
+            seen::note_tls(stream.get_ref().1);
+            Ok(stream)
+        }
         Ok(Err(error)) => Err(match crate::tls::error_in(&error) {
             Some(tls) => Refusal::new(Cause::Tls, crate::tls::words(tls, peer)),
             None => Refusal::new(Cause::Tls, format!("{peer} ended the TLS handshake: {error}")),

@@ -16,12 +16,14 @@ use tokio::time::timeout_at;
 use crate::channel::dial::Limit;
 use crate::channel::dns::wire::{Answer, Question};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen;
 use crate::channel::{Channel, Listener, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::seen::What;
 use crate::time::{Human, Mono};
 
 /// Settings of a `dns` channel.
@@ -173,7 +175,9 @@ impl Channel for Dns {
             let asked = async {
                 let question = question.map_err(|why| Refusal::new(Cause::Refused, why))?;
                 let server = server?;
+                seen::note(What::Peer, &server.to_string());
                 let answer = self.ask(server, &question, limit, &mut phases).await?;
+                seen::note_answer(What::NameServerAnswer, answer.found().into_iter());
                 Ok::<_, Refusal>((server, answer))
             };
             let asked = asked.await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::header::{HeaderMap, LOCATION, SERVER};
 use reqwest::{Client, Response, StatusCode};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -18,12 +18,13 @@ use url::Url;
 use crate::channel::http::fault::{Reached, Signs, Verdict};
 use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
 use crate::channel::http::request::Request;
-use crate::channel::{Channel, Listener, cannot, certificate};
+use crate::channel::{Channel, Listener, cannot, certificate, seen};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::seen::What;
 use crate::journey::value::Value;
 use crate::secret::HeaderText;
 
@@ -218,7 +219,15 @@ impl Answer {
     async fn read(mut response: Response, watch: &Watch) -> Result<Answer, Broken> {
         watch.mark(|laps, at| laps.go_on(Stage::Body, at));
         let peer = response.extensions().get::<reqwest::tls::TlsInfo>().and_then(|info| info.peer_certificate());
+        if let Some(der) = peer {
+            seen::note_certificate(der);
+        }
         let certificate_expires = peer.and_then(certificate::not_after);
+        if let Some(address) = response.remote_addr() {
+            seen::note_peer(Ok(address));
+        }
+        let server = response.headers().get(SERVER).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        seen::note(What::Server, &server.unwrap_or_default());
         let mut body = Vec::new();
         let mut is_truncated = false;
         while let Some(chunk) = response.chunk().await.map_err(Broken::Transport)? {
@@ -260,7 +269,7 @@ impl Answer {
 
 fn tls_config(settings: &HttpSettings) -> Result<ClientConfig, String> {
     let needs_roots = settings.url.as_ref().is_none_or(|url| url.scheme() == "https");
-    let mut config = match crate::tls::client(settings.ca_file.as_deref()) {
+    let mut config = match crate::channel::seen::tls_client(settings.ca_file.as_deref()) {
         Err(_) if !needs_roots => crate::tls::client_without_roots()?,
         config => config?,
     };

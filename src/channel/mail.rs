@@ -62,7 +62,9 @@ impl MailServer {
     pub(super) fn way(&self) -> Result<Way, String> {
         let config = match self.security {
             Security::Plain => None,
-            Security::StartTls | Security::Tls => Some(Arc::new(crate::tls::client(self.ca_file.as_deref())?)),
+            Security::StartTls | Security::Tls => {
+                Some(Arc::new(crate::channel::seen::tls_client(self.ca_file.as_deref())?))
+            }
         };
         let (tls, upgrade) = if self.security == Security::StartTls { (None, config) } else { (config, None) };
         Ok(Way { dialer: Dialer { host: self.host.clone(), port: self.port, tls }, upgrade })

@@ -86,7 +86,7 @@ pub struct Mqtt {
 pub fn open(settings: MqttSettings, clock: Clock) -> Result<Mqtt, String> {
     let is_tls = settings.url.reveal().starts_with("mqtts:");
     let tls = match is_tls || settings.ca_file.is_some() {
-        true => Some(Arc::new(crate::tls::client(settings.ca_file.as_deref())?)),
+        true => Some(Arc::new(crate::channel::seen::tls_client(settings.ca_file.as_deref())?)),
         false => None,
     };
     Ok(Mqtt { publisher: publish::Publisher::new(settings.clone(), tls.clone(), clock), settings, tls, clock })

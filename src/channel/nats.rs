@@ -98,7 +98,7 @@ pub struct Nats {
 /// In words: certificates that cannot be read.
 pub fn open(settings: NatsSettings, clock: Clock) -> Result<Nats, String> {
     let tls = match settings.url.reveal().starts_with("tls:") || settings.ca_file.is_some() {
-        true => Some(Arc::new(crate::tls::client(settings.ca_file.as_deref())?)),
+        true => Some(Arc::new(crate::channel::seen::tls_client(settings.ca_file.as_deref())?)),
         false => None,
     };
     Ok(Nats { publisher: publish::Publisher::new(settings.clone(), tls.clone(), clock), settings, tls, clock })

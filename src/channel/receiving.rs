@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::channel::{Listener, Readiness};
+use crate::channel::{Listener, Readiness, seen};
 use crate::time::Human;
 
 /// Connects by `open` and reads by `read` until told to stop. Ready from the end of `open` to the end of `read`; both say in
@@ -20,7 +20,10 @@ pub(crate) async fn keep_receiving<S, O, R>(
         let ended = tokio::select! {
             biased;
             () = listener.stop.cancelled() => return,
-            opened = open() => match opened {
+            opened = async {
+                seen::forget();
+                open().await
+            } => match opened {
                 Ok(subscription) => {
                     tracing::info!(channel = %listener.channel, "receiving");
                     failures = 0;

@@ -124,7 +124,7 @@ pub struct Smpp {
 pub fn open(settings: SmppSettings, clock: Clock) -> Result<Smpp, String> {
     let is_tls = settings.account.tls || settings.receiver.as_ref().is_some_and(|account| account.tls);
     let tls = match is_tls {
-        true => Some(Arc::new(crate::tls::client(settings.ca_file.as_deref())?)),
+        true => Some(Arc::new(crate::channel::seen::tls_client(settings.ca_file.as_deref())?)),
         false => None,
     };
     let endpoint = |account: &Account| Endpoint {

@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 
 use crate::channel::dial::{Dialed, Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::channel::{Channel, Listener, certificate};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
@@ -18,6 +19,7 @@ use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::seen::What;
 use crate::journey::value::Value;
 use crate::time::{Human, Now};
 
@@ -70,7 +72,7 @@ impl Tcp {
     /// In words: certificates that cannot be read.
     pub fn open(settings: TcpSettings, clock: Clock) -> Result<Tcp, String> {
         let TcpSettings { host, port, tls, ca_file, until, max_answer } = settings;
-        let tls = if tls { Some(crate::tls::client(ca_file.as_deref())?.into()) } else { None };
+        let tls = if tls { Some(crate::channel::seen::tls_client(ca_file.as_deref())?.into()) } else { None };
         Ok(Tcp { dialer: Dialer { host, port, tls }, until, max_answer, clock })
     }
 
@@ -88,6 +90,11 @@ impl Tcp {
         let mut bytes = Vec::new();
         let exchange = timeout_at(limit.instant(), self.exchange(&mut stream, &outgoing.body, &mut bytes)).await;
         let finished = self.clock.now();
+        if outgoing.body.is_empty() {
+            // Nobody was asked anything: it is a greeting.
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            note(What::Banner, &String::from_utf8_lossy(line));
+        }
         phases.push(Phase { name: "answer".to_owned(), took: finished.mono.since(connected.mono) });
         let end = match exchange {
             Ok(Ok(end)) => Ok(end),

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::channel::certificate::{self, Certificate};
 use crate::channel::dial::{Dialed, Dialer, Limit, agree_on_tls};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::version_name;
 use crate::channel::{Channel, Listener, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
@@ -54,9 +55,7 @@ impl Tls {
     /// # Errors
     /// In words: certificates that cannot be read.
     pub fn open(settings: TlsSettings, clock: Clock) -> Result<Tls, String> {
-        let mut config = crate::tls::client(settings.ca_file.as_deref())?;
-        // A resumed session has the certificate of the session before it; the one that is shown now is what we came for.
-        config.resumption = rustls::client::Resumption::disabled();
+        let config = crate::channel::seen::tls_client(settings.ca_file.as_deref())?;
         Ok(Tls { settings, config: Arc::new(config), clock })
     }
 
@@ -78,15 +77,6 @@ impl Tls {
         let chain = session.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect();
         let text = |found: Option<&str>| found.unwrap_or("unknown").to_owned();
         Ok(Shaken { peer, version: text(version), cipher: text(cipher), chain })
-    }
-}
-
-/// As the RFCs write it.
-fn version_name(name: &'static str) -> &'static str {
-    match name {
-        "TLSv1_2" => "TLSv1.2",
-        "TLSv1_3" => "TLSv1.3",
-        other => other,
     }
 }
 

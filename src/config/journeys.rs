@@ -10,7 +10,7 @@ use crate::config::merge::{Fragments, Variant, merge, variants};
 use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::Steps;
-use crate::config::{lint, values};
+use crate::config::{fingerprint, lint, values};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::{AlertPolicy, Journey, Name, Objective};
 
@@ -188,6 +188,8 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
         maintenance: Vec::new(),
         unavailable,
         defined_at: format!("{}:{}", variant.node.place.source().name(), variant.node.place.line()),
+        // The steps as they come to be with their fragments.
+        fingerprint: fingerprint::of(nodes.iter().chain([&variant.node])),
     };
     let loaded = Loaded { journey, steps: nodes, place, is_active, node: variant.node };
     if context.error_count() == errors {

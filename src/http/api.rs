@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use crate::http::Shared;
 use crate::http::model::{Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
 use crate::journey::Name;
+use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::journey::token::Token;
-use crate::store::OutboxStatus;
+use crate::store::{OutboxStatus, RunRow};
 
+/// Runs looked through for a last good one.
+const LOOKED_THROUGH: usize = 200;
 /// Rows in a list unless asked otherwise.
 const ROWS: usize = 100;
 /// Rows in a list at most.
@@ -63,7 +66,10 @@ pub(super) async fn runs(
 
 pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Response {
     match find_run(&shared, &token).await {
-        Ok(Some(report)) => answer(&shared, "run", ReportView::new(&report)),
+        Ok(Some(report)) => {
+            let good = good_before(&shared, &report).await;
+            answer(&shared, "run", ReportView::beside(&report, good.as_ref()))
+        }
         Ok(None) => refuse(StatusCode::NOT_FOUND, "no evidence is kept for this token"),
         Err(error) => unavailable(&shared, &error),
     }
@@ -121,6 +127,19 @@ pub(super) async fn find_run(shared: &Shared, token: &str) -> Result<Option<Repo
         let reports = statuses.iter().flat_map(|status| [status.last.clone(), status.last_good.clone()]).flatten();
         reports.into_iter().find(|report| report.token == token).map(|report| (*report).clone())
     }))
+}
+
+/// The last good run before this one that has evidence, or else the last one at all.
+pub(super) async fn good_before(shared: &Shared, report: &Report) -> Option<Report> {
+    let store = &shared.views.store;
+    let runs = shared.ask(store.runs(report.journey.clone(), LOOKED_THROUGH)).await.unwrap_or_default();
+    let is_before = |run: &&RunRow| run.slot < report.slot && run.verdict == Verdict::Good && run.token.is_some();
+    let found = match runs.iter().find(is_before).and_then(|run| run.token) {
+        Some(token) => shared.ask(store.report(token)).await.ok().flatten(),
+        None => None,
+    };
+    let last = || shared.views.board.journey(&report.journey)?.last_good.as_deref().cloned();
+    found.or_else(last).filter(|good| good.token != report.token)
 }
 
 fn answer(shared: &Shared, name: &str, model: impl Serialize) -> Response {

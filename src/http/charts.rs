@@ -401,6 +401,7 @@ mod tests {
             hops: Vec::new(),
             checks: Vec::new(),
             excerpt: None,
+            seen: Vec::new(),
         };
         let bar = waterfall_bar(&step, None, Duration::from_secs(10));
         assert!(bar.contains("class=\"failed\" x=\"99.60%\" y=3 width=\"0.40%\""), "{bar}");

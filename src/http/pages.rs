@@ -16,11 +16,9 @@ use crate::http::model::{
     cell_start, shown,
 };
 use crate::http::{Shared, api, charts, template};
-use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
-use crate::store::RunRow;
 
-/// Runs in the latency chart, and looked through for a last good one.
+/// Runs in the latency chart.
 const CHART_RUNS: usize = 200;
 /// Runs in a journey's table.
 const TABLE_RUNS: usize = 50;
@@ -203,21 +201,8 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<Str
         }
         Err(error) => return refuse(&shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&error)),
     };
-    let before = good_before(&shared, &report).await;
+    let before = api::good_before(&shared, &report).await;
     page(&shared, StatusCode::OK, "run.html", move |shared| evidence(shared, &report, before.as_ref())).await
-}
-
-/// The last good run before this one that has evidence, or else the last one at all.
-async fn good_before(shared: &Shared, report: &Report) -> Option<Report> {
-    let store = &shared.views.store;
-    let runs = shared.ask(store.runs(report.journey.clone(), CHART_RUNS)).await.unwrap_or_default();
-    let is_before = |run: &&RunRow| run.slot < report.slot && run.verdict == Verdict::Good && run.token.is_some();
-    let found = match runs.iter().find(is_before).and_then(|run| run.token) {
-        Some(token) => shared.ask(store.report(token)).await.ok().flatten(),
-        None => None,
-    };
-    let last = || shared.views.board.journey(&report.journey)?.last_good.as_deref().cloned();
-    found.or_else(last).filter(|good| good.token != report.token)
 }
 
 /// A run step by step, beside a good one.
@@ -236,7 +221,7 @@ fn evidence(shared: &Shared, report: &Report, before: Option<&Report>) -> Contex
         })
         .collect();
     vec![
-        ("run", safe(shared, &ReportView::new(report))),
+        ("run", safe(shared, &ReportView::beside(report, before))),
         ("reference", safe(shared, &before.map(ReportView::new))),
         ("steps", Value::from(steps)),
         ("end_seconds", Value::from(end.as_secs_f64())),

@@ -10,6 +10,7 @@ use crate::journey::Name;
 use crate::journey::expect::Check;
 use crate::journey::message::Hop;
 use crate::journey::outcome::{Outcome, labelled};
+use crate::journey::seen::Seen;
 use crate::journey::token::Token;
 use crate::time::Human;
 
@@ -36,6 +37,12 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// Why the outcome is `unknown`, in words.
     pub note: Option<String>,
+    /// The fingerprint of the journey's definition. Empty where that was not kept yet.
+    #[serde(default)]
+    pub configuration: String,
+    /// The version of the monitor that ran it. Empty where that was not kept yet.
+    #[serde(default)]
+    pub version: String,
 }
 
 labelled! {
@@ -83,6 +90,9 @@ pub struct StepReport {
     pub checks: Vec<Check>,
     /// The beginning of what came back.
     pub excerpt: Option<String>,
+    /// Whom and what it met, in the order of [`What`](crate::journey::seen::What). For a `receive`: what its reader did.
+    #[serde(default)]
+    pub seen: Vec<Seen>,
 }
 
 /// One part of a step.
@@ -156,6 +166,11 @@ impl Report {
             for check in &mut step.checks {
                 apply(&mut check.expectation);
                 check.found.as_mut().map(apply);
+            }
+            for seen in &mut step.seen {
+                if let Some(clean) = redact(&seen.is) {
+                    seen.is = clean.into();
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::journey::expect::{Query, cut};
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepReport, StepStatus};
+use crate::journey::seen::{Seen, keep};
 use crate::journey::template::{Medium, Scope};
 use crate::journey::token::Token;
 use crate::journey::{Act, Journey, Name, Outgoing, Step, Verb};
@@ -70,6 +71,14 @@ pub enum Event {
     Begin,
     /// Every receiving channel is proven ready.
     Ready,
+    /// What a channel met: for the step in hand, or before the first one for what is received there. Told before the
+    /// [`Event::Answered`] or [`Event::Timer`] that ends the step.
+    Met {
+        /// Which.
+        channel: Name,
+        /// What.
+        seen: Vec<Seen>,
+    },
     /// A receiving channel is not.
     NotReady {
         /// Which.
@@ -263,6 +272,20 @@ impl Run {
             (_, Event::Arrived { channel, message, at }) => {
                 self.arrivals.push(Arrived { channel, message, at });
                 self.resume_receive(now, &mut actions);
+            }
+            (State::Working { index, .. }, Event::Met { channel, seen }) => {
+                let index = *index;
+                if self.journey.steps[index].verb.channel() == Some(&channel) {
+                    seen.into_iter().for_each(|one| keep(&mut self.steps[index].seen, one));
+                }
+            }
+            (State::Preparing | State::Recording, Event::Met { channel, seen }) => {
+                let steps = self.journey.steps.iter().zip(&mut self.steps);
+                for (step, report) in steps {
+                    if matches!(&step.verb, Verb::Receive(receive) if receive.channel == channel) {
+                        report.seen.clone_from(&seen);
+                    }
+                }
             }
             (State::Preparing, Event::Begin) => {
                 let receivers = self.journey.receivers();
@@ -582,6 +605,8 @@ impl Run {
             lateness: self.lateness,
             steps: std::mem::take(&mut self.steps),
             note: self.unknown.take().map(|(_, note)| cut(&note)),
+            configuration: self.journey.fingerprint.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         })));
     }
 }
@@ -600,6 +625,7 @@ fn not_reached(step: &Step) -> StepReport {
         hops: Vec::new(),
         checks: Vec::new(),
         excerpt: None,
+        seen: Vec::new(),
     }
 }
 

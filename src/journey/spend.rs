@@ -389,6 +389,7 @@ mod tests {
             maintenance: Vec::new(),
             unavailable: None,
             defined_at: String::new(),
+            fingerprint: String::new(),
         })
     }
 

@@ -96,6 +96,10 @@ impl Notifier for Webhook {
 fn document(delivery: &Delivery, redactor: &Redactor) -> Value {
     let notification = &delivery.notification;
     let incident = &notification.incident;
+    let changes = match (&notification.last_good, &notification.report) {
+        (Some(good), Some(report)) => crate::journey::compare::changes(good, report),
+        _ => Vec::new(),
+    };
     let facts: Vec<_> =
         notification.facts().into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let instead_of = delivery.instead_of.as_ref().map(|(notifier, said)| json!({ "notifier": notifier, "said": said }));
@@ -120,6 +124,7 @@ fn document(delivery: &Delivery, redactor: &Redactor) -> Value {
         "labels": notification.labels,
         "report": notification.report,
         "last_good": notification.last_good,
+        "changes": changes,
         "waterfall": notification.waterfall(24),
         "links": { "runbook": notification.runbook, "page": notification.link },
         "instead_of": instead_of,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::board::Board;
+use crate::channel::seen::Notes;
 use crate::channel::{Channel, ChannelPolicy, Readiness};
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
@@ -41,6 +42,8 @@ pub struct OpenChannel {
     trends: Mutex<HashMap<String, Trend>>,
     /// Its own alert has fired: whoever needs it is blocked.
     is_known_down: AtomicBool,
+    /// What its reader met when it last connected.
+    reading: Notes,
     clock: Clock,
     board: Arc<Board>,
     metrics: ChannelMetrics,
@@ -58,9 +61,27 @@ impl OpenChannel {
         metrics: ChannelMetrics,
     ) -> OpenChannel {
         let permits = Semaphore::new(policy.max_in_flight.max(1));
-        let (pace, trends) = Default::default();
+        let (pace, trends, reading) = Default::default();
         let is_known_down = AtomicBool::new(false);
-        OpenChannel { name, channel, policy, readiness, permits, pace, trends, is_known_down, clock, board, metrics }
+        OpenChannel {
+            name,
+            channel,
+            policy,
+            readiness,
+            permits,
+            pace,
+            trends,
+            is_known_down,
+            reading,
+            clock,
+            board,
+            metrics,
+        }
+    }
+
+    /// Where its reader notes what it meets: it runs [over](Notes::over) these.
+    pub fn reading(&self) -> &Notes {
+        &self.reading
     }
 
     /// Sends, or asks, when a permit is free and the rate allows. That waiting is ours and counts in no latency.

@@ -30,6 +30,8 @@ fn report(slot: i64, outcome: Outcome) -> Report {
         lateness: Duration::from_millis(1),
         steps: Vec::new(),
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     }
 }
 

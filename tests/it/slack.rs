@@ -61,6 +61,7 @@ fn step(name: &str, verb: &str, channel: &str, took: Duration) -> StepReport {
         hops: vec![],
         checks: vec![],
         excerpt: None,
+        seen: Vec::new(),
     }
 }
 
@@ -85,6 +86,8 @@ fn report(slot: Timestamp, is_good: bool) -> Report {
         lateness: Duration::ZERO,
         steps: vec![step("submit", "send", "gateway", Duration::from_micros(12_300)), arrive],
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     }
 }
 

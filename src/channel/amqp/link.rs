@@ -20,6 +20,7 @@ use tokio::time::timeout_at;
 use super::AmqpSettings;
 use crate::channel::dial::Limit;
 use crate::channel::refusal::Refusal;
+use crate::channel::seen;
 use crate::journey::outcome::Cause;
 
 /// Seconds without a frame after which either side takes the other for dead; lapin grants twice that.
@@ -77,6 +78,7 @@ impl Link {
             .map_err(|_| silence("resolving its name"))?
             .map_err(|error| unreachable("resolve", error))?
             .collect();
+        seen::note_addresses(&host, addresses.iter().map(std::net::SocketAddr::ip));
 
         let runtime = lapin::runtime::default_runtime().map_err(|error| Refusal::of(&error, &peer))?;
         let mut outcome = Err(unreachable("resolve", io::Error::other("the name has no address")));
@@ -94,12 +96,15 @@ impl Link {
         }
         let mut stream = outcome?;
         let socket = match &stream {
-            AsyncTcpStream::Plain(plain) => hold(plain.get_ref()).map_err(|error| unreachable("connect to", error))?,
+            AsyncTcpStream::Plain(plain) => {
+                seen::note_peer(plain.get_ref().peer_addr());
+                hold(plain.get_ref()).map_err(|error| unreachable("connect to", error))?
+            }
             _ => return Err(unreachable("connect to", io::Error::other("not a plain socket"))),
         };
 
         if uri.scheme == AMQPScheme::AMQPS {
-            let config = crate::tls::client(settings.ca_file.as_deref());
+            let config = crate::channel::seen::tls_client(settings.ca_file.as_deref());
             let connector = RustlsConnector::from(config.map_err(|why| Refusal::new(Cause::Tls, why))?);
             stream = timeout_at(limit.instant(), stream.into_rustls(&connector, &host))
                 .await

@@ -107,10 +107,15 @@ impl Answer {
         code_word(self.dns.metadata.response_code)
     }
 
+    /// The records that were asked for, as text.
+    pub(super) fn found(&self) -> Vec<String> {
+        let of_type = |record: &&Record| record.record_type() == self.query.query_type();
+        self.dns.answers.iter().filter(of_type).map(|record| text(&record.data)).collect()
+    }
+
     /// As a journey reads it: the code as status, the records as JSON, those asked for as the value.
     pub(super) fn message(&self, server: &str) -> Message {
-        let of_type = |record: &&Record| record.record_type() == self.query.query_type();
-        let mut found: Vec<_> = self.dns.answers.iter().filter(of_type).map(|record| text(&record.data)).collect();
+        let mut found = self.found();
         found.sort_unstable();
         let records: Vec<_> = self.dns.answers.iter().map(shown).collect();
         let metadata = &self.dns.metadata;

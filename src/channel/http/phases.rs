@@ -16,6 +16,7 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::pki_types::ServerName;
 use tower::{Layer, Service};
 
+use crate::channel::seen;
 use crate::clock::Clock;
 use crate::journey::report::Phase;
 use crate::time::Mono;
@@ -153,6 +154,7 @@ impl Resolve for Resolver {
             // The connector puts the URL's port in place of 0.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             mark(|laps, at| laps.go_on(Stage::Connect, at));
+            seen::note_addresses(name.as_str(), found.iter().map(SocketAddr::ip));
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

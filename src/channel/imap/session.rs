@@ -14,7 +14,9 @@ use super::sign_in::{said, sign_in};
 use crate::channel::dial::{Limit, Stream, agree_on_tls};
 use crate::channel::mail::{MailServer, Way, no_starttls, one_line};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::What;
 
 /// No answer is this long in coming from a server that lives.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -219,6 +221,9 @@ async fn greeted(stream: Stream, peer: &str) -> Result<Client<Stream>, Refusal> 
     let Some(greeting) = greeting else {
         return Err(Refusal::lost(peer, "it ended the connection without a greeting"));
     };
+    if let Response::Data { outcome, .. } = greeting.parsed() {
+        note(What::Banner, outcome.information.as_deref().unwrap_or_default());
+    }
     match greeting.parsed() {
         Response::Data { status: Status::Ok, .. } => Ok(client),
         Response::Data { outcome, .. } => Err(bye(outcome.information.as_deref(), peer)),

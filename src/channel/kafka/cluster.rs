@@ -50,7 +50,7 @@ impl Access {
     /// In words: certificates that cannot be read.
     pub(super) fn new(settings: &KafkaSettings, clock: Clock) -> Result<Access, String> {
         let tls = match settings.tls {
-            true => Some(Arc::new(crate::tls::client(settings.ca_file.as_deref())?)),
+            true => Some(Arc::new(crate::channel::seen::tls_client(settings.ca_file.as_deref())?)),
             false => None,
         };
         let (seeds, sasl, client_id) = (settings.brokers.clone(), settings.sasl.clone(), settings.client_id.clone());

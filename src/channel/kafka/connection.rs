@@ -15,8 +15,10 @@ use super::wire::{
 };
 use crate::channel::dial::{Dialed, Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::Notes;
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::Seen;
 use crate::time::{Mono, Now};
 
 /// A longer answer is not one: we ask for at most a megabyte at a time, and one batch may be larger than that.
@@ -35,6 +37,8 @@ pub(super) struct Connection {
     stream: Stream,
     /// `host:port`, for messages.
     pub(super) peer: String,
+    /// What was met when it was made.
+    pub(super) seen: Vec<Seen>,
     client_id: String,
     versions: Vec<ApiVersionRange>,
     correlation: i32,
@@ -59,10 +63,12 @@ impl Connection {
         clock: Clock,
         limit: Limit,
     ) -> Result<Connection, Refusal> {
-        let Dialed { stream, peer, .. } = dialer.connect(limit).await?;
+        let notes = Notes::of_a_part();
+        let Dialed { stream, peer, .. } = notes.over(dialer.connect(limit)).await?;
         let mut connection = Connection {
             stream,
             peer,
+            seen: notes.seen(),
             client_id: client_id.to_owned(),
             versions: Vec::new(),
             correlation: 0,

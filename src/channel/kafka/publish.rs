@@ -14,11 +14,13 @@ use super::wire::{ApiKey, ErrorCode, PRODUCE, Produce, ProduceResponse};
 use super::{Acks, KafkaSettings};
 use crate::channel::dial::Limit;
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::{note, note_again, note_answer};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::seen::{What, find};
 use crate::time::{Human, Mono, Now};
 
 /// What is known of leaders is asked for again after this long. A message is tried once: it should not fail because we
@@ -137,6 +139,7 @@ impl Publisher {
             }
             routes.push(Route { leader, lane, partitions });
         }
+        note_brokers(&routes);
         Ok(Ready { routes, partitions, is_new })
     }
 
@@ -287,6 +290,19 @@ fn verdict(
         ack.push_str(&format!("; throttled for {}", Human(throttled)));
     }
     Ok(ack)
+}
+
+/// Notes who leads what, and where they all are: one message may go to several brokers.
+fn note_brokers(routes: &[Route]) {
+    routes.iter().for_each(|route| note_again(&route.lane.seen));
+    let mut leads: Vec<_> = routes
+        .iter()
+        .flat_map(|route| route.partitions.iter().map(|partition| (*partition, route.leader)))
+        .map(|(partition, leader)| (partition, format!("broker {leader} leads partition {partition}")))
+        .collect();
+    leads.sort_unstable();
+    note(What::Node, &leads.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>().join(", "));
+    note_answer(What::Peer, routes.iter().filter_map(|route| find(&route.lane.seen, What::Peer)));
 }
 
 /// A fault of a message that never left.

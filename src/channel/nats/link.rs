@@ -21,9 +21,11 @@ use super::wire::{self, Delivery, Info, Said};
 use super::{NatsSettings, SCHEMES, refusal};
 use crate::channel::dial::{Dialer, Limit, Stream, agree_on_tls};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::channel::server::Server;
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::What;
 use crate::time::Now;
 
 /// Writes that wait for the socket.
@@ -97,7 +99,10 @@ impl Link {
         let silence = |doing: &str| Refusal::silence(doing, &peer, limit.length());
         let mut wire = Wire { stream: dialed.stream, buffer: BytesMut::new() };
         let info = match timeout_at(limit.instant(), wire.next()).await.map_err(|_| silence("waiting for its INFO"))? {
-            Ok(Said::Info(info)) => *info,
+            Ok(Said::Info(info)) => {
+                note_server(&info);
+                *info
+            }
             Ok(Said::Error(words)) => return Err(refusal::ended(&peer, "", Some(&words))),
             Ok(_) => return Err(Refusal::lost(&peer, "it does not speak NATS")),
             Err(why) => return Err(Refusal::lost(&peer, why)),
@@ -261,6 +266,15 @@ impl Link {
     }
 }
 
+/// Notes who answers: a server that was started anew has another id.
+fn note_server(info: &Info) {
+    note(What::Server, &format!("nats-server {}", info.version));
+    let name = Some(&info.server_name).filter(|name| !name.is_empty() && **name != info.server_id);
+    let words: Vec<_> = name.into_iter().chain([&info.server_id]).map(String::as_str).collect();
+    note(What::Node, words.join(" ").trim());
+    note(What::Cluster, &info.cluster);
+}
+
 /// The first reason stays: what follows is only its consequence.
 fn tell(ending: &watch::Sender<Option<Refusal>>, why: Refusal) {
     ending.send_if_modified(|ended| {
@@ -309,7 +323,7 @@ impl Wire {
         let Stream::Plain(plain) = self.stream else { return Ok(self) };
         let config = match tls {
             Some(config) => config.clone(),
-            None => Arc::new(crate::tls::client(None).map_err(|why| Refusal::new(Cause::Tls, why))?),
+            None => Arc::new(crate::channel::seen::tls_client(None).map_err(|why| Refusal::new(Cause::Tls, why))?),
         };
         let stream = agree_on_tls(plain, host, peer, config, limit).await?;
         Ok(Wire { stream: Stream::Tls(Box::new(stream)), buffer: BytesMut::new() })

@@ -17,6 +17,12 @@ const HEADER_VERSION: &str = "NATS/1.0";
 pub(super) struct Info {
     /// Its version.
     pub(super) version: String,
+    /// What tells it from every other, drawn anew at each start.
+    pub(super) server_id: String,
+    /// Its name, if it was given one; else the same.
+    pub(super) server_name: String,
+    /// The cluster that it belongs to.
+    pub(super) cluster: String,
     /// Whether it knows headers.
     pub(super) headers: bool,
     /// The largest message that it takes, headers included.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures_util::stream::{Stream as Messages, poll_fn};
 use futures_util::{FutureExt, StreamExt};
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::Zeroizing;
 
@@ -20,7 +21,9 @@ use super::refusal;
 use crate::channel::address::{decoded, host};
 use crate::channel::dial::{Dialed, Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::{self, Notes};
 use crate::journey::outcome::Cause;
+use crate::journey::seen::{Seen, What};
 use crate::secret::Secret;
 
 /// Registered for PostgreSQL by IANA.
@@ -54,7 +57,7 @@ impl Endpoint {
     /// The endpoint behind `url`.
     pub(super) fn new(url: &Secret, ca_file: Option<&Path>) -> Result<Endpoint, String> {
         let is_tls = Address::parse(&url.reveal()).is_ok_and(|address| address.is_tls);
-        let tls = if is_tls { Some(Arc::new(crate::tls::client(ca_file)?)) } else { None };
+        let tls = if is_tls { Some(Arc::new(crate::channel::seen::tls_client(ca_file)?)) } else { None };
         Ok(Endpoint { url: url.clone(), tls })
     }
 
@@ -92,6 +95,7 @@ impl Endpoint {
         if !address.is_tls {
             config.ssl_mode(SslMode::Disable);
             return Ok(config.connect_raw(stream, NoTls).await.map(|(client, mut connection)| {
+                note_server(&connection);
                 (client, poll_fn(move |context| connection.poll_message(context)).boxed())
             }));
         }
@@ -103,10 +107,23 @@ impl Endpoint {
         let mut maker = MakeRustlsConnect::new(ClientConfig::clone(tls));
         let connector = MakeTlsConnect::<Stream>::make_tls_connect(&mut maker, &address.host);
         let connector = connector.map_err(|error| Refusal::new(Cause::Tls, error.to_string()))?;
-        Ok(config
-            .connect_raw(stream, connector)
-            .await
-            .map(|(client, mut connection)| (client, poll_fn(move |context| connection.poll_message(context)).boxed())))
+        Ok(config.connect_raw(stream, connector).await.map(|(client, mut connection)| {
+            note_server(&connection);
+            (client, poll_fn(move |context| connection.poll_message(context)).boxed())
+        }))
+    }
+}
+
+/// Notes what the server says of itself in its greeting.
+fn note_server<T: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<Stream, T>) {
+    if let Some(version) = connection.parameter("server_version") {
+        seen::note(What::Server, &format!("PostgreSQL {version}"));
+    }
+    // Told since PostgreSQL 14.
+    match connection.parameter("in_hot_standby") {
+        Some("on") => seen::note(What::Role, "standby"),
+        Some(_) => seen::note(What::Role, "primary"),
+        None => {}
     }
 }
 
@@ -118,16 +135,19 @@ pub(super) struct Session {
     pub(super) peer: String,
     /// As whom and where, for people.
     pub(super) place: String,
+    /// What was met when it was made.
+    pub(super) seen: Vec<Seen>,
     driver: JoinSet<()>,
 }
 
 impl Session {
     /// Connects, and says who we are; `name` is what `pg_stat_activity` shows.
     pub(super) async fn open(endpoint: &Endpoint, name: &str, limit: Limit) -> Result<Session, Refusal> {
-        let Raw { client, mut incoming, peer, place } = endpoint.connect(name, limit).await?;
+        let notes = Notes::of_a_part();
+        let Raw { client, mut incoming, peer, place } = notes.over(endpoint.connect(name, limit)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { while let Some(Ok(_)) = incoming.next().await {} });
-        Ok(Session { client, peer, place, driver })
+        Ok(Session { client, peer, place, seen: notes.seen(), driver })
     }
 
     /// Says goodbye, so that the server's log shows no client that vanished.

@@ -13,6 +13,7 @@ use super::link::{Endpoint, Session, milliseconds};
 use super::refusal;
 use crate::channel::dial::Limit;
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note_again;
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
@@ -123,7 +124,10 @@ impl Sender {
             let kept = self.take(&order.target);
             let is_new = kept.is_none();
             let (session, prepared) = match kept {
-                Some(Kept { session, prepared, .. }) => (session, Some(prepared)),
+                Some(Kept { session, prepared, .. }) => {
+                    note_again(&session.seen);
+                    (session, Some(prepared))
+                }
                 None => (Session::open(&self.endpoint, "journeyman sender", limit).await?, None),
             };
             let connected = self.clock.now().mono;

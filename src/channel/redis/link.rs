@@ -13,11 +13,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout_at;
 use zeroize::Zeroizing;
 
+use super::message::{member, text};
 use super::refusal;
 use crate::channel::address::{decoded, host};
 use crate::channel::dial::{Dialed, Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::What;
 use crate::secret::Secret;
 
 /// Registered for Redis by IANA's list and by every client.
@@ -34,7 +37,7 @@ impl Endpoint {
     /// The endpoint behind `url`.
     pub(super) fn new(url: &Secret, ca_file: Option<&Path>) -> Result<Endpoint, String> {
         let is_tls = Address::parse(&url.reveal()).is_ok_and(|address| address.is_tls);
-        let tls = if is_tls { Some(Arc::new(crate::tls::client(ca_file)?)) } else { None };
+        let tls = if is_tls { Some(Arc::new(crate::channel::seen::tls_client(ca_file)?)) } else { None };
         Ok(Endpoint { url: url.clone(), tls })
     }
 
@@ -189,29 +192,54 @@ impl Address {
 
     /// Authenticates, gives the connection a name that `CLIENT LIST` shows, and chooses the database.
     async fn greet(&self, stream: &mut Stream, name: &str, peer: &str) -> Result<(), Refusal> {
-        let mut say = async |command: &Cmd| {
-            stream.write_all(&command.get_packed_command()).await.map_err(|error| Refusal::lost(peer, error))?;
-            let reply = parse_redis_value_async(&mut Default::default(), stream).await;
-            reply.and_then(Value::extract_error).map_err(|error| refusal::of(&error, peer))
+        // One for all: it may hold the beginning of the next reply.
+        let mut decoder = Default::default();
+        // What is said first goes out before the replies to it are read.
+        let mut say = async |commands: &[&Cmd]| {
+            let packed: Vec<u8> = commands.iter().flat_map(|command| command.get_packed_command()).collect();
+            stream.write_all(&packed).await.map_err(|error| Refusal::lost(peer, error))?;
+            let mut replies = Vec::new();
+            for _ in commands {
+                let reply = parse_redis_value_async(&mut decoder, stream).await;
+                replies.push(reply.and_then(Value::extract_error).map_err(|error| refusal::of(&error, peer)));
+            }
+            Ok::<_, Refusal>(replies)
         };
         if let Some(password) = &self.password {
             let mut auth = redis::cmd("AUTH");
             if !self.user.is_empty() {
                 auth.arg(&self.user);
             }
-            say(auth.arg(password.as_str())).await?;
+            one(say(&[auth.arg(password.as_str())]).await?)?;
         }
-        match say(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await {
+        // Together: to know who answers costs no round trip.
+        let mut replies = say(&[redis::cmd("CLIENT").arg("SETNAME").arg(name), &redis::cmd("HELLO")]).await?;
+        // Before Redis 6.2 it does not tell, and some are not allowed to ask.
+        if let Some(Ok(Value::Array(told))) = replies.pop() {
+            note_server(&told);
+        }
+        match one(replies) {
             Ok(_) => {}
             // A name is a courtesy, and some are not allowed to give one.
             Err(refusal) if refusal.detail.contains("NOPERM") || refusal.detail.contains("unknown") => {}
             Err(refusal) => return Err(refusal),
         }
         if self.database != 0 {
-            say(redis::cmd("SELECT").arg(self.database)).await?;
+            one(say(&[redis::cmd("SELECT").arg(self.database)]).await?)?;
         }
         Ok(())
     }
+}
+
+fn one(mut replies: Vec<Result<Value, Refusal>>) -> Result<Value, Refusal> {
+    replies.pop().unwrap_or(Ok(Value::Nil))
+}
+
+/// Notes what the server says of itself.
+fn note_server(told: &[Value]) {
+    let said = |name: &str| member(told, name).and_then(text).unwrap_or_default();
+    note(What::Server, format!("{} {}", said("server"), said("version")).trim());
+    note(What::Role, &said("role"));
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Socket {
         let strange = "apps.connections.open gave no address to connect to";
         let url = url.filter(|url| matches!(url.scheme(), "ws" | "wss")).ok_or(strange)?;
         let tls = match url.scheme() {
-            "wss" => Some(crate::tls::client(slack.settings.ca_file.as_deref())?.into()),
+            "wss" => Some(crate::channel::seen::tls_client(slack.settings.ca_file.as_deref())?.into()),
             _ => None,
         };
         let host = match url.host().ok_or(strange)? {

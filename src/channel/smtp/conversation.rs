@@ -14,7 +14,9 @@ use super::refusal::{Reply, Stage, refused};
 use crate::channel::dial::{Limit, Stream, agree_on_tls};
 use crate::channel::mail::{Login, no_starttls};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::What;
 use crate::secret::{MASK, base64};
 
 /// A reply's line has at most 512 bytes (RFC 5321, 4.5.3.1.5); some servers say more.
@@ -40,6 +42,7 @@ impl Conversation {
     pub(super) async fn begin(stream: Stream, peer: String, limit: Limit) -> Result<Conversation, Refusal> {
         let mut conversation = Conversation { stream, read: Vec::new(), peer, limit, offers: Vec::new() };
         let greeting = conversation.hear(Stage::Greeting).await?;
+        note(What::Banner, &greeting.lines.join(" "));
         if !greeting.is_yes() {
             return Err(refused(Stage::Greeting, &greeting, &conversation.peer, ""));
         }

@@ -11,7 +11,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, generate_key};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::{
-    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SERVER, UPGRADE,
+    USER_AGENT,
 };
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -23,8 +24,10 @@ use super::refusal;
 use super::whole::Whole;
 use crate::channel::dial::{Dialed, Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
+use crate::journey::seen::What;
 use crate::secret::HeaderText;
 
 /// A larger message ends the connection: it would be held in memory as often as messages wait.
@@ -54,7 +57,8 @@ impl Connector {
     /// Reads the certificates; connects nothing.
     pub(super) fn new(settings: WebSocketSettings) -> Result<Connector, String> {
         let is_tls = parse(&settings).is_ok_and(|url| url.scheme() == "wss");
-        let tls = is_tls.then(|| crate::tls::client(settings.ca_file.as_deref())).transpose()?.map(Arc::new);
+        let tls =
+            is_tls.then(|| crate::channel::seen::tls_client(settings.ca_file.as_deref())).transpose()?.map(Arc::new);
         Ok(Connector { settings, tls })
     }
 
@@ -87,10 +91,11 @@ impl Connector {
             .max_frame_size(Some(MAX_MESSAGE));
         let left = limit.left();
         let upgrading = client_async_with_config(request, Whole::new(stream), Some(config));
-        let (socket, _) = timeout_at(limit.instant(), upgrading)
+        let (socket, response) = timeout_at(limit.instant(), upgrading)
             .await
             .map_err(|_| Refusal::silence("making the handshake", &peer, limit.length()).before_sending())?
             .map_err(|error| refusal::of_handshake(&error, &peer))?;
+        note(What::Server, response.headers().get(SERVER).and_then(|value| value.to_str().ok()).unwrap_or_default());
         phases.push(Phase { name: "upgrade".to_owned(), took: left.saturating_sub(limit.left()) });
         Ok(Connected { socket, peer, phases })
     }

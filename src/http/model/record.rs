@@ -8,9 +8,11 @@ use crate::alert::Subject;
 use crate::board::ChannelStatus;
 use crate::channel::Readiness;
 use crate::journey::Name;
+use crate::journey::compare::{Change, changes, healthy};
 use crate::journey::expect::{Check, cut_at};
 use crate::journey::outcome::{Outcome, Verdict};
 use crate::journey::report::{Report, StepReport, StepStatus};
+use crate::journey::seen::Seen;
 use crate::notifier::Receipt;
 use crate::store::{IncidentRow, OutboxRow, OutboxStatus, RunRow};
 use crate::time::between;
@@ -61,11 +63,34 @@ pub(in crate::http) struct ReportView {
     note: Option<String>,
     latency_seconds: f64,
     lateness_seconds: f64,
+    /// The fingerprint of the journey's definition; null where it was not kept yet.
+    configuration: Option<String>,
+    /// The version of the monitor; null where it was not kept yet.
+    version: Option<String>,
     steps: Vec<StepView>,
+    /// What was checked and found healthy, up to the failed step, and what was never reached.
+    healthy: Vec<String>,
+    /// What differs from the last good run before; null where there is none to compare with.
+    changes: Option<Vec<ChangeView>>,
+}
+
+/// A difference from the last good run.
+#[derive(Debug, Serialize)]
+struct ChangeView {
+    #[serde(flatten)]
+    change: Change,
+    /// What changed, in words.
+    words: &'static str,
 }
 
 impl ReportView {
     pub(in crate::http) fn new(report: &Report) -> ReportView {
+        ReportView::beside(report, None)
+    }
+
+    /// As [`ReportView::new`], with what has changed since `good`.
+    pub(in crate::http) fn beside(report: &Report, good: Option<&Report>) -> ReportView {
+        let view = |change: Change| ChangeView { words: change.what.words(), change };
         ReportView {
             journey: report.journey.clone(),
             token: report.token.to_string(),
@@ -82,7 +107,11 @@ impl ReportView {
             note: report.note.clone(),
             latency_seconds: seconds(report.latency),
             lateness_seconds: seconds(report.lateness),
+            configuration: Some(report.configuration.clone()).filter(|text| !text.is_empty()),
+            version: Some(report.version.clone()).filter(|text| !text.is_empty()),
             steps: report.steps.iter().map(StepView::new).collect(),
+            healthy: healthy(report),
+            changes: good.map(|good| changes(good, report).into_iter().map(view).collect()),
         }
     }
 }
@@ -103,6 +132,7 @@ pub(in crate::http) struct StepView {
     hops: Vec<PartView>,
     checks: Vec<Check>,
     excerpt: Option<String>,
+    seen: Vec<Seen>,
 }
 
 /// A part of a step, or a hop of its message.
@@ -129,6 +159,7 @@ impl StepView {
             hops: step.hops.iter().map(|hop| part(&hop.name, hop.took)).collect(),
             checks: step.checks.clone(),
             excerpt: step.excerpt.as_deref().map(|text| cut_at(text, EXCERPT)),
+            seen: step.seen.clone(),
         }
     }
 }

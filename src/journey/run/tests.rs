@@ -86,6 +86,7 @@ fn journey(steps: Vec<Step>) -> Journey {
         maintenance: Vec::new(),
         unavailable: None,
         defined_at: String::new(),
+        fingerprint: String::new(),
     }
 }
 

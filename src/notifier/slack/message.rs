@@ -314,6 +314,7 @@ mod tests {
             hops: vec![],
             checks: vec![],
             excerpt: Some(text.to_owned()),
+            seen: Vec::new(),
         }
     }
 
@@ -329,6 +330,8 @@ mod tests {
             lateness: Duration::ZERO,
             steps: vec![step(text); steps],
             note: None,
+            configuration: String::new(),
+            version: String::new(),
         };
         let incident = Incident {
             detectors: [Detector::Down].into(),

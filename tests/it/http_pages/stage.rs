@@ -142,6 +142,7 @@ pub(crate) fn journey(name: &str) -> Journey {
         maintenance: Vec::new(),
         unavailable: None,
         defined_at: "probes/sms.toml:2".to_owned(),
+        fingerprint: String::new(),
     }
 }
 
@@ -159,6 +160,7 @@ fn step(name: &str, verb: &str, channel: &str, at: Duration, took: Duration) -> 
         hops: Vec::new(),
         checks: Vec::new(),
         excerpt: None,
+        seen: Vec::new(),
     }
 }
 
@@ -194,6 +196,8 @@ pub(crate) fn good(journey: &str, slot: Timestamp, latency: Duration) -> Report 
         lateness: millis(4),
         steps: vec![submit, arrive],
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     }
 }
 

@@ -33,6 +33,7 @@ pub fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, status: S
         hops: Vec::new(),
         checks: Vec::new(),
         excerpt: None,
+        seen: Vec::new(),
     }
 }
 
@@ -53,6 +54,8 @@ pub fn failed_run() -> Report {
         lateness: Duration::from_millis(200),
         steps: vec![submit, arrive],
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     }
 }
 
