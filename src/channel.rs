@@ -35,7 +35,6 @@ mod own;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
-pub mod seen;
 #[cfg(any(feature = "mqtt", feature = "nats"))]
 mod server;
 #[cfg(feature = "slack")]
@@ -70,6 +69,11 @@ macro_rules! shared {
         )+
     };
 }
+#[cfg_attr(
+    not(feature = "full"),
+    allow(dead_code, clippy::allow_attributes, reason = "some channels are not in this build")
+)]
+pub mod seen;
 shared! { address dial handing held life receiving refusal }
 
 use std::sync::Arc;

@@ -64,6 +64,46 @@ fn backoff(failures: u32, chance: f64) -> Duration {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_connection_met_is_forgotten() {
+        use std::sync::Arc;
+
+        use crate::channel::seen::{Notes, note};
+        use crate::journey::seen::{What, find};
+        let (arrivals, _taken) = tokio::sync::mpsc::channel(1);
+        let listener = Listener {
+            channel: "orders".into(),
+            clock: crate::clock::Clock::system(),
+            arrivals,
+            readiness: tokio::sync::watch::channel(Readiness::Starting).0,
+            mint: Arc::new(crate::journey::token::Mint::new([1; 32], 0)),
+            stop: tokio_util::sync::CancellationToken::new(),
+        };
+        let notes = Notes::default();
+        let mut attempt = 0;
+        let open = || {
+            attempt += 1;
+            let what = if attempt == 1 { What::Banner } else { What::Peer };
+            async move {
+                note(what, "met");
+                Ok::<_, String>(what)
+            }
+        };
+        let read = |what| {
+            let stop = &listener.stop;
+            async move {
+                if what == What::Banner {
+                    return Err("it ended".to_owned());
+                }
+                stop.cancel();
+                Ok(())
+            }
+        };
+        notes.over(keep_receiving(&listener, open, read)).await;
+        let seen = notes.seen();
+        assert_eq!((find(&seen, What::Banner), find(&seen, What::Peer)), (None, Some("met")));
+    }
+
     #[test]
     fn pauses_grow_by_three_up_to_a_minute_and_are_spread() {
         let pauses: Vec<_> = (0..7).map(|failures| backoff(failures, 0.5).as_secs_f64()).collect();

@@ -55,11 +55,11 @@ mod tests {
     use crate::config::load_text;
 
     fn fingerprint(defaults: &str, journey: &str) -> String {
-        let main = "[channels.gateway]\ntype = \"http\"\nurl = \"http://127.0.0.1:1\"\n";
+        let main = format!("[channels.gateway]\ntype = \"http\"\nurl = \"http://127.0.0.1:1\"\n{defaults}");
         let probe = format!(
-            "{defaults}\n[[journey]]\nname = \"sms\"\nmuted = true\n{journey}\n[[journey.step]]\nname = \"submit\"\nrequest = \"gateway\"\npath = \"/\"\n"
+            "[[journey]]\nname = \"sms\"\nmuted = true\n{journey}\n[[journey.step]]\nname = \"submit\"\nrequest = \"gateway\"\npath = \"/\"\n"
         );
-        let loaded = load_text("journeyman.toml", main, &[("probe.toml", &probe)], Path::new("/"));
+        let loaded = load_text("journeyman.toml", &main, &[("probe.toml", &probe)], Path::new("/"));
         loaded.unwrap_or_else(|problems| panic!("{problems:#?}")).0.journeys[0].fingerprint.clone()
     }
 

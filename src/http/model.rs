@@ -329,6 +329,7 @@ impl JourneyDetail {
     pub(super) fn new(status: &JourneyStatus, now: Timestamp) -> JourneyDetail {
         let journey = &*status.journey;
         let cells = status.strip.iter().enumerate();
+        let good = |last: &Report| status.last_good.as_deref().filter(|good| good.token != last.token);
         JourneyDetail {
             journey: JourneyView::new(status, now),
             schedule: match &journey.schedule {
@@ -350,7 +351,7 @@ impl JourneyDetail {
                 })
                 .collect(),
             last_24_hours: cells.map(|(at, counts)| Cell { from: cell_start(status, at), counts: *counts }).collect(),
-            last_report: status.last.as_deref().map(ReportView::new),
+            last_report: status.last.as_deref().map(|last| ReportView::beside(last, good(last))),
             last_good_report: status.last_good.as_deref().map(ReportView::new),
         }
     }

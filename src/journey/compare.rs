@@ -40,7 +40,7 @@ impl fmt::Display for Change {
         if let Some(step) = &self.step {
             write!(f, " of {step}")?;
         }
-        write!(f, ": {} -> {}", cut_at(&self.was, VALUE), cut_at(&self.is, VALUE))
+        write!(f, ": {} → {}", cut_at(&self.was, VALUE), cut_at(&self.is, VALUE))
     }
 }
 
@@ -102,7 +102,7 @@ fn differs(what: What, was: &str, is: &str) -> bool {
 fn steady(text: &str) -> impl Iterator<Item = &str> {
     // A time of day comes with a date (RFC 5322 section 3.3), whose other words are like many others.
     let has_time = text.split_whitespace().any(is_time);
-    text.split_whitespace().filter(move |word| !is_made_up(word) && !(has_time && is_of_date(word)))
+    text.split_whitespace().filter(move |word| !(is_made_up(word) || has_time && is_of_date(word)))
 }
 
 fn is_time(word: &str) -> bool {

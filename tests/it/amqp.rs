@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::document::{adapt, toml_blocks};
+use crate::support::met::met;
 use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::rabbitmq::{RabbitMq, Vhost};
@@ -168,12 +169,14 @@ async fn orders(broker: &'static RabbitMq) -> (Vhost<'static>, Arc<Amqp>, Clock)
 fn a_message_makes_the_round_trip_with_its_token_in_body_and_headers() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (_vhost, channel, clock) = orders(broker).await;
+        let (vhost, channel, clock) = orders(broker).await;
         let mut receiver = Receiver::on(&channel, clock);
         receiver.ready().await;
 
         let first = token();
-        let reply = channel.send(&order(first)).await.unwrap();
+        let (reply, seen) = met(channel.send(&order(first))).await;
+        let reply = reply.unwrap();
+        assert!(vhost.url().contains(&seen["peer"]), "{seen:?}");
         assert_eq!(reply.ack, "confirm");
         assert_eq!(phases(&reply.phases), ["connect", "confirm"]);
         let arrival = receiver.next().await;
@@ -191,8 +194,9 @@ fn a_message_makes_the_round_trip_with_its_token_in_body_and_headers() {
 
         // The connection is kept, and a step's own key goes before the channel's.
         let second = token();
-        let reply = channel.send(&with_field(order(second), "routing_key", "order.cancelled")).await.unwrap();
-        assert_eq!(phases(&reply.phases), ["confirm"]);
+        let (reply, again) = met(channel.send(&with_field(order(second), "routing_key", "order.cancelled"))).await;
+        assert_eq!(phases(&reply.unwrap().phases), ["confirm"]);
+        assert_eq!(again, seen, "over the connection that is kept");
         let arrival = receiver.next().await;
         assert_eq!(tokens(&arrival).0, Some(second));
         assert_eq!(arrival.message.facts["routing_key"], Value::from("order.cancelled"));

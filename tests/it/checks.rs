@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::support::command::journeyman;
 use crate::support::document::{example, toml_blocks};
+use crate::support::met::met;
 use crate::support::nsd::Nsd;
 use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{Scratch, block_on, free_port};
@@ -81,8 +82,10 @@ fn tcp_connects_and_tells_what_took_how_long() {
     block_on(async {
         let (address, _server) = server(async |mut stream| drop(stream.read(&mut [0; 1]).await)).await;
         let channel = tcp(tcp_settings(address));
-        let reply = channel.check(&Outgoing::empty(BOUND)).await.unwrap();
+        let (reply, seen) = met(channel.check(&Outgoing::empty(BOUND))).await;
+        let reply = reply.unwrap();
         assert_eq!((reply.ack.as_str(), names(&reply)), ("connected", vec!["dns", "connect"]));
+        assert_eq!(seen, [("peer", address.to_string())].into());
         assert_eq!(channel.prove(BOUND).await.unwrap(), format!("{address} takes connections"));
 
         let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -112,7 +115,12 @@ fn tcp_says_something_and_reads_until_the_answer_is_complete() {
             drop(stream.read(&mut heard).await);
         })
         .await;
-        let greeted = tcp(tcp_settings(address)).request(&saying("", BOUND)).await.unwrap();
+        let channel = tcp(tcp_settings(address));
+        let (greeted, seen) = met(channel.request(&saying("", BOUND))).await;
+        let greeted = greeted.unwrap();
+        assert_eq!(seen["banner"], "220 ready");
+        let (_, asked) = met(channel.request(&saying("EHLO probe", BOUND))).await;
+        assert!(!asked.contains_key("banner"), "an answer is no greeting: {asked:?}");
         assert_eq!(greeted.message.unwrap().body, b"220 ready\r\n");
         let patient = tcp(TcpSettings { until: until(r"(?m)^250 .*\r\n"), ..tcp_settings(address) });
         let reply = patient.request(&saying("EHLO probe", BOUND)).await.unwrap();
@@ -179,7 +187,10 @@ fn a_handshake_tells_who_it_is_and_for_how_long() {
         };
         let channel = Tls::open(settings.clone(), Clock::system()).unwrap();
         for _ in 0..2 {
-            let reply = channel.check(&Outgoing::empty(BOUND)).await.unwrap();
+            let (reply, seen) = met(channel.check(&Outgoing::empty(BOUND))).await;
+            let reply = reply.unwrap();
+            assert_eq!(seen["tls"], reply.ack);
+            assert!(seen["certificate"].ends_with(", from the tests' authority"), "{seen:?}");
             assert_eq!(names(&reply), ["dns", "connect", "tls"]);
             assert!(reply.ack.starts_with("TLSv1.3, TLS13_"), "{}", reply.ack);
             let message = reply.message.unwrap();
@@ -222,7 +233,9 @@ fn a_certificate_that_is_not_right_is_a_tls_fault_in_words() {
             };
             let channel = Tls::open(settings, Clock::system()).unwrap();
             let over_tls = TcpSettings { tls: true, ca_file, ..tcp_settings(address) };
-            let checked = channel.check(&Outgoing::empty(BOUND)).await;
+            let (checked, seen) = met(channel.check(&Outgoing::empty(BOUND))).await;
+            assert_eq!((&seen["peer"], seen.contains_key("tls")), (&address.to_string(), false));
+            assert!(seen["certificate"].starts_with("until "), "what is not trusted is told all the same: {seen:?}");
             for answer in [checked, tcp(over_tls).check(&Outgoing::empty(BOUND)).await] {
                 let (cause, uncertain, detail) = fault(answer);
                 assert_eq!((cause, uncertain), (Cause::Tls, false), "{shown:?} {detail}");
@@ -286,6 +299,10 @@ fn a_real_server_is_asked_for_every_kind_of_record() {
         let Some(server) = Nsd::start(&format!("{ZONE}{}", large())).await else { return };
         let channel = dns(server.address());
         let list = |texts: &[&str]| Value::List(texts.iter().map(|text| Value::from(*text)).collect());
+        let (_, seen) = met(channel.check(&asking("www.example.net", "A", BOUND))).await;
+        let expected =
+            [("peer", server.address().to_string()), ("name_server_answer", "192.0.2.7, 192.0.2.8".to_owned())];
+        assert_eq!(seen, expected.into());
         for (name, record, expected) in [
             ("www.example.net", "A", &["192.0.2.7", "192.0.2.8"][..]),
             ("WWW.example.net.", "aaaa", &["2001:db8::7"]),

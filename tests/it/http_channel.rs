@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::support::met::met;
 use crate::support::{Scratch, block_on, wait_for};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -565,6 +566,45 @@ fn tls_is_timed_and_the_certificate_is_seen_on_every_connection() {
         assert_eq!(reply.message.unwrap().facts["certificate_expires"], expires);
         let reused = until_reused(&http, &outgoing()).await;
         assert_eq!(reused.message.unwrap().facts["certificate_expires"], expires);
+    });
+}
+
+#[test]
+fn whom_it_met_is_noted_also_where_the_connection_is_kept_and_where_it_is_not_trusted() {
+    block_on(async {
+        let authority = Authority::new("ours");
+        let (first, second) = (authority.certificate("localhost", 2091), authority.certificate("localhost", 2092));
+        let target = serve_tls(vec![first, second, authority.certificate("localhost", 2021)]);
+        let http = authority.channel(&target, true);
+        let (reply, was) = met(http.request(&outgoing())).await;
+        assert_eq!(reply.unwrap().ack, "200 OK");
+        assert_eq!((was["peer"].as_str(), was["tls"].as_str()), (target.address.to_string().as_str(), "TLSv1.3"));
+        assert!(was["addresses"].split(", ").any(|address| address == "127.0.0.1"), "{was:?}");
+        assert!(was["certificate"].starts_with("until 2091-01-01T00:00:00Z, serial "), "{was:?}");
+        assert!(was["certificate"].ends_with(", from ours"), "{was:?}");
+        let (_, is) = met(http.request(&outgoing())).await;
+        assert!(is["certificate"].starts_with("until 2092-01-01T00:00:00Z, serial "), "{is:?}");
+        assert_ne!(is["certificate"].split(", ").nth(1), was["certificate"].split(", ").nth(1));
+        let (refused, expired) = met(http.request(&outgoing())).await;
+        assert_eq!(refused.unwrap_err().cause, Cause::Tls);
+        assert!(expired["certificate"].starts_with("until 2021-01-01T00:00:00Z, serial "), "{expired:?}");
+        assert!(!expired.contains_key("tls"), "a certificate that is not trusted is no TLS: {expired:?}");
+    });
+}
+
+#[test]
+fn the_server_that_answers_is_noted_on_every_connection() {
+    block_on(async {
+        let say = |server: &str| {
+            Say(format!("HTTP/1.1 500 No\r\nserver: {server}\r\ncontent-length: 0\r\n\r\n").into_bytes())
+        };
+        let target = Target::start(vec![vec![vec![say("nginx/1.24")], vec![say("nginx/1.25")]]]);
+        let http = open(HttpSettings { url: Some(target.url().parse().unwrap()), ..HttpSettings::default() });
+        let (_, was) = met(http.request(&outgoing())).await;
+        let expected = [("peer", target.address.to_string()), ("server", "nginx/1.24".to_owned())];
+        assert_eq!(was, BTreeMap::from(expected), "an address stands for itself");
+        let (_, is) = met(until_reused(&http, &outgoing())).await;
+        assert_eq!((&is["peer"], is["server"].as_str()), (&was["peer"], "nginx/1.25"));
     });
 }
 

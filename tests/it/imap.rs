@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use journeyman::channel::imap::{self, Imap, ImapSettings};
 use journeyman::channel::mail::{Login, MailServer, Security};
+use journeyman::channel::seen::Notes;
 use journeyman::channel::smtp::{self, SmtpSettings};
 use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::certificate::Certificate;
 use crate::support::dovecot::{Dovecot, PASSWORD, RawImap};
+use crate::support::met::by_name;
 use crate::support::postfix::Postfix;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::{Scratch, block_on, free_port, wait_for};
@@ -83,6 +85,8 @@ fn strangers(subject: &str) -> String {
 struct Receiver {
     arrivals: mpsc::Receiver<Arrival>,
     readiness: watch::Receiver<Readiness>,
+    /// What its reader met.
+    notes: Notes,
     stop: CancellationToken,
     reader: JoinSet<()>,
 }
@@ -104,8 +108,10 @@ impl Receiver {
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), channel.clone());
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
+        let notes = Notes::default();
+        let noting = notes.clone();
+        reader.spawn(async move { noting.over(channel.listen(listener)).await });
+        Receiver { arrivals, readiness, notes, stop, reader }
     }
 
     async fn ready(&mut self) {
@@ -190,6 +196,11 @@ fn a_mail_goes_through_postfix_into_dovecot_and_is_seen_told_and_deleted() {
         let channel = open(ImapSettings { poll: Duration::from_secs(600), ..settings(dovecot.imap) });
         let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
+        let seen = by_name(&receiver.notes.seen());
+        assert!(
+            seen["banner"].contains("Dovecot") && seen["peer"] == format!("127.0.0.1:{}", dovecot.imap),
+            "{seen:?}"
+        );
         let mut took = Vec::new();
         for payload in
             ["one line", "Grüße\r\n".trim_end(), "two\nlines\n", "", ".\n..\n", "{\"id\": 1}", &"long ä ".repeat(300)]

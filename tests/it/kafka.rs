@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::scram_listener::ScramListener;
 use crate::support::tansu::{self, Tansu};
@@ -168,7 +169,10 @@ fn a_message_makes_the_round_trip_with_its_token_in_key_and_headers() {
         receiver.ready().await;
 
         let first = token();
-        let reply = channel.send(&order(first, &[])).await.unwrap();
+        let (reply, seen) = met(channel.send(&order(first, &[]))).await;
+        let reply = reply.unwrap();
+        assert_eq!(seen["peer"], broker.address().to_string());
+        assert!(seen["node"].starts_with("broker ") && seen["node"].ends_with("leads partition 0"), "{seen:?}");
         assert_eq!(reply.ack, "acks=all: partition 0, offset 0");
         assert_eq!(phases(&reply), ["connect", "ack"]);
         let arrival = receiver.next().await;
@@ -196,7 +200,9 @@ fn a_message_makes_the_round_trip_with_its_token_in_key_and_headers() {
         assert!(reply.finished.mono.since(reply.started.mono) < BOUND);
 
         // The connection is kept, and a step's own key goes before ours.
-        let reply = channel.send(&order(token(), &[("key", "customer-7")])).await.unwrap();
+        let (reply, again) = met(channel.send(&order(token(), &[("key", "customer-7")]))).await;
+        let reply = reply.unwrap();
+        assert_eq!(again, seen);
         assert_eq!((reply.ack.as_str(), phases(&reply)), ("acks=all: partition 0, offset 1", vec!["ack"]));
         assert_eq!(header(&receiver.next().await.message, "kafka-key"), "customer-7");
         receiver.stop().await;

@@ -3,6 +3,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod architecture;
+#[cfg(feature = "smtp")]
+mod changed;
 #[cfg(feature = "checks")]
 mod checks;
 #[cfg(feature = "amqp")] // the example has a channel of this type

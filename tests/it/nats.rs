@@ -17,6 +17,7 @@ use crate::support::document::page_and_example_load;
 use crate::support::listening::{
     BOUND, Certificates, Receiver, fault, order, phases, secret, token, token_of, with_field, within,
 };
+use crate::support::met::{by_name, met};
 use crate::support::nats::NatsServer;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::{Scratch, block_on, free_port, wait_for};
@@ -59,8 +60,12 @@ fn a_message_makes_the_round_trip_with_its_headers() {
         let mut receiver = Receiver::on(&channel, clock);
         receiver.ready().await;
         let first = token();
-        let reply = channel.send(&order(first)).await.unwrap();
+        let (reply, seen) = met(channel.send(&order(first))).await;
+        let reply = reply.unwrap();
         assert_eq!((reply.ack.as_str(), phases(&reply.phases)), ("socket", vec!["connect", "confirm"]));
+        assert!(server.url().ends_with(&seen["peer"]) && seen["server"].starts_with("nats-server 2."), "{seen:?}");
+        assert!(seen["node"].len() >= 56, "the server's id: {seen:?}");
+        assert_eq!(by_name(&receiver.notes.seen()), seen, "its reader met the same");
         let arrival = receiver.next().await;
         assert_eq!(token_of(&arrival), Some(first));
         for (name, value) in [
@@ -76,8 +81,9 @@ fn a_message_makes_the_round_trip_with_its_headers() {
         assert!(arrival.message.facts.is_empty() && arrival.message.hops.is_empty());
 
         let second = token();
-        let reply = channel.send(&with_field(order(second), "subject", "orders.cancelled")).await.unwrap();
-        assert_eq!(phases(&reply.phases), ["confirm"]);
+        let (reply, again) = met(channel.send(&with_field(order(second), "subject", "orders.cancelled"))).await;
+        assert_eq!(phases(&reply.unwrap().phases), ["confirm"]);
+        assert_eq!(again, seen, "over the connection that is kept");
         let arrival = receiver.next().await;
         assert_eq!(
             (token_of(&arrival), arrival.message.header("nats-subject")),

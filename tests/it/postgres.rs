@@ -14,6 +14,7 @@ use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::met::met;
 use crate::support::postgres::Postgres as Server;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::watched::{Watched, token};
@@ -78,13 +79,19 @@ fn a_notification_makes_the_round_trip_once_it_is_committed() {
         let mut receiver = Watched::on(&channel);
         receiver.ready().await;
         let first = token();
-        let reply = channel.send(&order(first)).await.unwrap();
+        let (reply, seen) = met(channel.send(&order(first))).await;
+        let reply = reply.unwrap();
         assert_eq!((reply.ack.as_str(), phases(&reply.phases)), ("committed", vec!["connect", "prepare", "confirm"]));
+        let row = database.client.query_one("show server_version", &[]).await.unwrap();
+        assert_eq!(seen["server"], format!("PostgreSQL {}", row.get::<_, &str>(0)));
+        assert!(database.url().contains(&seen["peer"]) && seen["role"] == "primary", "{seen:?}");
         let arrival = receiver.next().await;
         assert_eq!(Token::find_all(&arrival.message.body).next(), Some(first));
         assert_eq!(arrival.message.header("channel"), Some("Orders \"done\""));
         assert!(arrival.message.header("pid").is_some() && arrival.at.mono > reply.started.mono);
-        assert_eq!(phases(&channel.send(&order(token())).await.unwrap().phases), ["prepare", "confirm"]);
+        let (reply, again) = met(channel.send(&order(token()))).await;
+        assert_eq!(phases(&reply.unwrap().phases), ["prepare", "confirm"]);
+        assert_eq!(again, seen, "in the session that is kept");
         receiver.next().await;
 
         // Somebody else's is seen too, and only what is committed.

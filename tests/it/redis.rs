@@ -14,6 +14,7 @@ use journeyman::journey::token::{Mint, Token};
 use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
 
+use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::redis::Redis as Server;
 use crate::support::watched::{Watched, token};
@@ -92,8 +93,14 @@ fn an_entry_makes_the_round_trip_with_its_token_and_its_fields() {
 
         let token = token();
         let headers = vec![("kind".to_owned(), "created".to_owned())];
-        let reply = channel.send(&Outgoing { headers, ..order(token) }).await.unwrap();
+        let (reply, seen) = met(channel.send(&Outgoing { headers, ..order(token) })).await;
+        let reply = reply.unwrap();
         assert_eq!(phases(&reply.phases), ["connect", "confirm"]);
+        assert_eq!(seen["peer"], server.address().to_string());
+        let version: String = server.ask::<String>(&["INFO", "server"]).await;
+        let version =
+            version.lines().find_map(|line| line.strip_prefix("redis_version:")).expect("it tells").to_owned();
+        assert_eq!((seen["server"].as_str(), seen["role"].as_str()), (format!("redis {version}").as_str(), "master"));
         let id = reply.ack.strip_prefix("entry ").expect("the ack is the entry's id").to_owned();
 
         let arrival = receiver.next().await;
@@ -113,7 +120,9 @@ fn an_entry_makes_the_round_trip_with_its_token_and_its_fields() {
 
         // The connection is kept, and a step's own stream goes before the channel's.
         let elsewhere = with_fields(order(token), &[("stream", "elsewhere")]);
-        assert_eq!(phases(&channel.send(&elsewhere).await.unwrap().phases), ["confirm"]);
+        let (reply, again) = met(channel.send(&elsewhere)).await;
+        assert_eq!(phases(&reply.unwrap().phases), ["confirm"]);
+        assert_eq!(again, seen);
         assert_eq!(entries(&server, "elsewhere").await.len(), 1);
     });
 }

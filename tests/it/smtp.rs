@@ -17,6 +17,7 @@ use journeyman::secret::{Redactor, Secret};
 use crate::support::certificate::Certificate;
 use crate::support::dovecot::{Dovecot, PASSWORD};
 use crate::support::fake_smtp::{Act, At, FakeSmtp, Offer, Rule, certificate};
+use crate::support::met::met;
 use crate::support::postfix::Postfix;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::{Scratch, block_on, free_port, wait_for};
@@ -93,8 +94,19 @@ fn a_mail_is_handed_over_with_its_token_and_acknowledged_in_the_servers_words() 
     block_on(async {
         let fake = FakeSmtp::start().await;
         let token = token();
-        let reply = channel(server(fake.port(), Security::Plain)).send(&mail(token)).await.unwrap();
+        let channel = channel(server(fake.port(), Security::Plain));
+        let (reply, seen) = met(channel.send(&mail(token))).await;
+        let reply = reply.unwrap();
         assert_eq!(reply.ack, "250 2.0.0 queued as FAKE1");
+        assert_eq!(seen["peer"], format!("127.0.0.1:{}", fake.port()));
+        assert!(!seen.contains_key("tls") && !seen["banner"].is_empty(), "{seen:?}");
+        fake.script([
+            Rule::once(At::Connect, Act::Say("220 mx-2.example.net\tESMTP")),
+            Rule::once(At::Mail, Act::Say("550 5.7.1 no")),
+        ]);
+        let (refused, other) = met(channel.send(&mail(token))).await;
+        assert_eq!(fault(refused).cause, Cause::Refused);
+        assert_eq!(other["banner"], "mx-2.example.net ESMTP", "also where it then refused us");
         assert_eq!(phases(&reply.phases), ["dns", "connect", "greeting", "envelope", "content"]);
         let spent: Duration = reply.phases[3..].iter().map(|phase| phase.took).sum();
         assert!(reply.finished.mono.since(reply.started.mono) >= spent, "connecting does not count");

@@ -16,10 +16,12 @@ use super::link;
 use crate::channel::Channel;
 use crate::channel::http::{Http, HttpSettings};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::{Notes, note};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
+use crate::journey::seen::What;
 use crate::journey::value::Value;
 use crate::secret::Secret;
 use crate::time::{Now, between};
@@ -57,9 +59,13 @@ impl Management {
         let path = format!("/api/queues/{}/{}", encoded(&vhost), encoded(queue));
         let outgoing = Outgoing { method: Some("GET".to_owned()), path: Some(path), ..Outgoing::empty(timeout) };
         let told = |what: &str| format!("the management API: {what}");
-        let answer = self.client()?.request(&outgoing).await;
+        let client = self.client()?;
+        // Notes of its own: the broker is whom the step is with.
+        let answer = Notes::default().over(client.request(&outgoing)).await;
         let reply = answer.map_err(|fault| Refusal::new(fault.cause, told(&fault.detail)))?;
         let message = reply.message.unwrap_or_default();
+        let node = message.json().and_then(|json| json.get("node")?.as_str());
+        note(What::Node, node.unwrap_or_default());
         let refusal = match message.status {
             Some(200) => match message.json().and_then(|json| read(json, reply.finished)) {
                 Some(seen) => return Ok(Some(seen)),

@@ -54,7 +54,7 @@ fn only_what_both_saw_and_differs_is_a_change() {
     use What::{Banner, Peer, Server};
     let was = sent(&[(Peer, "10.0.0.1:25"), (Banner, "mx ready"), (Server, "Postfix")]);
     let is = sent(&[(Peer, "10.0.0.2:25"), (Banner, "mx ready")]);
-    assert_eq!(told(&was, &is), ["peer of submit: 10.0.0.1:25 -> 10.0.0.2:25"]);
+    assert_eq!(told(&was, &is), ["peer of submit: 10.0.0.1:25 → 10.0.0.2:25"]);
     assert_eq!(told(&was, &was), [""; 0]);
     let is = sent(&[]);
     assert_eq!(told(&was, &is), [""; 0], "a run that met nothing has seen no change");
@@ -75,10 +75,10 @@ fn an_edit_and_another_monitor_come_first_and_what_is_not_known_does_not_differ(
     let mut is = sent(&[(What::Peer, "b")]);
     (is.configuration, is.version) = ("3c4d".to_owned(), "1.1.0".to_owned());
     let expected =
-        ["Journeyman's version: 1.0.0 -> 1.1.0", "the journey's definition: 1a2b -> 3c4d", "peer of submit: a -> b"];
+        ["Journeyman's version: 1.0.0 → 1.1.0", "the journey's definition: 1a2b → 3c4d", "peer of submit: a → b"];
     assert_eq!(told(&was, &is), expected);
     (is.configuration, is.version) = Default::default();
-    assert_eq!(told(&was, &is), ["peer of submit: a -> b"]);
+    assert_eq!(told(&was, &is), ["peer of submit: a → b"]);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn what_several_steps_saw_through_one_channel_is_told_once() {
             other,
         ])
     };
-    let expected = ["peer of submit: a -> b", "peer of elsewhere: a -> b"];
+    let expected = ["peer of submit: a → b", "peer of elsewhere: a → b"];
     assert_eq!(told(&run_with("a"), &run_with("b")), expected);
 }
 
@@ -138,13 +138,13 @@ fn a_certificate_that_stayed_is_told_when_its_end_comes_near() {
     let at_time = |time: &str| Report { started: at(time), ..sent(&certificate) };
     let cases: &[(&str, &str, &[&str])] = &[
         ("2026-03-01T00:00:00Z", "2026-03-13T00:00:00Z", &[]),
-        ("2026-03-13T11:00:00Z", "2026-03-13T12:00:00Z", &["certificate of submit: valid for 7d 1h -> valid for 7d"]),
+        ("2026-03-13T11:00:00Z", "2026-03-13T12:00:00Z", &["certificate of submit: valid for 7d1h → valid for 7d"]),
         ("2026-03-14T00:00:00Z", "2026-03-18T00:00:00Z", &[]),
-        ("2026-03-19T00:00:00Z", "2026-03-19T12:00:00Z", &["certificate of submit: valid for 1d 12h -> valid for 1d"]),
+        ("2026-03-19T00:00:00Z", "2026-03-19T12:00:00Z", &["certificate of submit: valid for 1d12h → valid for 1d"]),
         (
             "2026-03-20T11:59:00Z",
             "2026-03-20T12:03:00Z",
-            &["certificate of submit: valid for 1m -> expired 3m ago (2026-03-20T12:00:00Z)"],
+            &["certificate of submit: valid for 1m → expired 3m ago (2026-03-20T12:00:00Z)"],
         ),
         ("2026-03-20T12:03:00Z", "2026-03-20T12:09:00Z", &[]),
     ];
@@ -203,7 +203,7 @@ fn a_notice_has_both_and_only_about_what_is_not_well() {
     let good = sent(&[(What::Peer, "a")]);
     let bad = sent(&[(What::Peer, "b")]);
     let expected =
-        [("Changed", "peer of submit: a -> b".to_owned()), ("Checked", "submit: TCP connected, done".to_owned())];
+        [("Changed", "peer of submit: a → b".to_owned()), ("Checked", "submit: TCP connected, done".to_owned())];
     assert_eq!(facts(Some(&good), Some(&bad)), expected);
     assert_eq!(facts(None, Some(&bad)), expected[1..]);
     let well = Report { outcome: Outcome::Good { latency: Duration::ZERO }, ..bad.clone() };

@@ -6,6 +6,7 @@ use crate::journey::expect::Query;
 use crate::journey::expect::{Comparison, Expectation, Expected, JsonPath, Predicate};
 use crate::journey::message::{Part, Trouble};
 use crate::journey::schedule::Schedule;
+use crate::journey::seen::What;
 use crate::journey::template::Template;
 use crate::journey::token::Mint;
 use crate::journey::value::Value;
@@ -161,6 +162,36 @@ impl Stage {
 
 fn failed(step: &str, cause: Cause) -> Outcome {
     Outcome::Failed { step: step.into(), cause }
+}
+
+fn met(channel: &str, what: What, is: &str) -> Event {
+    Event::Met { channel: channel.into(), seen: vec![Seen::new(what, is)] }
+}
+
+#[test]
+fn what_was_met_belongs_to_the_step_in_hand_and_what_readers_met_to_their_receives() {
+    let steps = vec![send(), receive(), request("ask")];
+    let token = Mint::new([1; 32], 0).issue(now(0).wall);
+    let journey = Journey { fingerprint: "1a2b3c".to_owned(), ..journey(steps) };
+    let mut run = Run::new(Arc::new(journey), token, now(0).wall, now(0), 1);
+    let _ = run.step(Event::Begin, now(0));
+    let _ = run.step(met("inbound", What::Banner, "reader"), now(0));
+    let _ = run.step(met("gateway", What::Banner, "nobody's"), now(0));
+    let _ = run.step(Event::Ready, now(0));
+    let _ = run.step(Event::Recorded, now(0));
+    let _ = run.step(met("gateway", What::Peer, "first"), now(1));
+    let _ = run.step(met("gateway", What::Peer, "second"), now(1));
+    let _ = run.step(met("gateway", What::Server, "nginx"), now(1));
+    let _ = run.step(met("inbound", What::Server, "another's"), now(1));
+    let actions = run.step(Event::Cancelled, now(2));
+    let Some(Action::Finish(report)) = actions.into_iter().last() else { panic!("it is over") };
+    let seen = |index: usize| -> Vec<(What, String)> {
+        report.steps[index].seen.iter().map(|seen| (seen.what, seen.is.to_string())).collect()
+    };
+    assert_eq!(seen(0), [(What::Peer, "second".to_owned()), (What::Server, "nginx".to_owned())]);
+    assert_eq!(seen(1), [(What::Banner, "reader".to_owned())]);
+    assert_eq!(seen(2), []);
+    assert_eq!((report.configuration.as_str(), report.version.as_str()), ("1a2b3c", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]

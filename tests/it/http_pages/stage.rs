@@ -19,6 +19,7 @@ use journeyman::journey::message::Hop;
 use journeyman::journey::outcome::{Cause, Outcome, UnknownWhy, Verdict};
 use journeyman::journey::report::{Phase, Report, StepReport, StepStatus};
 use journeyman::journey::schedule::Schedule;
+use journeyman::journey::seen::{Seen, What};
 use journeyman::journey::token::Token;
 use journeyman::journey::{AlertPolicy, Journey, Objective};
 use journeyman::metrics::Metrics;
@@ -181,6 +182,10 @@ pub(crate) fn good(journey: &str, slot: Timestamp, latency: Duration) -> Report 
         phase("body", millis(1)),
     ];
     submit.checks = vec![passed("status equals 202"), passed("json $.status one_of [\"queued\", \"sent\"]")];
+    submit.seen = vec![
+        Seen::new(What::Peer, "192.0.2.7:443"),
+        Seen::new(What::Server, &format!("gate/{} {LEAKED} {HOSTILE}", slot.as_second())),
+    ];
     submit.excerpt = Some(format!("{{\"sid\":\"SM1\",\"status\":\"queued\",\"auth\":\"{LEAKED}\"}}"));
     let mut arrive = step("arrive", "receive", "inbound", Duration::ZERO, latency);
     arrive.hops = vec![Hop { name: "smsc".to_owned(), took: latency / 3 }];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use journeyman::channel::seen::Notes;
 use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
@@ -84,6 +85,8 @@ pub(crate) struct Receiver {
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     /// Whether it can receive.
     pub(crate) readiness: watch::Receiver<Readiness>,
+    /// What its reader met.
+    pub(crate) notes: Notes,
     stop: CancellationToken,
     reader: JoinSet<()>,
 }
@@ -107,8 +110,10 @@ impl Receiver {
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
+        let notes = Notes::default();
+        let noting = notes.clone();
+        reader.spawn(async move { noting.over(channel.listen(listener)).await });
+        Receiver { arrivals, readiness, notes, stop, reader }
     }
 
     /// Waits until it can receive.

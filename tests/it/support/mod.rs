@@ -15,6 +15,7 @@ pub(crate) mod hook;
 pub mod kannel;
 pub(crate) mod listening;
 pub mod mail;
+pub(crate) mod met;
 pub(crate) mod mosquitto;
 #[cfg(feature = "sqs")]
 pub(crate) mod moto;

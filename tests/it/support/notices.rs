@@ -9,6 +9,7 @@ use journeyman::detect::{Detector, Severity};
 use journeyman::incident::{Incident, NotifyReason, Root};
 use journeyman::journey::outcome::{Cause, Outcome};
 use journeyman::journey::report::{Phase, Report, StepReport, StepStatus};
+use journeyman::journey::seen::{Seen, What};
 use journeyman::journey::token::Token;
 use journeyman::notice::{Notification, delivery_id};
 use journeyman::notifier::Delivery;
@@ -42,6 +43,7 @@ pub fn failed_run() -> Report {
     let mut submit = step("submit", "send", "gateway", 0, 12, StepStatus::Passed);
     submit.ack = Some("202".to_owned());
     submit.phases = vec![Phase { name: "connect".to_owned(), took: Duration::from_millis(3) }];
+    submit.seen = vec![Seen::new(What::Peer, "192.0.2.8:443"), Seen::new(What::Server, "nginx/1.25")];
     let mut arrive = step("arrive", "receive", "inbound", 0, 60_000, StepStatus::Failed);
     arrive.detail = Some("not received within 60s".to_owned());
     Report {
@@ -62,6 +64,8 @@ pub fn failed_run() -> Report {
 /// The last good run before.
 pub fn good_run() -> Report {
     let latency = Duration::from_millis(2_400);
+    let mut submit = step("submit", "send", "gateway", 0, 11, StepStatus::Passed);
+    submit.seen = vec![Seen::new(What::Peer, "192.0.2.7:443"), Seen::new(What::Server, "nginx/1.25")];
     Report {
         token: Token::from_bits(0x0195_93e0_0000_0001_0000_0000_0000_0003),
         slot: "2026-03-14T11:56:00Z".parse().expect("a timestamp"),
@@ -69,10 +73,7 @@ pub fn good_run() -> Report {
         outcome: Outcome::Good { latency },
         latency,
         lateness: Duration::ZERO,
-        steps: vec![
-            step("submit", "send", "gateway", 0, 11, StepStatus::Passed),
-            step("arrive", "receive", "inbound", 0, 2_400, StepStatus::Passed),
-        ],
+        steps: vec![submit, step("arrive", "receive", "inbound", 0, 2_400, StepStatus::Passed)],
         ..failed_run()
     }
 }
