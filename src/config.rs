@@ -5,6 +5,7 @@
 
 mod channels;
 mod daemon;
+mod dependencies;
 mod document;
 mod expectations;
 mod files;
@@ -33,7 +34,7 @@ use crate::config::document::{Context, Data, Node};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
 use crate::control::Route;
-use crate::journey::{Journey, Name};
+use crate::journey::{Dependency, Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
 
@@ -148,6 +149,8 @@ pub struct Plan {
     pub channels: BTreeMap<Name, ChannelPlan>,
     /// The notifiers.
     pub notifiers: BTreeMap<Name, NotifierPlan>,
+    /// What others promise of the systems that journeys depend on.
+    pub dependencies: BTreeMap<Name, Dependency>,
     /// The listener for metrics, health, pages and API.
     pub http: HttpPlan,
     /// The listener for inbound webhooks; needed only if a channel is one.
@@ -247,6 +250,7 @@ mod tests {
             ("log", daemon::LOG_KEYS.to_vec()),
             ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
             ("maintenance", daemon::MAINTENANCE_KEYS.to_vec()),
+            ("dependencies", dependencies::KEYS.to_vec()),
             ("Channels", channels::COMMON_KEYS.to_vec()),
             ("spend", spend::KEYS.to_vec()),
             ("Notifiers", notifiers::COMMON_KEYS.to_vec()),

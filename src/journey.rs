@@ -51,6 +51,9 @@ pub struct Journey {
     pub runbook: Option<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+    /// What must work for it to work: other journeys, declared dependencies, and names that only say that journeys have
+    /// something in common.
+    pub depends_on: Vec<Name>,
     /// It is run and measured, and nobody is told.
     pub muted: bool,
     /// A share of the permits is kept for it.
@@ -76,6 +79,15 @@ pub struct Objective {
     pub in_budget: Option<f64>,
     /// The rolling window.
     pub window: Duration,
+}
+
+/// A system that journeys depend on, and what somebody promises of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dependency {
+    /// The share of time or of messages for which it works, in `0..=1`.
+    pub delivered: f64,
+    /// For people.
+    pub description: Option<String>,
 }
 
 /// When people are told about a journey.

@@ -16,7 +16,9 @@ use crate::config::journeys::{self, Catalog, Loaded, calendar};
 use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::{Place, Problem};
-use crate::config::{ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, files, lint, spend, steps, values};
+use crate::config::{
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, dependencies, files, lint, spend, steps, values,
+};
 use crate::journey::{Journey, Maintenance, Name, Verb};
 
 pub(super) const KEYS: &[&str] = &[
@@ -34,6 +36,7 @@ pub(super) const KEYS: &[&str] = &[
     "channels",
     "notifiers",
     "maintenance",
+    "dependencies",
     "journey",
 ];
 pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
@@ -84,8 +87,10 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     };
     let mut journeys = journeys::read(context, &catalog, files().filter_map(|file| file.get("journey")));
     maintenance(context, get("maintenance"), &mut journeys);
+    let declared = dependencies::read(context, get("dependencies"));
     if !context.is_incomplete {
         catalog.fragments.check_used(context);
+        dependencies::check(context, &declared, &journeys);
         for (name, channel) in &channels {
             spend::check(context, name, channel, &journeys);
         }
@@ -122,6 +127,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         journeys,
         channels: opened,
         notifiers: notifiers.into_iter().filter_map(|(name, notifier)| Some((name, notifier.plan?))).collect(),
+        dependencies: declared.into_iter().map(|(name, declared)| (name, declared.dependency)).collect(),
         http,
         hooks,
         store: store(context, get("store")),

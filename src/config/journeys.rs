@@ -10,7 +10,7 @@ use crate::config::merge::{Fragments, Variant, merge, variants};
 use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::Steps;
-use crate::config::{fingerprint, lint, values};
+use crate::config::{dependencies, fingerprint, lint, values};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::{AlertPolicy, Journey, Name, Objective};
 
@@ -28,6 +28,7 @@ pub(super) const KEYS: &[&str] = &[
     "owner",
     "runbook",
     "labels",
+    "depends_on",
     "muted",
     "critical",
     "enabled",
@@ -182,6 +183,7 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
         owner: text("owner"),
         runbook: text("runbook"),
         labels,
+        depends_on: dependencies::of_journey(&section),
         muted,
         critical: section.bool("critical", false),
         steps,

@@ -383,6 +383,7 @@ mod tests {
             owner: None,
             runbook: None,
             labels: Default::default(),
+            depends_on: Vec::new(),
             muted: false,
             critical: false,
             steps: (0..sends).map(step).collect(),

@@ -231,6 +231,18 @@ fn the_example_means_what_it_says() {
 }
 
 #[test]
+fn what_journeys_depend_on_arrives_in_the_plan() {
+    let (plan, _) = loaded(Path::new("tests/it/config/good/dependencies.toml"));
+    let on = |name: &str| -> Vec<String> { journey(&plan, name).depends_on.iter().map(|on| on.to_string()).collect() };
+    assert_eq!(on("orders[us]"), ["broker:us-1"]);
+    assert_eq!(on("sms-round-trip"), ["orders[eu]", "carrier"]);
+    assert_eq!(on("voice"), ["network:london"]);
+    let broker = &plan.dependencies["broker:eu-1"];
+    assert_eq!(broker.delivered, 0.9995);
+    assert_eq!(broker.description.as_deref(), Some("the managed broker of the eu region"));
+}
+
+#[test]
 fn what_is_not_written_has_its_default() {
     let (plan, problems) = loaded(Path::new("tests/it/config/good/smallest.toml"));
     assert!(problems.is_empty());

@@ -81,6 +81,7 @@ fn journey(steps: Vec<Step>) -> Journey {
         owner: None,
         runbook: None,
         labels: Default::default(),
+        depends_on: Vec::new(),
         muted: false,
         critical: false,
         steps,

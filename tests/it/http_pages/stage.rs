@@ -137,6 +137,7 @@ pub(crate) fn journey(name: &str) -> Journey {
         owner: Some("messaging".to_owned()),
         runbook: Some("https://wiki.example.net/runbooks/sms".to_owned()),
         labels: BTreeMap::from([("tier".to_owned(), "1".to_owned())]),
+        depends_on: Vec::new(),
         muted: false,
         critical: false,
         steps: Vec::new(),
