@@ -1,0 +1,74 @@
+//! Slots of one verdict at equal distances, and what changes about them: the shape in which a history is kept and stored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::journey::outcome::Verdict;
+
+/// Slots of one verdict at equal distances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first slot, in milliseconds since the Unix epoch. Identifies the span.
+    pub start: i64,
+    /// The distance between slots in milliseconds; zero while there is only one.
+    pub step: i64,
+    /// How many slots.
+    pub count: u32,
+    /// Their verdict.
+    pub verdict: Verdict,
+}
+
+impl Span {
+    pub(super) fn one(slot: i64, verdict: Verdict) -> Span {
+        Span { start: slot, step: 0, count: 1, verdict }
+    }
+
+    pub(super) fn end(&self) -> i64 {
+        self.start + self.step * i64::from(self.count - 1)
+    }
+
+    /// How many of its slots lie in `(after, until]`.
+    pub(super) fn count_in(&self, after: i64, until: i64) -> u64 {
+        let up_to = |at: i64| match (at < self.start, self.step) {
+            (true, _) => 0,
+            (false, 0) => 1,
+            (false, step) => ((at - self.start) / step + 1).min(i64::from(self.count)),
+        };
+        (up_to(until) - up_to(after)).max(0) as u64
+    }
+
+    /// Takes the next slot in, if it continues the span.
+    pub(super) fn extend(&mut self, slot: i64, verdict: Verdict) -> bool {
+        let continues =
+            verdict == self.verdict && (self.count == 1 || slot == self.end() + self.step) && self.count < u32::MAX;
+        if continues {
+            self.step = slot - self.end();
+            self.count += 1;
+        }
+        continues
+    }
+
+    /// The slots before, at and after the `index`th, as spans of their own.
+    pub(super) fn split(&self, index: u32, verdict: Verdict) -> impl Iterator<Item = Span> {
+        let part = |first: u32, count: u32, verdict| Span {
+            start: self.start + self.step * i64::from(first),
+            step: if count > 1 { self.step } else { 0 },
+            count,
+            verdict,
+        };
+        let parts = [
+            part(0, index, self.verdict),
+            part(index, 1, verdict),
+            part(index + 1, self.count - index - 1, self.verdict),
+        ];
+        parts.into_iter().filter(|part| part.count > 0)
+    }
+}
+
+/// A change to the kept spans, for the store to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanChange {
+    /// Write the span, in place of the one with the same start.
+    Put(Span),
+    /// Forget the span with this start.
+    Delete(i64),
+}
