@@ -91,6 +91,7 @@ pub async fn run(
         clock,
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
+        dependencies: plan.dependencies.clone(),
         slowdowns: plan
             .journeys
             .iter()
@@ -286,7 +287,7 @@ fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
     let code = match error {
         StoreError::Unwritable(_) => exit::CANNOT_CREATE,
         StoreError::Unreadable(_) | StoreError::Closed => exit::IO,
-        StoreError::TooNew { .. } => exit::CONFIG,
+        StoreError::TooNew { .. } | StoreError::TooOld { .. } => exit::CONFIG,
         StoreError::InUse(_) => exit::TEMPORARY,
     };
     let hint = match error {
@@ -295,7 +296,7 @@ fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
         }
         StoreError::Unreadable(_) => "move it away to begin with an empty one, or restore a backup",
         StoreError::InUse(_) => "is another journeyman running on this store?",
-        StoreError::TooNew { .. } | StoreError::Closed => "nothing was changed",
+        StoreError::TooNew { .. } | StoreError::TooOld { .. } | StoreError::Closed => "nothing was changed",
     };
     Failure::new(code, format!("store {}: {error}\n  help: {hint}", plan.store.path.display()))
 }

@@ -15,7 +15,7 @@ use crate::detect::Finding;
 use crate::incident::Incident;
 use crate::journey::report::Report;
 use crate::journey::{Journey, Name};
-use crate::slo::{Counts, SloStatus};
+use crate::slo::{Composition, Counts, SloStatus};
 use crate::time::Mono;
 
 /// Cells of the strip that shows a journey's last 24 hours: half an hour each.
@@ -38,6 +38,8 @@ pub struct JourneyStatus {
     pub last_good: Option<Arc<Report>>,
     /// Its objective.
     pub slo: Option<SloStatus>,
+    /// Its share beside what its dependencies would make of it.
+    pub composition: Option<Composition>,
     /// The last 24 hours, oldest first, half an hour a cell.
     pub strip: Vec<Counts>,
     /// When this was true.

@@ -24,10 +24,10 @@ use crate::detect::{Detector, Finding, Severity};
 use crate::evaluator::watched::{Watched, settle};
 use crate::incident::root::Resource;
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
-use crate::journey::{Journey, Name};
+use crate::journey::{Dependency, Journey, Name};
 use crate::metrics::{DaemonMetrics, Metrics};
 use crate::scheduler::Observation;
-use crate::slo::SpanChange;
+use crate::slo::{self, Composition, Hop, SpanChange};
 use crate::store::{Change, OutboxRow, Store};
 use crate::time::{Human, Mono, Now, between};
 
@@ -62,6 +62,8 @@ pub struct Parts {
     pub location: Option<String>,
     /// How people reach the pages.
     pub public_url: Option<url::Url>,
+    /// What others promise of the systems that journeys depend on.
+    pub dependencies: BTreeMap<Name, Dependency>,
     /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
     pub slowdowns: HashMap<Name, f64>,
     /// Who is told instead of those that journeys name.
@@ -291,12 +293,7 @@ impl Evaluator {
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
             Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
-            Observation::Skipped { slot, outcome, .. } => {
-                let outcome = watched.without_run(outcome);
-                watched.metrics.without_run(&outcome, 1);
-                let change = watched.history.observe(slot, outcome.verdict());
-                push_spans(&mut round.changes, &name, change);
-            }
+            Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Condition { .. } => {}
         }
@@ -469,9 +466,23 @@ impl Evaluator {
         }
     }
 
+    /// The journey's measured share beside what its dependencies would make of it.
+    fn composition(&self, name: &Name) -> Option<Composition> {
+        let watched = self.journeys.get(name)?;
+        let hops = watched.journey.depends_on.iter().filter_map(|name| {
+            let measured = self.journeys.get(name).map(|other| Hop::measured(&other.journey, &other.history));
+            let promised = self.parts.dependencies.get(name);
+            measured.or_else(|| promised.map(|dependency| Hop::promised(name.clone(), dependency)))
+        });
+        slo::compose(slo::delivered(&watched.journey, &watched.history), hops.collect())
+    }
+
     fn show(&mut self, round: &Round, now: Now) {
         for name in &round.touched {
-            let Some(watched) = self.journeys.get(name) else { continue };
+            let composition = self.composition(name);
+            let Some(watched) = self.journeys.get_mut(name) else { continue };
+            watched.metrics.set_composition(composition.as_ref());
+            watched.composition = composition;
             watched.metrics.set_state(watched.alerts.health.phase, watched.slo.as_ref());
             self.parts.board.set_journey(watched.status(now.wall));
             let next = watched.deadline();

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod expect;
 pub mod message;
+pub mod objective;
 pub mod outcome;
 pub mod report;
 pub mod run;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::journey::expect::{Expectation, Query};
+pub use crate::journey::objective::Objective;
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::template::{Medium, Scope, Template, TemplateError};
 use crate::journey::token::Token;
@@ -68,17 +70,6 @@ pub struct Journey {
     pub defined_at: String,
     /// What its definition comes to in a few digits: another one is another definition.
     pub fingerprint: String,
-}
-
-/// What share of a window's runs must be delivered, and in budget.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Objective {
-    /// Share of valid runs that must be delivered by the deadline, in `0..=1`.
-    pub delivered: f64,
-    /// Share of valid runs that must be delivered within the budget, in `0..=1`.
-    pub in_budget: Option<f64>,
-    /// The rolling window.
-    pub window: Duration,
 }
 
 /// A system that journeys depend on, and what somebody promises of it.
@@ -432,6 +423,23 @@ impl Journey {
 
     /// Whether `at` lies in a maintenance window that leaves slots out of the objective.
     pub fn is_excluded(&self, at: jiff::Timestamp) -> bool {
-        self.maintenance.iter().any(|window| window.exclude_from_slo && window.is_active(at))
+        self.excluded_until(at).0
+    }
+
+    /// As [`Journey::is_excluded`], and until when the answer is the same at least.
+    pub fn excluded_until(&self, at: jiff::Timestamp) -> (bool, jiff::Timestamp) {
+        let mut answer = (false, jiff::Timestamp::MAX);
+        for window in self.maintenance.iter().filter(|window| window.exclude_from_slo) {
+            let end = window.begins.last(at).map(|began| crate::time::later(began, window.lasts));
+            let change = match end.filter(|end| at < *end) {
+                Some(end) => {
+                    answer.0 = true;
+                    end
+                }
+                None => window.begins.next(at).unwrap_or(jiff::Timestamp::MAX),
+            };
+            answer.1 = answer.1.min(change);
+        }
+        answer
     }
 }

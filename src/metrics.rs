@@ -16,7 +16,7 @@ use crate::journey::report::Report;
 use crate::journey::value::Value;
 use crate::journey::{Journey, Name};
 use crate::ledger::Kind;
-use crate::slo::SloStatus;
+use crate::slo::{BURN_NAMES, BURNS, Budget, Composition, SloStatus};
 
 /// A metric family.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,12 @@ families! {
     SLO_ACHIEVED: "gauge" "journeyman_slo_achieved_ratio" "What was achieved over the window.";
     SLO_BUDGET_LEFT: "gauge" "journeyman_slo_budget_left_ratio" "Error budget left, as a share of it; negative when overspent.";
     SLO_BURN: "gauge" "journeyman_slo_burn_rate" "Burn rate over a window; 1 spends exactly the budget.";
+    SLO_INTERVAL: "gauge" "journeyman_slo_achieved_interval_ratio" "The 95 % Wilson interval around what was achieved, by end.";
+    SLO_UNCORRECTED: "gauge" "journeyman_slo_uncorrected_ratio" "What was achieved over the window with every run in maintenance as what it was.";
+    SLO_LEFT_SECONDS: "gauge" "journeyman_slo_budget_left_seconds" "Error budget left as time; none when overspent.";
+    SLO_REFUND: "gauge" "journeyman_slo_next_refund_timestamp_seconds" "When spent error budget next comes back; 0 if none is spent.";
+    SLO_EXHAUSTION: "gauge" "journeyman_slo_exhaustion_timestamp_seconds" "When the error budget is used up if the last three days go on; 0 if not within the window.";
+    SLO_COMPOSED: "gauge" "journeyman_slo_composed_ratio" "What the journey's dependencies would deliver one after the other, if they fail independently.";
     SLO_COVERAGE: "gauge" "journeyman_slo_coverage_ratio" "Share of the window's slots that have a verdict.";
     ARRIVALS: "counter" "journeyman_arrivals_total" "Messages that a receiving channel saw, by what they were to the ledger.";
     LEDGER: "gauge" "journeyman_ledger_tokens" "Tokens in the ledger by state.";
@@ -322,7 +328,12 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
 struct SliMetrics {
     achieved: Gauge,
     left: Gauge,
-    burn: [Gauge; 4],
+    burn: [Gauge; BURNS],
+    interval: [Gauge; 2],
+    uncorrected: Gauge,
+    left_seconds: Gauge,
+    refund: Gauge,
+    exhaustion: Gauge,
 }
 
 impl SliMetrics {
@@ -333,12 +344,25 @@ impl SliMetrics {
         SliMetrics {
             achieved: metrics.gauge(SLO_ACHIEVED, &of),
             left: metrics.gauge(SLO_BUDGET_LEFT, &of),
-            burn: [burn("objective"), burn("1h"), burn("6h"), burn("3d")],
+            burn: std::array::from_fn(|at| burn(at.checked_sub(1).map_or("objective", |at| BURN_NAMES[at]))),
+            interval: ["low", "high"]
+                .map(|end| metrics.gauge(SLO_INTERVAL, &[("journey", journey), ("sli", sli), ("end", end)])),
+            uncorrected: metrics.gauge(SLO_UNCORRECTED, &of),
+            left_seconds: metrics.gauge(SLO_LEFT_SECONDS, &of),
+            refund: metrics.gauge(SLO_REFUND, &of),
+            exhaustion: metrics.gauge(SLO_EXHAUSTION, &of),
         }
     }
 
-    fn set(&self, budget: &crate::slo::Budget) {
+    fn set(&self, budget: &Budget, uncorrected: Option<&Budget>) {
         self.achieved.set(budget.achieved.unwrap_or(f64::NAN));
+        self.uncorrected.set(uncorrected.unwrap_or(budget).achieved.unwrap_or(f64::NAN));
+        let (low, high) = budget.interval.unwrap_or((f64::NAN, f64::NAN));
+        self.interval[0].set(low);
+        self.interval[1].set(high);
+        self.left_seconds.set(budget.left_time().as_secs_f64());
+        self.refund.set(budget.next_refund.map_or(0.0, seconds));
+        self.exhaustion.set(budget.exhausted_at.map_or(0.0, seconds));
         self.left.set(budget.left_share());
         for (gauge, burn) in self.burn.iter().zip(budget.burn) {
             gauge.set(burn);
@@ -409,11 +433,19 @@ impl JourneyMetrics {
             Phase::Firing => 3.0,
         });
         if let (Some(status), Some((delivered, in_budget, coverage))) = (slo, &self.slo) {
-            delivered.set(&status.delivered);
+            let without = status.without_corrections.as_deref();
+            delivered.set(&status.delivered, without.map(|score| &score.delivered));
             if let (Some(gauges), Some(budget)) = (in_budget, &status.in_budget) {
-                gauges.set(budget);
+                gauges.set(budget, without.and_then(|score| score.in_budget.as_ref()));
             }
             coverage.set(status.coverage);
+        }
+    }
+
+    /// What its dependencies would make of it.
+    pub fn set_composition(&self, composition: Option<&Composition>) {
+        if let Some(product) = composition.and_then(|composition| composition.product) {
+            self.metrics.gauge(SLO_COMPOSED, &[("journey", &*self.journey)]).set(product);
         }
     }
 }

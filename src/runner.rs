@@ -86,6 +86,7 @@ impl Runner {
         self.switchboard.settle(token, if has_arrived { Settled::Arrived } else { Settled::Missing });
         if journey.is_excluded(slot) {
             report.note = Some(format!("in maintenance; it was: {}", report.verdict_line()));
+            report.beneath = Some(report.outcome.verdict());
             report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
         }
         report.redact(|text| self.redactor.redact(text));
@@ -155,6 +156,7 @@ pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: 
         latency: Duration::ZERO,
         lateness: crate::time::between(slot, now.wall),
         steps: Vec::new(),
+        beneath: None,
         note: Some(note.to_owned()),
         configuration: journey.fingerprint.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

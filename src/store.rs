@@ -275,6 +275,16 @@ pub enum StoreError {
         /// The newest version that this build knows.
         known: i64,
     },
+    /// It was written by an older version, and only a daemon migrates.
+    #[error(
+        "the store has schema version {found}, this build reads {known}: the daemon of this build migrates it when it starts"
+    )]
+    TooOld {
+        /// The schema version found.
+        found: i64,
+        /// The version that this build knows.
+        known: i64,
+    },
     /// Another process has it.
     #[error("the store is in use by another process: {0}")]
     InUse(String),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::document::{Context, Data, Node, Section};
 use crate::config::journeys::Loaded;
 use crate::config::problem::{Place, Problem};
-use crate::config::values;
+use crate::config::{lint, values};
 use crate::journey::{Dependency, Name};
 
 pub(super) const KEYS: &[&str] = &["delivered", "description"];
@@ -92,6 +92,47 @@ pub(super) fn check(context: &Context, declared: &BTreeMap<Name, Declared>, jour
         }
     }
     circles(context, &by_name);
+    for loaded in journeys {
+        product(context, declared, &by_name, loaded);
+    }
+}
+
+/// A chain is as good as the product of its links if they fail independently: nobody can promise more.
+fn product(
+    context: &Context,
+    declared: &BTreeMap<Name, Declared>,
+    by_name: &BTreeMap<&Name, &Loaded>,
+    loaded: &Loaded,
+) {
+    let Some(objective) = &loaded.journey.objective else { return };
+    let promised: Vec<(&Name, f64)> = loaded
+        .journey
+        .depends_on
+        .iter()
+        .filter_map(|name| {
+            let journey = by_name.get(name).and_then(|other| other.journey.objective.as_ref());
+            let share = journey.map(|objective| objective.delivered);
+            Some((name, share.or_else(|| declared.get(name).map(|declared| declared.dependency.delivered))?))
+        })
+        .collect();
+    let product: f64 = promised.iter().map(|(_, share)| share).product();
+    // The product of two decimal shares is rarely the decimal that it stands for.
+    if promised.is_empty() || objective.delivered <= product + 1e-12 {
+        return;
+    }
+    let percent = |share: f64| format!("{}%", lint::round(share * 100.0, 6));
+    let each: Vec<_> = promised.iter().map(|(name, share)| format!("`{name}` {}", percent(*share))).collect();
+    let problem = format!(
+        "{} delivered is more than its dependencies promise together: {} make {}",
+        percent(objective.delivered),
+        each.join(", "),
+        percent(product)
+    );
+    let delivered = loaded.node.get("objective").and_then(|objective| objective.get("delivered"));
+    let problem = Problem::warning(delivered.map_or(&loaded.place, |node| &node.place), problem);
+    context.add(
+        problem.hint("lower the objective, or depend on something better; failures that coincide only help a little"),
+    );
 }
 
 /// Where the first journey that depends on `name` says so.

@@ -4,6 +4,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
 use crate::config::channels::Channel;
 use crate::config::document::{Context, Data, IDENTIFIER_HINT, NAME_HINT, Node, Section, is_identifier, is_name};
 use crate::config::merge::{Fragments, Variant, merge, variants};
@@ -11,6 +14,7 @@ use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::Steps;
 use crate::config::{dependencies, fingerprint, lint, values};
+use crate::journey::objective::{Period, PeriodUnit, USUAL_START, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::{AlertPolicy, Journey, Name, Objective};
 
@@ -40,7 +44,8 @@ pub(super) const KEYS: &[&str] = &[
 ];
 /// What makes a journey this one rather than another.
 const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
-pub(super) const OBJECTIVE_KEYS: &[&str] = &["delivered", "in_budget", "window"];
+pub(super) const OBJECTIVE_KEYS: &[&str] =
+    &["delivered", "in_budget", "window", "calendar", "timezone", "start", "late"];
 pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm"];
 
 /// A run lasts this long at most if nothing is said about it.
@@ -49,6 +54,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(86_400);
 /// More often than this is load, not monitoring.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const PERIODS: [(&str, PeriodUnit); 3] =
+    [("week", PeriodUnit::Week), ("month", PeriodUnit::Month), ("quarter", PeriodUnit::Quarter)];
 const WINDOW: Duration = Duration::from_secs(30 * 86_400);
 const REMIND: Duration = Duration::from_secs(4 * 3_600);
 /// A failed run of a journey that runs every two minutes or less often is confirmed so long after it, and again after that.
@@ -278,13 +285,59 @@ fn objective(context: &Context, node: &Node) -> Option<Objective> {
     let section = Section::open(context, node, "objective", OBJECTIVE_KEYS)?;
     section.require("delivered", "the share of runs that must be delivered, as in \"99.5%\"");
     let (delivered, in_budget) = (section.share("delivered"), section.share("in_budget"));
-    let window = section.duration("window").unwrap_or(WINDOW);
+    let late_is_good =
+        section.get("late").and_then(|node| context.choice(node, "late", &[("bad", false), ("good", true)]));
     for (key, share) in [("delivered", delivered), ("in_budget", in_budget)] {
         if share == Some(0.0) {
             context.add(Problem::error(section.place_of(key), format!("`{key}` of 0% promises nothing")));
         }
     }
-    Some(Objective { delivered: delivered?, in_budget, window })
+    let window = window(&section);
+    Some(Objective { delivered: delivered?, in_budget, window, late_is_good: late_is_good.unwrap_or(false) })
+}
+
+/// The time over which an objective is promised.
+fn window(section: &Section<'_>) -> Window {
+    let context = section.context;
+    let hint = "a rolling `window = \"30d\"`, or `calendar = \"month\"` with a `timezone`";
+    let chosen = section.only_one(&["window", "calendar"], false, hint);
+    let Some(("calendar", node)) = chosen else {
+        for key in ["timezone", "start"].into_iter().filter(|key| section.get(key).is_some()) {
+            let problem = Problem::error(section.place_of(key), format!("`{key}` says nothing without `calendar`"));
+            context.add(problem.hint("a rolling window begins so long ago, whatever the day"));
+        }
+        return section.duration("window").unwrap_or(WINDOW).into();
+    };
+    let unit = context.choice(node, "calendar", &PERIODS);
+    Window::Calendar(Box::new(Period {
+        unit: unit.unwrap_or(PeriodUnit::Month),
+        zone: zone(section),
+        start: section.get("start").and_then(|node| start(context, node)).unwrap_or(USUAL_START),
+    }))
+}
+
+/// The day on which one of the periods begins: a TOML date, or the same as a string.
+fn start(context: &Context, node: &Node) -> Option<Date> {
+    let (Data::Text(text) | Data::Datetime(text)) = &node.data else {
+        context.expected(node, "start", "a date");
+        return None;
+    };
+    let date = text.parse().ok().filter(|_| text.len() == 10);
+    if date.is_none() {
+        let problem = Problem::error(&node.place, format!("`{text}` is not a date"));
+        context.add(problem.hint("a day on which a period begins, as in `start = 2026-01-05`"));
+    }
+    date
+}
+
+/// The section's `timezone`; UTC if it has none.
+fn zone(section: &Section<'_>) -> TimeZone {
+    let name = section.text("timezone").unwrap_or("UTC");
+    TimeZone::get(name).unwrap_or_else(|_| {
+        let problem = Problem::error(section.place_of("timezone"), format!("no time zone is named {name:?}"));
+        section.context.add(problem.hint("IANA names, as in \"Europe/London\" or \"UTC\""));
+        TimeZone::UTC
+    })
 }
 
 fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) -> AlertPolicy {

@@ -12,9 +12,10 @@ use crate::config::notifiers::{chain, is_loopback};
 use crate::config::problem::{Place, Problem};
 #[cfg(feature = "amqp")]
 use crate::journey::expect::Query;
+use crate::journey::objective::Window;
 use crate::journey::schedule::Schedule;
 use crate::journey::template::Template;
-use crate::journey::{Draft, Journey, JsonTemplate, Payload, Step, Verb};
+use crate::journey::{Draft, Journey, JsonTemplate, Objective, Payload, Step, Verb};
 use crate::time::Human;
 
 /// Calendars are counted from here, so that a configuration has the same problems every day: the first Monday of 2026.
@@ -31,6 +32,14 @@ pub(super) fn told(duration: Duration) -> String {
         format!("{}s", millis / 1_000)
     } else {
         Human(duration).to_string()
+    }
+}
+
+/// A window for people.
+fn told_window(objective: &Objective) -> String {
+    match &objective.window {
+        Window::Rolling(length) => told(*length),
+        Window::Calendar(period) => format!("a {}", period.unit),
     }
 }
 
@@ -107,12 +116,12 @@ fn objective(context: &Context, loaded: &Loaded) {
         let problem = Problem::error(place(&loaded.node, &["objective", "in_budget"]), "there is no budget to be in");
         context.add(problem.hint("add `budget = \"…\"` to the journey"));
     }
-    let runs = runs(&journey.schedule, objective.window);
+    let runs = runs(&journey.schedule, objective.window.least_length());
     let shares = [("delivered", Some(objective.delivered)), ("in_budget", objective.in_budget)];
     for (key, share) in shares.into_iter().filter_map(|(key, share)| Some((key, share?))) {
         let bad = runs * (1.0 - share);
         let percent = format!("{}%", round(share * 100.0, 6));
-        let counted = format!("{} runs in {}", round(runs, 0), told(objective.window));
+        let counted = format!("{} runs in {}", round(runs, 0), told_window(objective));
         let at = place(&loaded.node, &["objective", key]);
         let hint = "lower the objective, run more often, or take a longer window";
         // The product of a share and a count is rarely the whole number that it stands for.
@@ -134,7 +143,7 @@ fn objective(context: &Context, loaded: &Loaded) {
 pub(super) fn objective_of_rarer_runs(context: &Context, loaded: &Loaded, slowdown: f64) {
     let journey = &loaded.journey;
     let Some(objective) = &journey.objective else { return };
-    let runs = runs(&journey.schedule, objective.window);
+    let runs = runs(&journey.schedule, objective.window.least_length());
     let shares = [("delivered", Some(objective.delivered)), ("in_budget", objective.in_budget)];
     for (key, share) in shares.into_iter().filter_map(|(key, share)| Some((key, share?))) {
         let (usual, real) = (runs * (1.0 - share), runs / slowdown * (1.0 - share));
@@ -143,7 +152,7 @@ pub(super) fn objective_of_rarer_runs(context: &Context, loaded: &Loaded, slowdo
                 "with what its channel may spend, {}% of {} runs in {} leaves {} bad runs: too few to tell a trend from chance",
                 round(share * 100.0, 6),
                 round(runs / slowdown, 0),
-                told(objective.window),
+                told_window(objective),
                 round(real, 1)
             );
             let hint = "lower the objective, spend more, or take a longer window";

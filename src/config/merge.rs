@@ -35,7 +35,11 @@ fn gives_way(key: &str, own: &Node) -> bool {
     has(key)
         || match key {
             "every" => has("cron"),
-            "cron" | "timezone" => has("every"),
+            "cron" => has("every"),
+            // Of a journey the zone of its cron, of an objective that of its calendar.
+            "timezone" => has("every") || has("window"),
+            "window" => has("calendar"),
+            "calendar" | "start" => has("window"),
             "json" | "form" | "text" => has("json") || has("form") || has("text"),
             _ => false,
         }

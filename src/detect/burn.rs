@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::detect::{Detector, Finding, Severity};
-use crate::slo::{Budget, History, SloStatus};
+use crate::slo::{Budget, History, SloStatus, is_above};
 use crate::time::{Human, between};
 
 /// A pair of windows and the burn that fires it.
@@ -34,8 +34,6 @@ pub const PAIRS: [Pair; 3] = [
 
 /// Fewer failures than these say nothing.
 const LEAST_FAILURES: u64 = 3;
-/// The gate's level.
-const LEVEL: f64 = 0.05;
 /// Used up within this is worth getting up for.
 const SOON: Duration = DAY;
 
@@ -62,26 +60,6 @@ pub fn fires(pair: &Pair, long: Tally, short: Tally, allowed: f64) -> bool {
         && short.rate() > threshold
         && long.rate() > threshold
         && is_above(long.bad, long.valid, threshold)
-}
-
-/// Whether `bad` of `valid` proves, at 95 %, a rate above `rate`: `P(X ≥ bad)` for a binomial `X` is below 5 %. The same as the
-/// one-sided Clopper-Pearson bound, without its inverse.
-pub fn is_above(bad: u64, valid: u64, rate: f64) -> bool {
-    if bad == 0 || rate >= 1.0 {
-        return false;
-    }
-    if rate <= 0.0 {
-        return true;
-    }
-    // P(X < bad), from its terms; each follows from the one before. Logarithms, because (1 − p)^n underflows.
-    let mut term = valid as f64 * (1.0 - rate).ln();
-    let odds = (rate / (1.0 - rate)).ln();
-    let mut below = 0.0;
-    for k in 0..bad.min(valid) {
-        below += term.exp();
-        term += ((valid - k) as f64 / (k + 1) as f64).ln() + odds;
-    }
-    1.0 - below < LEVEL
 }
 
 /// What is wrong with a journey's budget. `fired` is what fired before, for its hysteresis.
@@ -134,7 +112,9 @@ fn exhausted(status: &SloStatus, budget: &Budget, before: bool, now: Timestamp) 
         );
         return Some(Finding::new(Detector::Exhausted, said));
     }
-    let until = budget.exhausted_at.filter(|_| budget.burn[3] > 1.0 && budget.spent >= LEAST_FAILURES)?;
+    let until = budget
+        .exhausted_at
+        .filter(|_| budget.burn.last().is_some_and(|burn| *burn > 1.0) && budget.spent >= LEAST_FAILURES)?;
     let within = between(now, until);
     (within < SOON).then(|| Finding {
         detector: Detector::Exhausted,

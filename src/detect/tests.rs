@@ -1,5 +1,6 @@
 use super::*;
-use crate::detect::burn::{PAIRS, Tally, fires, is_above};
+use crate::detect::burn::{PAIRS, Tally, fires};
+use crate::slo::is_above;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()

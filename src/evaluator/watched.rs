@@ -13,13 +13,14 @@ use crate::evaluator::{Parts, Round, push_spans};
 use crate::incident::root::Resource;
 use crate::incident::{Desk, Incident, Profile};
 use crate::journey::Journey;
+use crate::journey::objective::Window;
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
 use crate::journey::spend::Thinning;
 use crate::journey::token::Token;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
-use crate::slo::{self, Counts, History, SloStatus, SpanChange};
+use crate::slo::{self, Composition, Counts, History, SloStatus, SpanChange};
 use crate::store::{Change, SavedJourney};
 use crate::time::{Human, between, earlier, later};
 
@@ -35,7 +36,8 @@ pub(super) struct Watched {
     pub(super) journey: Arc<Journey>,
     pub(super) rules: Rules,
     pub(super) history: History,
-    slots_in_window: u64,
+    /// How many slots the objective's window has, and until when that is so.
+    slots_in_window: (u64, Timestamp),
     pub(super) alerts: JourneyAlerts,
     pub(super) metrics: JourneyMetrics,
     pub(super) last: Option<Arc<Report>>,
@@ -46,13 +48,14 @@ pub(super) struct Watched {
     pub(super) incident: Option<Incident>,
     good_evidence: Option<Timestamp>,
     pub(super) slo: Option<SloStatus>,
+    pub(super) composition: Option<Composition>,
     /// How much rarer than by its schedule it runs, because of what its messages cost.
     thinning: Thinning,
 }
 
 impl Watched {
     pub(super) fn new(journey: Arc<Journey>, saved: SavedJourney, parts: &Parts, now: Timestamp) -> Watched {
-        let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW, |objective| objective.window);
+        let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW.into(), |objective| objective.window.clone());
         let mut alerts = saved.alerts;
         alerts.detectors.resume(now);
         let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
@@ -68,8 +71,8 @@ impl Watched {
         metrics.set_stale_after(rules.stale_after);
         Watched {
             metrics,
+            slots_in_window: slots_in(&journey, &window, now),
             history: History::new(window, saved.spans, now),
-            slots_in_window: journey.schedule.count(earlier(now, window), window),
             alerts,
             rules,
             last: None,
@@ -78,6 +81,7 @@ impl Watched {
             good_evidence: saved.last_good.as_ref().map(|report| report.slot),
             last_good: saved.last_good.map(Arc::new),
             slo: None,
+            composition: None,
             thinning,
             journey,
         }
@@ -100,10 +104,14 @@ impl Watched {
         let Some(final_slot) = slots.last().copied() else { return Duration::ZERO };
         // The changes to one growing span: only its last state has to be written.
         let mut changes = Vec::new();
+        let mut excluded = (false, Timestamp::MIN);
         for slot in &slots {
             let outcome = self.without_run(Outcome::Unknown { why: UnknownWhy::Missed });
             self.metrics.without_run(&outcome, 1);
-            changes.extend(self.history.observe(*slot, outcome.verdict()));
+            if *slot >= excluded.1 {
+                excluded = self.journey.excluded_until(*slot);
+            }
+            changes.extend(self.observe(*slot, outcome.verdict(), excluded.0));
         }
         let mut written: HashMap<i64, SpanChange> = HashMap::new();
         for change in changes {
@@ -118,9 +126,10 @@ impl Watched {
     pub(super) fn finished(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let verdict = report.outcome.verdict();
         self.metrics.observe(&report, self.journey.budget, now);
-        let change = self.history.observe(report.slot, verdict);
+        let real = report.beneath.unwrap_or(verdict);
+        let change = self.observe(report.slot, real, report.beneath.is_some());
         push_spans(&mut round.changes, &self.journey.name, change);
-        let how = if matches!(verdict, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
+        let how = if matches!(real, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
         round.changes.push(Change::Settle { token: report.token, how });
         let report = Arc::new(report);
         let keep_evidence = self.keeps_evidence(&report);
@@ -148,6 +157,19 @@ impl Watched {
         }
         self.alerts.detectors.take(sample, &self.rules, now);
         self.look(false, desk, round, now);
+    }
+
+    /// A slot without a run.
+    pub(super) fn skipped(&mut self, slot: Timestamp, outcome: Outcome, round: &mut Round) {
+        let outcome = self.without_run(outcome);
+        self.metrics.without_run(&outcome, 1);
+        let excluded = self.journey.is_excluded(slot);
+        let change = self.observe(slot, outcome.verdict(), excluded);
+        push_spans(&mut round.changes, &self.journey.name, change);
+    }
+
+    fn observe(&mut self, slot: Timestamp, verdict: Verdict, excluded: bool) -> Option<SpanChange> {
+        if excluded { self.history.observe_excluded(slot, verdict) } else { self.history.observe(slot, verdict) }
     }
 
     fn keeps_evidence(&mut self, report: &Report) -> bool {
@@ -244,12 +266,15 @@ impl Watched {
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {
+        if let Some(objective) = self.journey.objective.as_ref().filter(|_| now >= self.slots_in_window.1) {
+            self.slots_in_window = slots_in(&self.journey, &objective.window, now);
+        }
         self.slo = self.slo_status(now);
     }
 
     pub(super) fn slo_status(&self, now: Timestamp) -> Option<SloStatus> {
         let objective = self.journey.objective.as_ref()?;
-        Some(slo::status(&self.history, objective, self.slots_in_window, now))
+        Some(slo::status(&self.history, objective, self.slots_in_window.0, now))
     }
 
     pub(super) fn status(&self, now: Timestamp) -> JourneyStatus {
@@ -261,6 +286,7 @@ impl Watched {
             last: self.last.clone(),
             last_good: self.last_good.clone(),
             slo: self.slo.clone(),
+            composition: self.composition.clone(),
             strip: strip(&self.history, now),
             at: now,
         }
@@ -286,6 +312,13 @@ pub(super) fn settle(
     alert.incident = desk.update(subject, alert, transition, is_bad, blamed, now);
 }
 
+/// How many slots the window has, and until when that is so.
+fn slots_in(journey: &Journey, window: &Window, now: Timestamp) -> (u64, Timestamp) {
+    let (from, until) = window.bounds(now);
+    let slots = journey.schedule.count(earlier(from, Duration::from_millis(1)), window.length(now));
+    (slots, if matches!(window, Window::Calendar(_)) { until } else { Timestamp::MAX })
+}
+
 /// The last 24 hours, half an hour a cell, oldest first; cells end on half hours so that they do not flicker.
 fn strip(history: &History, now: Timestamp) -> Vec<Counts> {
     const CELL: i64 = 86_400_000 / STRIP_CELLS as i64;
@@ -305,7 +338,7 @@ pub(super) fn objective_line(status: &SloStatus) -> String {
     format!(
         "{achieved} of {} % over {}, {:.1} of {:.1} bad runs left ({})",
         percent(budget.objective),
-        Human(status.window),
+        status.window_name,
         budget.left(),
         budget.total,
         Human(status.left_time(budget)),

@@ -20,7 +20,7 @@ use crate::journey::report::Report;
 use crate::journey::schedule::Schedule;
 use crate::journey::{Journey, Name};
 use crate::secret::Redactor;
-use crate::slo::{Budget, Counts, SloStatus};
+use crate::slo::{Composition, Counts, SloView};
 use crate::time::{Human, earlier, later};
 
 pub(super) use record::{ChannelView, IncidentView, NoticeView, ReportView, RunView, StepView};
@@ -50,11 +50,6 @@ fn redact(value: &mut Value, redactor: &Redactor) {
 
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
-}
-
-/// Without the noise of binary fractions: nobody means 216.0000000000002 runs.
-fn tidy(number: f64) -> f64 {
-    (number * 1e9).round() / 1e9
 }
 
 /// A journey in one word, the most urgent first.
@@ -221,77 +216,6 @@ impl LastRun {
     }
 }
 
-/// Where an objective stands.
-#[derive(Debug, Serialize)]
-struct SloView {
-    window_seconds: f64,
-    counts: Counts,
-    coverage: f64,
-    /// Whether enough slots have a verdict to judge.
-    sufficient: bool,
-    delivered: BudgetView,
-    in_budget: Option<BudgetView>,
-}
-
-/// An error budget.
-#[derive(Debug, Serialize)]
-struct BudgetView {
-    objective: f64,
-    achieved: Option<f64>,
-    /// The 95 % Wilson interval around it.
-    interval: Option<(f64, f64)>,
-    total_runs: f64,
-    spent_runs: u64,
-    /// Negative when overspent, as is the share.
-    left_runs: f64,
-    left_share: f64,
-    left_seconds: f64,
-    burn_rate: BurnView,
-    next_refund: Option<Timestamp>,
-    exhausted_at: Option<Timestamp>,
-}
-
-/// Burn rates; null where an objective of 100 % lets any failure burn without bound.
-#[derive(Debug, Serialize)]
-struct BurnView {
-    window: Option<f64>,
-    #[serde(rename = "1h")]
-    hour: Option<f64>,
-    #[serde(rename = "6h")]
-    six_hours: Option<f64>,
-    #[serde(rename = "3d")]
-    three_days: Option<f64>,
-}
-
-impl SloView {
-    fn new(slo: &SloStatus) -> SloView {
-        let budget = |budget: &Budget| {
-            let [window, hour, six_hours, three_days] = budget.burn.map(|burn| (burn < f64::MAX).then(|| tidy(burn)));
-            BudgetView {
-                objective: budget.objective,
-                achieved: budget.achieved.map(tidy),
-                interval: budget.interval.map(|(low, high)| (tidy(low), tidy(high))),
-                total_runs: tidy(budget.total),
-                spent_runs: budget.spent,
-                left_runs: tidy(budget.left()),
-                left_share: tidy(budget.left_share()),
-                left_seconds: seconds(slo.left_time(budget)),
-                burn_rate: BurnView { window, hour, six_hours, three_days },
-                next_refund: budget.next_refund,
-                exhausted_at: budget.exhausted_at,
-            }
-        };
-        SloView {
-            window_seconds: seconds(slo.window),
-            counts: slo.counts,
-            coverage: tidy(slo.coverage),
-            sufficient: slo.is_sufficient(),
-            delivered: budget(&slo.delivered),
-            in_budget: slo.in_budget.as_ref().map(budget),
-        }
-    }
-}
-
 /// A journey, all of it.
 #[derive(Debug, Serialize)]
 pub(super) struct JourneyDetail {
@@ -302,6 +226,9 @@ pub(super) struct JourneyDetail {
     policy: String,
     notify: Vec<Name>,
     steps: Vec<StepPlan>,
+    /// Its share beside what its dependencies would make of it.
+    composition: Option<Composition>,
+    depends_on: Vec<Name>,
     last_24_hours: Vec<Cell>,
     last_report: Option<ReportView>,
     last_good_report: Option<ReportView>,
@@ -330,8 +257,9 @@ impl JourneyDetail {
         let journey = &*status.journey;
         let cells = status.strip.iter().enumerate();
         let good = |last: &Report| status.last_good.as_deref().filter(|good| good.token != last.token);
+        let slo = status.slo.as_ref().map(SloView::exact);
         JourneyDetail {
-            journey: JourneyView::new(status, now),
+            journey: JourneyView { slo, ..JourneyView::new(status, now) },
             schedule: match &journey.schedule {
                 Schedule::Every { every, .. } => format!("every {}", Human(*every)),
                 Schedule::Cron(_) => format!("by calendar, about every {}", Human(journey.schedule.interval(now))),
@@ -339,6 +267,8 @@ impl JourneyDetail {
             next_slot: journey.schedule.next(now),
             policy: policy(journey),
             notify: journey.notify.clone(),
+            composition: status.composition.clone(),
+            depends_on: journey.depends_on.clone(),
             steps: journey
                 .steps
                 .iter()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::journey::Name;
 use crate::journey::expect::Check;
 use crate::journey::message::Hop;
-use crate::journey::outcome::{Outcome, labelled};
+use crate::journey::outcome::{Outcome, Verdict, labelled};
 use crate::journey::seen::Seen;
 use crate::journey::token::Token;
 use crate::time::Human;
@@ -35,6 +35,9 @@ pub struct Report {
     pub lateness: Duration,
     /// Every step, in order.
     pub steps: Vec<StepReport>,
+    /// What an excluded run was all the same.
+    #[serde(default)]
+    pub beneath: Option<Verdict>,
     /// Why the outcome is `unknown`, in words.
     pub note: Option<String>,
     /// The fingerprint of the journey's definition. Empty where that was not kept yet.

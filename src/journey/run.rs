@@ -604,6 +604,7 @@ impl Run {
             latency,
             lateness: self.lateness,
             steps: std::mem::take(&mut self.steps),
+            beneath: None,
             note: self.unknown.take().map(|(_, note)| cut(&note)),
             configuration: self.journey.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,10 +1,33 @@
-//! How many slots had each verdict.
+//! How many slots of a window had each verdict, and how much time they stand for.
 
-use std::ops::{AddAssign, SubAssign};
+use std::ops::AddAssign;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journey::outcome::Verdict;
+use crate::journey::outcome::{Verdict, labelled};
+
+labelled! {
+    /// What is promised of a journey's runs.
+    Sli {
+        /// Right, by the deadline.
+        Delivered = "delivered",
+        /// Right, within the budget. Of all valid runs, so that loss cannot flatter it.
+        InBudget = "in_budget",
+    }
+}
+
+impl Sli {
+    /// Whether a run with this verdict spends error budget.
+    pub fn is_bad(self, verdict: Verdict, late_is_good: bool) -> bool {
+        match verdict {
+            Verdict::Good | Verdict::Unknown | Verdict::Excluded => false,
+            Verdict::Slow => self == Sli::InBudget,
+            Verdict::Late => self == Sli::InBudget || !late_is_good,
+            Verdict::Failed => true,
+        }
+    }
+}
 
 /// How many slots had each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +47,6 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn of(verdict: Verdict, count: u64) -> Counts {
-        let mut counts = Counts::default();
-        *counts.field(verdict) = count;
-        counts
-    }
-
     pub(super) fn field(&mut self, verdict: Verdict) -> &mut u64 {
         match verdict {
             Verdict::Good => &mut self.good,
@@ -50,6 +67,12 @@ impl Counts {
     pub fn delivered(&self) -> u64 {
         self.good + self.slow
     }
+
+    /// Slots that spend error budget.
+    pub fn bad(&self, sli: Sli, late_is_good: bool) -> u64 {
+        let each = [(Verdict::Slow, self.slow), (Verdict::Failed, self.failed), (Verdict::Late, self.late)].into_iter();
+        each.filter(|(verdict, _)| sli.is_bad(*verdict, late_is_good)).map(|(_, count)| count).sum()
+    }
 }
 
 impl AddAssign for Counts {
@@ -63,13 +86,65 @@ impl AddAssign for Counts {
     }
 }
 
-impl SubAssign for Counts {
-    fn sub_assign(&mut self, other: Counts) {
-        self.good -= other.good;
-        self.slow -= other.slow;
-        self.failed -= other.failed;
-        self.late -= other.late;
-        self.unknown -= other.unknown;
-        self.excluded -= other.excluded;
+/// Slots of one kind: how many, and the time until the slot after each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cell {
+    count: u64,
+    millis: i64,
+}
+
+/// A window's slots by verdict, in maintenance and not: what both views of it, with maintenance left out and without, come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally([[Cell; 2]; Verdict::ALL.len()]);
+
+impl Tally {
+    pub(super) fn add(&mut self, verdict: Verdict, excluded: bool, count: u64, millis: i64) {
+        let cell = &mut self.0[verdict as usize][usize::from(excluded)];
+        cell.count += count;
+        cell.millis += millis;
+    }
+
+    pub(super) fn remove(&mut self, verdict: Verdict, excluded: bool, count: u64, millis: i64) {
+        let cell = &mut self.0[verdict as usize][usize::from(excluded)];
+        cell.count -= count;
+        cell.millis -= millis;
+    }
+
+    pub(super) fn subtract(&mut self, other: &Tally) {
+        for (ours, theirs) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            ours.count -= theirs.count;
+            ours.millis -= theirs.millis;
+        }
+    }
+
+    pub(super) fn has(&self, verdict: Verdict, excluded: bool) -> bool {
+        self.0[verdict as usize][usize::from(excluded)].count > 0
+    }
+
+    /// Whether leaving maintenance out makes any difference.
+    pub(super) fn is_corrected(&self) -> bool {
+        Verdict::ALL.iter().any(|verdict| *verdict != Verdict::Excluded && self.has(*verdict, true))
+    }
+
+    /// With slots in maintenance as `excluded`, or as what they were.
+    pub(super) fn counts(&self, is_corrected: bool) -> Counts {
+        let mut counts = Counts::default();
+        for verdict in Verdict::ALL {
+            let [plain, excluded] = self.0[*verdict as usize].map(|cell| cell.count);
+            *counts.field(*verdict) += plain;
+            *counts.field(if is_corrected { Verdict::Excluded } else { *verdict }) += excluded;
+        }
+        counts
+    }
+
+    /// The time that slots stand for: each until the next one.
+    pub(super) fn time(&self, is_corrected: bool, which: impl Fn(Verdict) -> bool) -> Duration {
+        let mut millis = 0;
+        for verdict in Verdict::ALL {
+            let [plain, excluded] = self.0[*verdict as usize].map(|cell| cell.millis);
+            millis += if which(*verdict) { plain } else { 0 };
+            millis += if which(if is_corrected { Verdict::Excluded } else { *verdict }) { excluded } else { 0 };
+        }
+        Duration::from_millis(millis.max(0) as u64)
     }
 }

@@ -15,11 +15,13 @@ pub struct Span {
     pub count: u32,
     /// Their verdict.
     pub verdict: Verdict,
+    /// Whether they lie in maintenance that is left out of the objective. The verdict is what they were all the same.
+    pub excluded: bool,
 }
 
 impl Span {
-    pub(super) fn one(slot: i64, verdict: Verdict) -> Span {
-        Span { start: slot, step: 0, count: 1, verdict }
+    pub(super) fn one(slot: i64, verdict: Verdict, excluded: bool) -> Span {
+        Span { start: slot, step: 0, count: 1, verdict, excluded }
     }
 
     pub(super) fn end(&self) -> i64 {
@@ -36,10 +38,17 @@ impl Span {
         (up_to(until) - up_to(after)).max(0) as u64
     }
 
+    /// Its first slot after `after`.
+    pub(super) fn first_after(&self, after: i64) -> Option<i64> {
+        let passed = self.count_in(i64::MIN / 2, after);
+        (passed < u64::from(self.count)).then(|| self.start + self.step * passed as i64)
+    }
+
     /// Takes the next slot in, if it continues the span.
-    pub(super) fn extend(&mut self, slot: i64, verdict: Verdict) -> bool {
-        let continues =
-            verdict == self.verdict && (self.count == 1 || slot == self.end() + self.step) && self.count < u32::MAX;
+    pub(super) fn extend(&mut self, slot: i64, verdict: Verdict, excluded: bool) -> bool {
+        let continues = (verdict, excluded) == (self.verdict, self.excluded)
+            && (self.count == 1 || slot == self.end() + self.step)
+            && self.count < u32::MAX;
         if continues {
             self.step = slot - self.end();
             self.count += 1;
@@ -47,13 +56,14 @@ impl Span {
         continues
     }
 
-    /// The slots before, at and after the `index`th, as spans of their own.
+    /// The slots before, at and after the `index`th, as spans of their own; the `index`th with this verdict.
     pub(super) fn split(&self, index: u32, verdict: Verdict) -> impl Iterator<Item = Span> {
         let part = |first: u32, count: u32, verdict| Span {
             start: self.start + self.step * i64::from(first),
             step: if count > 1 { self.step } else { 0 },
             count,
             verdict,
+            excluded: self.excluded,
         };
         let parts = [
             part(0, index, self.verdict),

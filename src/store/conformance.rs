@@ -11,9 +11,11 @@ use crate::alert::Phase;
 use crate::control::Matcher;
 use crate::detect::{Detectors, Severity};
 use crate::incident::{NotifyReason, Root};
-use crate::journey::outcome::{Cause, Outcome};
+use crate::journey::Objective;
+use crate::journey::outcome::{Cause, ExcludedWhy, Outcome};
 use crate::journey::token::Mint;
 use crate::notice::delivery_id;
+use crate::slo::{History, status};
 
 pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()
@@ -29,6 +31,7 @@ fn report(slot: i64, outcome: Outcome) -> Report {
         outcome,
         lateness: Duration::from_millis(1),
         steps: Vec::new(),
+        beneath: None,
         note: None,
         configuration: String::new(),
         version: String::new(),
@@ -105,13 +108,53 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     a_new_notice_takes_the_incidents_dead_ones_along(&open).await;
     forgets_only_what_is_old(&open).await;
     adds_up_what_is_spent(&open).await;
+    keeps_what_maintenance_was(&open).await;
+}
+
+async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
+    let now = at(86_400);
+    let mut history = History::new(Duration::from_secs(86_400), [], now);
+    let mut changes: Vec<_> = (1..60).filter_map(|n| history.observe(at(n * 60), Verdict::Good)).collect();
+    changes.extend((60..90).filter_map(|n| history.observe_excluded(at(n * 60), Verdict::Failed)));
+    changes.extend(history.amend(at(70 * 60)));
+    let mut run = report(70 * 60, Outcome::Excluded { why: ExcludedWhy::Maintenance });
+    run.journey = "kept".into();
+    run.beneath = Some(Verdict::Failed);
+    let late_by = Duration::from_secs(5);
+    let store = open();
+    store
+        .apply(vec![
+            Change::Spans { journey: "kept".into(), changes },
+            Change::Run { report: Box::new(run.clone()), keep_evidence: true },
+            Change::Amend { journey: "kept".into(), slot: at(70 * 60), late_by },
+        ])
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    let saved = store.journey("kept".into()).await.unwrap();
+    let told: Vec<_> = saved.spans.iter().map(|span| (span.verdict, span.count, span.excluded)).collect();
+    let failed = |count| (Verdict::Failed, count, true);
+    assert_eq!(told, [(Verdict::Good, 59, false), failed(10), (Verdict::Late, 1, true), failed(19)]);
+    let objective =
+        Objective { delivered: 0.99, in_budget: None, window: Duration::from_secs(86_400).into(), late_is_good: false };
+    let rebuilt = History::new(Duration::from_secs(86_400), saved.spans, now);
+    history.advance(now);
+    let [was, is] = [&history, &rebuilt].map(|history| status(history, &objective, 1_440, now));
+    assert_eq!(was, is, "the store holds what memory holds");
+    assert_eq!((is.delivered.spent, is.without_corrections.unwrap().delivered.spent), (0, 30));
+    assert_eq!(store.report(run.token).await.unwrap(), Some(run));
+    let runs = store.runs("kept".into(), 9).await.unwrap();
+    assert_eq!((runs[0].verdict, runs[0].late_by), (Verdict::Excluded, Some(late_by)), "late, and still excluded");
+    store.close().await.unwrap();
 }
 
 async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     let store = open();
     let key = store.key().await.unwrap();
     let (first, second) = (good(0), failed(60));
-    let span = Span { start: at(0).as_millisecond(), step: 60_000, count: 2, verdict: Verdict::Good };
+    let span = Span { start: at(0).as_millisecond(), step: 60_000, count: 2, verdict: Verdict::Good, excluded: false };
     let entry = Entry { journey: "sms".into(), slot: at(60), recorded: at(60), keep_until: at(900), settled: None };
     let health = AlertState { phase: Phase::Firing, incident: Some("abc".to_owned()), ..AlertState::default() };
     let detectors = Detectors { failed: 3, ..Detectors::default() };

@@ -9,14 +9,30 @@ use crate::store::StoreError;
 /// What each version adds to the one before. The schema version is the number of these that were applied.
 const VERSIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
+/// Whether a store that is only read has the schema that this build knows.
+///
+/// # Errors
+/// It is newer or older.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let known = VERSIONS.len() as i64;
+    match version(connection)? {
+        found if found > known => Err(StoreError::TooNew { found, known }),
+        found if found < known => Err(StoreError::TooOld { found, known }),
+        _ => Ok(()),
+    }
+}
+
+fn version(connection: &Connection) -> Result<i64, StoreError> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(super::sqlite::failure)
+}
+
 /// Brings the schema up to date. An older store is first copied beside itself.
 ///
 /// # Errors
 /// The store is newer than this build, or cannot be written.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let known = VERSIONS.len() as i64;
-    let found: i64 =
-        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(super::sqlite::failure)?;
+    let found = version(connection)?;
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }

@@ -39,3 +39,6 @@ CREATE TABLE silence (
     until INTEGER NOT NULL,
     state TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- A slot in maintenance keeps the verdict that it had, beside being left out. What was excluded before has none.
+ALTER TABLE span ADD COLUMN excluded INTEGER NOT NULL DEFAULT 0;

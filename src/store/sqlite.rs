@@ -4,6 +4,7 @@
 //! what [`Store::apply`] has confirmed survives `kill -9` and a power cut.
 
 mod rows;
+pub mod snapshot;
 mod writer;
 
 use std::collections::HashMap;
@@ -212,7 +213,7 @@ impl Store for Sqlite {
                 })
                 .optional()?;
             let Some((id, alert)) = found else { return Ok(SavedJourney::default()) };
-            let sql = "SELECT start, step, count, verdict FROM span WHERE journey = ? ORDER BY start";
+            let sql = "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? ORDER BY start";
             let spans = connection.prepare_cached(sql)?.query_map([id], span)?.collect::<Result<_, _>>()?;
             let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
             let last_good = connection.query_row(sql, [id], |row| from_json(row, 0)).optional()?;

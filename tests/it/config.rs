@@ -9,6 +9,7 @@ use journeyman::channel::webhook::{Algorithm, Encoding, SigHash, Verify, VonageM
 use journeyman::channel::websocket::Frames;
 use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
 use journeyman::journey::expect::Query;
+use journeyman::journey::objective::{Period, PeriodUnit, Window};
 use journeyman::journey::schedule::Schedule;
 use journeyman::journey::template::Scope;
 use journeyman::journey::token::Token;
@@ -186,7 +187,8 @@ fn the_example_means_what_it_says() {
     let sms = journey(&plan, "sms-round-trip");
     assert_eq!(sms.defined_at, "probes/sms.toml:3");
     assert_eq!((sms.budget, sms.deadline, sms.late), (Some(seconds(5)), seconds(60), seconds(600)));
-    let objective = Objective { delivered: 0.995, in_budget: Some(0.99), window: seconds(30 * 86_400) };
+    let objective =
+        Objective { delivered: 0.995, in_budget: Some(0.99), window: seconds(30 * 86_400).into(), late_is_good: false };
     assert_eq!(sms.objective, Some(objective));
     assert_eq!(sms.notify.iter().map(|name| &**name).collect::<Vec<_>>(), ["oncall", "ops-mail"]);
     let steps: Vec<_> = sms.steps.iter().map(|step| (&*step.name, step.verb.as_str(), step.always)).collect();
@@ -240,6 +242,22 @@ fn what_journeys_depend_on_arrives_in_the_plan() {
     let broker = &plan.dependencies["broker:eu-1"];
     assert_eq!(broker.delivered, 0.9995);
     assert_eq!(broker.description.as_deref(), Some("the managed broker of the eu region"));
+}
+
+#[test]
+fn an_objective_has_the_window_that_was_written() {
+    let (plan, _) = loaded(Path::new("tests/it/config/good/objectives.toml"));
+    let window = |name: &str| journey(&plan, name).objective.as_ref().unwrap().window.clone();
+    let of = |unit, zone: &str, start| {
+        Window::Calendar(Box::new(Period { unit, zone: jiff::tz::TimeZone::get(zone).unwrap(), start }))
+    };
+    let date = jiff::civil::date;
+    assert_eq!(window("by-the-month"), of(PeriodUnit::Month, "Europe/Paris", date(2024, 1, 1)));
+    assert_eq!(window("by-the-week"), of(PeriodUnit::Week, "UTC", date(2026, 1, 7)));
+    assert_eq!(window("by-the-quarter"), of(PeriodUnit::Quarter, "UTC", date(2026, 2, 1)));
+    assert_eq!(window("rolling"), Window::Rolling(seconds(28 * 86_400)));
+    let late = |name: &str| journey(&plan, name).objective.as_ref().unwrap().late_is_good;
+    assert_eq!((late("by-the-month"), late("rolling")), (true, false));
 }
 
 #[test]

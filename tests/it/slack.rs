@@ -85,6 +85,7 @@ fn report(slot: Timestamp, is_good: bool) -> Report {
         latency: took,
         lateness: Duration::ZERO,
         steps: vec![step("submit", "send", "gateway", Duration::from_micros(12_300)), arrive],
+        beneath: None,
         note: None,
         configuration: String::new(),
         version: String::new(),

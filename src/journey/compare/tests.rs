@@ -35,6 +35,7 @@ fn run(steps: Vec<StepReport>) -> Report {
         latency: Duration::ZERO,
         lateness: Duration::ZERO,
         steps,
+        beneath: None,
         note: None,
         configuration: "1a2b".to_owned(),
         version: "1.0.0".to_owned(),

@@ -329,6 +329,7 @@ mod tests {
             latency: Duration::from_secs(60),
             lateness: Duration::ZERO,
             steps: vec![step(text); steps],
+            beneath: None,
             note: None,
             configuration: String::new(),
             version: String::new(),

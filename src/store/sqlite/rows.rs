@@ -103,7 +103,13 @@ pub(super) fn settled_code(how: Settled) -> i64 {
 }
 
 pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
-    Ok(Span { start: row.get(0)?, step: row.get(1)?, count: row.get(2)?, verdict: verdict(row.get(3)?)? })
+    Ok(Span {
+        start: row.get(0)?,
+        step: row.get(1)?,
+        count: row.get(2)?,
+        verdict: verdict(row.get(3)?)?,
+        excluded: row.get(4)?,
+    })
 }
 
 pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::rows::WHYS;
 use super::*;
+use crate::journey::outcome::Verdict;
+use crate::slo::{Span, SpanChange};
 use crate::store::conformance::{self, at, row};
 
 struct Place(PathBuf);
@@ -58,6 +60,51 @@ async fn a_newer_schema_and_garbage_are_refused_in_words() {
     assert!(error.to_string().contains("run the newer build"));
     std::fs::write(place.file(), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
     assert!(matches!(Sqlite::open(&place.file()), Err(StoreError::Unreadable(_))));
+}
+
+#[tokio::test]
+async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
+    let place = Place::new("migrate");
+    std::fs::create_dir_all(&place.0).unwrap();
+    let old = Connection::open(place.file()).unwrap();
+    old.execute_batch(include_str!("../schema_1.sql")).unwrap();
+    old.execute_batch(
+        "INSERT INTO journey VALUES (7, 'sms', NULL);
+         INSERT INTO span VALUES (7, 1000, 60000, 5, 0), (7, 301000, 0, 1, 5), (7, 361000, 60000, 2, 2);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    assert!(matches!(snapshot::spans(&place.file(), &["sms".into()]), Err(StoreError::TooOld { found: 1, known: 2 })));
+    let store = Sqlite::open(&place.file()).unwrap();
+    let span = |start, step, count, verdict| Span { start, step, count, verdict, excluded: false };
+    let expected = [
+        span(1_000, 60_000, 5, Verdict::Good),
+        span(301_000, 0, 1, Verdict::Excluded),
+        span(361_000, 60_000, 2, Verdict::Failed),
+    ];
+    assert_eq!(store.journey("sms".into()).await.unwrap().spans, expected);
+    let backup = Connection::open(place.0.join("state.v1.bak")).unwrap();
+    let version: i64 = backup.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let kept: i64 = backup.query_row("SELECT count(*) FROM span", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, kept), (1, 3));
+}
+
+#[tokio::test]
+async fn a_snapshot_reads_beside_the_process_that_has_the_store_and_without_one() {
+    let place = Place::new("snapshot");
+    let missing = snapshot::spans(&place.file(), &["sms".into()]).unwrap_err();
+    assert!(matches!(&missing, StoreError::Unreadable(why) if why.contains("does not exist")), "{missing}");
+    assert!(!place.file().exists(), "who only reads makes nothing");
+    let store = Sqlite::open(&place.file()).unwrap();
+    let span = Span { start: 1_000, step: 0, count: 1, verdict: Verdict::Late, excluded: true };
+    store.apply(vec![Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Put(span)] }]).await.unwrap();
+    let read = || snapshot::spans(&place.file(), &["sms".into(), "other".into()]).unwrap();
+    assert_eq!(read(), HashMap::from([("sms".into(), vec![span])]));
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(read(), HashMap::from([("sms".into(), vec![span])]));
+    Sqlite::open(&place.file()).unwrap();
 }
 
 #[tokio::test]

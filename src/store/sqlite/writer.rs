@@ -79,8 +79,16 @@ impl Writer {
             Change::Amend { journey, slot, late_by } => {
                 let journey = self.journey_id(journey)?;
                 self.execute(
-                    "UPDATE run SET verdict = ?, late_by = ? WHERE journey = ? AND slot = ?",
-                    &[&verdict_code(Verdict::Late), &micros(*late_by), &journey, &millis(*slot)],
+                    // A run in maintenance stays excluded.
+                    "UPDATE run SET verdict = CASE verdict WHEN ? THEN verdict ELSE ? END, late_by = ?
+                        WHERE journey = ? AND slot = ?",
+                    &[
+                        &verdict_code(Verdict::Excluded),
+                        &verdict_code(Verdict::Late),
+                        &micros(*late_by),
+                        &journey,
+                        &millis(*slot),
+                    ],
                 )?;
             }
             Change::Spend { spent } => {
@@ -94,8 +102,15 @@ impl Writer {
                 for change in changes {
                     match change {
                         SpanChange::Put(span) => self.execute(
-                            "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?)",
-                            &[&journey, &span.start, &span.step, &span.count, &verdict_code(span.verdict)],
+                            "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?, ?)",
+                            &[
+                                &journey,
+                                &span.start,
+                                &span.step,
+                                &span.count,
+                                &verdict_code(span.verdict),
+                                &span.excluded,
+                            ],
                         )?,
                         SpanChange::Delete(start) => {
                             self.execute("DELETE FROM span WHERE journey = ? AND start = ?", &[&journey, start])?

@@ -123,7 +123,8 @@ pub(crate) fn journey(name: &str) -> Journey {
         objective: Some(Objective {
             delivered: 0.995,
             in_budget: Some(0.99),
-            window: Duration::from_secs(30 * 86_400),
+            window: Duration::from_secs(30 * 86_400).into(),
+            late_is_good: false,
         }),
         alert: AlertPolicy {
             down_after: 3,
@@ -201,6 +202,7 @@ pub(crate) fn good(journey: &str, slot: Timestamp, latency: Duration) -> Report 
         latency,
         lateness: millis(4),
         steps: vec![submit, arrive],
+        beneath: None,
         note: None,
         configuration: String::new(),
         version: String::new(),
@@ -293,6 +295,7 @@ pub(crate) fn shown(
     let objective = journey.objective.clone();
     JourneyStatus {
         slo: objective.map(|objective| status(&history, &objective, 43_200, start())),
+        composition: None,
         phase,
         findings: incident
             .iter()

@@ -55,6 +55,7 @@ pub fn failed_run() -> Report {
         latency: Duration::from_secs(60),
         lateness: Duration::from_millis(200),
         steps: vec![submit, arrive],
+        beneath: None,
         note: None,
         configuration: String::new(),
         version: String::new(),
