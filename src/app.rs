@@ -3,6 +3,7 @@
 mod channels;
 pub mod connect;
 pub mod demo;
+pub mod slo;
 mod tasks;
 
 use std::collections::BTreeMap;

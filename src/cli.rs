@@ -1,11 +1,20 @@
 //! The command line: what can be typed, and what is printed.
 
+mod openslo;
+mod promql;
+mod slo;
+mod sloth;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
+use crate::journey::Journey;
 use crate::journey::outcome::Outcome;
 use crate::journey::report::{Report, waterfall};
+use crate::slo::JourneySlo;
 
 /// Watches message paths end to end: sends real messages, waits for them at the far end, and tells people when they do not come.
 #[derive(Debug, Parser)]
@@ -50,6 +59,17 @@ pub enum Command {
         #[arg(long)]
         exit: bool,
     },
+    /// Show where objectives stand: achieved and how sure, budget left, burn, refund, forecast; beside a running daemon or without
+    Slo {
+        /// The journeys; all that have an objective if none is named
+        journeys: Vec<String>,
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How to print them
+        #[arg(long, value_enum, default_value_t = SloFormat::Text)]
+        format: SloFormat,
+    },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
 }
@@ -75,6 +95,42 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// How objectives are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SloFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// The objectives as OpenSLO v1; needs no store
+    Openslo,
+    /// The objectives as Prometheus rules in Sloth's form; needs no store
+    Sloth,
+}
+
+/// The objectives of these journeys, as a document for other tools; `None` for the formats that say where they stand.
+pub fn print_objectives<'a>(journeys: impl Iterator<Item = &'a Arc<Journey>>, format: SloFormat) -> Option<String> {
+    match format {
+        SloFormat::Openslo => Some(openslo::openslo(journeys)),
+        SloFormat::Sloth => Some(sloth::sloth(journeys)),
+        SloFormat::Text | SloFormat::Json => None,
+    }
+}
+
+/// Where objectives stand, printed.
+pub fn print_slo(all: &[JourneySlo], format: SloFormat, now: Timestamp) -> String {
+    match format {
+        SloFormat::Json => slo::json(all, now),
+        SloFormat::Text | SloFormat::Openslo | SloFormat::Sloth => slo::text(all, now),
+    }
+}
+
+/// With at most so many decimals, and no zeros at the end.
+fn round(number: f64, decimals: usize) -> String {
+    let text = format!("{number:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// The exit code of `once`, as Nagios plug-ins have them.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::journey::expect::{Expectation, Query};
 pub use crate::journey::objective::Objective;
+use crate::journey::objective::{USUAL_WINDOW, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::template::{Medium, Scope, Template, TemplateError};
 use crate::journey::token::Token;
@@ -419,6 +420,18 @@ impl Journey {
         let sends =
             self.steps.iter().filter(|step| matches!(&step.verb, Verb::Send(draft) if draft.channel == *channel));
         sends.count() as u64
+    }
+
+    /// The window that it is measured over: its objective's, or thirty days.
+    pub fn window(&self) -> Window {
+        self.objective.as_ref().map_or(USUAL_WINDOW.into(), |objective| objective.window.clone())
+    }
+
+    /// How many slots that window has at `now`.
+    pub fn slots_in_window(&self, now: jiff::Timestamp) -> u64 {
+        let window = self.window();
+        let before = crate::time::earlier(window.bounds(now).0, Duration::from_millis(1));
+        self.schedule.count(before, window.length(now))
     }
 
     /// Whether `at` lies in a maintenance window that leaves slots out of the objective.

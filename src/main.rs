@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use journeyman::cli::{Arguments, Command, ConfigArgument, exit_code_of, print_run};
+use journeyman::cli::{Arguments, Command, ConfigArgument, exit_code_of, print_objectives, print_run, print_slo};
 use journeyman::clock::Clock;
 use journeyman::config::Plan;
 use journeyman::exit::{self, Failure};
@@ -46,6 +46,20 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 print!("{}", print_run(&report, format));
                 Ok(exit_code_of(&report.outcome))
             })
+        }
+        Command::Slo { journeys, config: from, format } => {
+            let plan = load(&from)?;
+            log::init("warn", false, &plan.redactor);
+            let chosen = app::slo::chosen(&plan, &journeys)?;
+            let text = match print_objectives(chosen.iter().copied(), format) {
+                Some(text) => text,
+                None => {
+                    let now = Clock::system().now().wall;
+                    print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
+                }
+            };
+            print!("{text}");
+            Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
         Command::Health(from) => {

@@ -20,4 +20,4 @@ pub use history::{BURN_NAMES, BURN_WINDOWS, History};
 pub use interval::{clopper_pearson, gate, is_above, wilson};
 pub use span::{Span, SpanChange};
 pub use status::{BURNS, Budget, SUFFICIENT_COVERAGE, Score, SloStatus, Standing, status};
-pub use view::SloView;
+pub use view::{JourneySlo, SloView};

@@ -14,7 +14,7 @@ use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::Steps;
 use crate::config::{dependencies, fingerprint, lint, values};
-use crate::journey::objective::{Period, PeriodUnit, USUAL_START, Window};
+use crate::journey::objective::{Period, PeriodUnit, USUAL_START, USUAL_WINDOW, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::{AlertPolicy, Journey, Name, Objective};
 
@@ -56,7 +56,6 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const PERIODS: [(&str, PeriodUnit); 3] =
     [("week", PeriodUnit::Week), ("month", PeriodUnit::Month), ("quarter", PeriodUnit::Quarter)];
-const WINDOW: Duration = Duration::from_secs(30 * 86_400);
 const REMIND: Duration = Duration::from_secs(4 * 3_600);
 /// A failed run of a journey that runs every two minutes or less often is confirmed so long after it, and again after that.
 const CONFIRM: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
@@ -306,7 +305,7 @@ fn window(section: &Section<'_>) -> Window {
             let problem = Problem::error(section.place_of(key), format!("`{key}` says nothing without `calendar`"));
             context.add(problem.hint("a rolling window begins so long ago, whatever the day"));
         }
-        return section.duration("window").unwrap_or(WINDOW).into();
+        return section.duration("window").unwrap_or(USUAL_WINDOW).into();
     };
     let unit = context.choice(node, "calendar", &PERIODS);
     Window::Calendar(Box::new(Period {

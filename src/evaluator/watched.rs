@@ -22,12 +22,10 @@ use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
 use crate::slo::{self, Composition, Counts, History, SloStatus, SpanChange};
 use crate::store::{Change, SavedJourney};
-use crate::time::{Human, between, earlier, later};
+use crate::time::{Human, between, later};
 
 /// Evidence of a good run is kept this often; failed and slow runs always have theirs.
 const GOOD_EVIDENCE_EVERY: Duration = Duration::from_secs(600);
-/// A journey without objective has its history over this window.
-const DEFAULT_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 /// Slots of a calendar journey that are looked up at most when the daemon comes back after a long time.
 const MISSED_SLOTS: usize = 100_000;
 
@@ -55,7 +53,6 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(journey: Arc<Journey>, saved: SavedJourney, parts: &Parts, now: Timestamp) -> Watched {
-        let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW.into(), |objective| objective.window.clone());
         let mut alerts = saved.alerts;
         alerts.detectors.resume(now);
         let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
@@ -71,8 +68,8 @@ impl Watched {
         metrics.set_stale_after(rules.stale_after);
         Watched {
             metrics,
-            slots_in_window: slots_in(&journey, &window, now),
-            history: History::new(window, saved.spans, now),
+            slots_in_window: slots_in_window(&journey, now),
+            history: History::new(journey.window(), saved.spans, now),
             alerts,
             rules,
             last: None,
@@ -266,8 +263,8 @@ impl Watched {
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {
-        if let Some(objective) = self.journey.objective.as_ref().filter(|_| now >= self.slots_in_window.1) {
-            self.slots_in_window = slots_in(&self.journey, &objective.window, now);
+        if now >= self.slots_in_window.1 {
+            self.slots_in_window = slots_in_window(&self.journey, now);
         }
         self.slo = self.slo_status(now);
     }
@@ -312,11 +309,13 @@ pub(super) fn settle(
     alert.incident = desk.update(subject, alert, transition, is_bad, blamed, now);
 }
 
-/// How many slots the window has, and until when that is so.
-fn slots_in(journey: &Journey, window: &Window, now: Timestamp) -> (u64, Timestamp) {
-    let (from, until) = window.bounds(now);
-    let slots = journey.schedule.count(earlier(from, Duration::from_millis(1)), window.length(now));
-    (slots, if matches!(window, Window::Calendar(_)) { until } else { Timestamp::MAX })
+/// How many slots the journey's window has, and until when that is so.
+fn slots_in_window(journey: &Journey, now: Timestamp) -> (u64, Timestamp) {
+    let until = match journey.window() {
+        Window::Rolling(_) => Timestamp::MAX,
+        calendar @ Window::Calendar(_) => calendar.bounds(now).1,
+    };
+    (journey.slots_in_window(now), until)
 }
 
 /// The last 24 hours, half an hour a cell, oldest first; cells end on half hours so that they do not flicker.

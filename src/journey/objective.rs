@@ -59,6 +59,9 @@ pub struct Period {
 /// Weeks begin on Mondays, months and quarters on their first day, unless a start is given: this one was a Monday and both others.
 pub const USUAL_START: Date = jiff::civil::date(2024, 1, 1);
 
+/// A window is this long unless something else is said.
+pub const USUAL_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+
 impl Period {
     /// When the period that `at` lies in began, and when the next one begins.
     pub fn bounds(&self, at: Timestamp) -> (Timestamp, Timestamp) {

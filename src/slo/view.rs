@@ -1,11 +1,24 @@
 //! Where an objective stands, as the API and the command line give it to programs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::slo::{BURN_NAMES, Budget, Counts, Score, SloStatus, Standing};
+use crate::journey::Journey;
+use crate::slo::{BURN_NAMES, Budget, Composition, Counts, Score, SloStatus, Standing};
+
+/// Where a journey's objective stands, with what its dependencies say about it.
+#[derive(Clone, Debug)]
+pub struct JourneySlo {
+    /// The journey.
+    pub journey: Arc<Journey>,
+    /// Where its objective stands.
+    pub status: SloStatus,
+    /// Its share beside what its dependencies would make of it.
+    pub composition: Option<Composition>,
+}
 
 /// Where an objective stands.
 #[derive(Clone, Debug, Serialize)]

@@ -229,6 +229,7 @@ const PROBES: &str = r#"
     [[journey]]
     name = "good"
     use = "watched"
+    depends_on = ["queue", "slow"]
     budget = "150ms"
     deadline = "200ms"
     step = [{ name = "out", send = "loop", text = "{{ token }}" }, { name = "in", receive = "loop" }]
