@@ -14,6 +14,7 @@ use crate::journey::Outgoing;
 use crate::journey::message::{Arrival, Message};
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
+use crate::journey::token::Token;
 use crate::journey::value::Value;
 use crate::time::{Mono, Now};
 
@@ -139,9 +140,8 @@ impl Memory {
         // Without a reader there is nobody to see it, as with a topic that nobody subscribes to.
         if let Some(reader) = reader {
             let delay = delay.unwrap_or(usual_delay);
-            let message = message(outgoing);
             for _ in 0..copies.unwrap_or(usual_copies) {
-                self.deliver(&reader, delay, message.clone(), started).await;
+                self.deliver(&reader, delay, Parcel::of(outgoing), started).await;
             }
         }
         match answer {
@@ -151,8 +151,9 @@ impl Memory {
     }
 
     /// Waits while the other side is full; an error means that it has gone, and with it everybody who could miss the message.
-    async fn deliver(&self, reader: &Listener, delay: Duration, message: Message, sent: Now) {
+    async fn deliver(&self, reader: &Listener, delay: Duration, parcel: Parcel, sent: Now) {
         if delay.is_zero() {
+            let message = parcel.open();
             let arrival = Arrival { channel: reader.channel.clone(), at: reader.clock.now(), message };
             let _ = reader.arrivals.send(arrival).await;
         } else {
@@ -163,7 +164,7 @@ impl Memory {
                 state.delayed.insert(serial, sent.mono);
                 serial
             };
-            let _ = self.delayed.send(Delayed { due: sent.mono + delay, serial, message }).await;
+            let _ = self.delayed.send(Delayed { due: sent.mono + delay, serial, parcel }).await;
         }
     }
 
@@ -185,12 +186,13 @@ impl Memory {
                 Ok(()) = readiness.changed() => {
                     listener.readiness.send_replace(readiness.borrow_and_update().clone());
                 }
-                Some(Delayed { due, serial, message }) = waiting.recv(), if heap.len() < MAX_DELAYED => {
-                    heap.push(Reverse((due, serial, Parcel(message))));
+                Some(Delayed { due, serial, parcel }) = waiting.recv(), if heap.len() < MAX_DELAYED => {
+                    heap.push(Reverse((due, serial, parcel)));
                 }
                 () = listener.clock.sleep_until(next.unwrap_or_default()), if next.is_some() => {
-                    if let Some(Reverse((_, serial, Parcel(message)))) = heap.pop() {
+                    if let Some(Reverse((_, serial, parcel))) = heap.pop() {
                         self.control.state().delayed.remove(&serial);
+                        let message = parcel.open();
                         let arrival = Arrival { channel: listener.channel.clone(), at: listener.clock.now(), message };
                         tokio::select! {
                             () = listener.stop.cancelled() => break,
@@ -238,11 +240,29 @@ impl Channel for Memory {
 struct Delayed {
     due: Mono,
     serial: u64,
-    message: Message,
+    parcel: Parcel,
 }
 
-/// A message in the heap, which is ordered by due time and then by the order of sending alone.
-struct Parcel(Message);
+/// What it takes to make the message when it is due; many may be under way. The heap is ordered by due time and then by the order
+/// of sending alone.
+struct Parcel {
+    token: Token,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Parcel {
+    fn of(outgoing: &Outgoing) -> Parcel {
+        Parcel { token: outgoing.token, headers: outgoing.headers.clone(), body: outgoing.body.clone() }
+    }
+
+    fn open(self) -> Message {
+        let mut message = Message::new(self.body);
+        message.headers = self.headers;
+        message.headers.push(("traceparent".to_owned(), self.token.traceparent()));
+        message
+    }
+}
 
 impl PartialEq for Parcel {
     fn eq(&self, _: &Self) -> bool {
@@ -276,13 +296,6 @@ fn plan(fields: &BTreeMap<String, String>) -> Result<(Option<Duration>, Option<u
     Ok((delay.transpose()?, copies.transpose()?))
 }
 
-fn message(outgoing: &Outgoing) -> Message {
-    let mut message = Message::new(outgoing.body.clone());
-    message.headers.clone_from(&outgoing.headers);
-    message.headers.push(("traceparent".to_owned(), outgoing.token.traceparent()));
-    message
-}
-
 fn acknowledged(started: Now, finished: Now, ack: &str) -> Reply {
     Reply { started, finished, ack: ack.to_owned(), message: None, phases: Vec::new() }
 }
@@ -296,7 +309,6 @@ mod tests {
 
     use super::*;
     use crate::journey::token::Mint;
-    use crate::journey::token::Token;
 
     struct Bench {
         memory: Arc<Memory>,
