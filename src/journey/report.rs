@@ -1,5 +1,6 @@
 //! What a run leaves behind: its outcome and its evidence, a timeline of every step.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub struct StepReport {
     /// The step's name.
     pub name: Name,
     /// Its verb.
-    pub verb: String,
+    pub verb: Cow<'static, str>,
     /// Its channel.
     pub channel: Option<Name>,
     /// From the run's first step to this one's beginning. For a `receive`: to the send that it belongs to.
@@ -190,7 +191,7 @@ pub fn waterfall(report: &Report, reference: Option<&Report>, bar: usize) -> Str
     let scale = end(report).max(reference.map(end).unwrap_or_default()).max(Duration::from_micros(1));
     let title = |step: &StepReport| match &step.channel {
         Some(channel) => format!("{} {channel}", step.verb),
-        None => step.verb.clone(),
+        None => step.verb.to_string(),
     };
     // A name that fills the line is not padded for.
     let width = |text: &dyn Fn(&StepReport) -> usize| report.steps.iter().map(text).max().unwrap_or(0).min(40);

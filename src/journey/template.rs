@@ -1,12 +1,16 @@
 //! Strict templates: `{{ expression }}` in text. An unknown name is refused when the template is made, not when it is used,
 //! and every value is escaped for the medium that it goes into.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use jiff::Timestamp;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
+
+use crate::journey::Name;
+use crate::journey::token::Token;
 
 /// Names that every template may use.
 pub const BUILT_IN: &[&str] = &["token", "trace_id", "run", "journey"];
@@ -118,8 +122,8 @@ impl Template {
         for part in self.parts.iter() {
             match part {
                 Part::Literal(text) => out.push_str(text),
-                Part::Name(name) => match scope.values.get(name.as_str()) {
-                    Some(value) => escape(value, medium, &mut out),
+                Part::Name(name) => match scope.value(name) {
+                    Some(value) => escape(&value, medium, &mut out),
                     None => return Err(TemplateError::UnknownName { name: name.clone() }),
                 },
                 Part::Expression(expression) => {
@@ -192,29 +196,49 @@ impl PartialEq for Template {
     }
 }
 
-/// What the templates of one run see.
+/// What the templates of one run see. It lives as long as its run, most of which is waiting: what can be made again is not kept.
 #[derive(Clone)]
 pub struct Scope {
-    values: BTreeMap<String, String>,
+    token: Token,
+    journey: Name,
+    captures: BTreeMap<String, String>,
     now: Timestamp,
     chance: Arc<Chance>,
 }
 
 impl Scope {
-    /// A scope with these values for the built-in names; `seed` decides what `uuid()` and `digits()` give.
-    pub fn new(built_in: [(&str, String); 4], now: Timestamp, seed: u64) -> Scope {
-        let values = built_in.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Scope { values, now, chance: Arc::new(Chance(Mutex::new(fastrand::Rng::with_seed(seed)))) }
+    /// The scope of `journey`'s run with this token; `seed` decides what `uuid()` and `digits()` give.
+    pub fn new(token: Token, journey: Name, now: Timestamp, seed: u64) -> Scope {
+        let chance = Arc::new(Chance(Mutex::new(fastrand::Rng::with_seed(seed))));
+        Scope { token, journey, captures: BTreeMap::new(), now, chance }
+    }
+
+    /// When the run was made.
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// Gives `name` a value from here on.
     pub fn set(&mut self, name: &str, value: String) {
-        self.values.insert(name.to_owned(), value);
+        self.captures.insert(name.to_owned(), value);
+    }
+
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        if let Some(captured) = self.captures.get(name) {
+            return Some(captured.into());
+        }
+        match name {
+            "token" | "run" => Some(self.token.to_string().into()),
+            "trace_id" => Some(self.token.trace_id().into()),
+            "journey" => Some(Cow::Borrowed(&self.journey)),
+            _ => None,
+        }
     }
 
     fn context(&self) -> Value {
+        let names = BUILT_IN.iter().copied().chain(self.captures.keys().map(String::as_str));
         let mut context: BTreeMap<String, Value> =
-            self.values.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+            names.filter_map(|name| Some((name.to_owned(), Value::from(&*self.value(name)?)))).collect();
         context.insert("__now".to_owned(), Value::from(self.now.to_string()));
         context.insert("__chance".to_owned(), Value::from_dyn_object(self.chance.clone()));
         Value::from(context)
@@ -246,13 +270,7 @@ mod tests {
     use super::*;
 
     fn scope() -> Scope {
-        let built_in = [
-            ("token", "jm01".to_owned()),
-            ("trace_id", "ff".to_owned()),
-            ("run", "r1".to_owned()),
-            ("journey", "sms".to_owned()),
-        ];
-        Scope::new(built_in, "2026-11-21T07:00:00Z".parse().unwrap(), 1)
+        Scope::new(Token::from_bits(1), "sms".into(), "2026-11-21T07:00:00Z".parse().unwrap(), 1)
     }
 
     fn parse(source: &str) -> Result<Template, TemplateError> {
@@ -264,9 +282,14 @@ mod tests {
         let mut scope = scope();
         scope.set("sid", "a/b c".to_owned());
         let render = |source: &str, medium| parse(source).unwrap().render(&scope, medium).unwrap();
-        assert_eq!(render("probe {{ token }} for {{journey}}", Medium::Plain), "probe jm01 for sms");
+        assert_eq!(
+            render("probe {{ token }} for {{journey}}", Medium::Plain),
+            format!("probe {} for sms", Token::from_bits(1))
+        );
         assert_eq!(render("/{{ sid }}?x=1", Medium::Url), "/a%2Fb%20c?x=1");
-        assert_eq!(render("{{ token | upper }}", Medium::Plain), "JM01");
+        assert_eq!(render("{{ journey | upper }}", Medium::Plain), "SMS");
+        assert_eq!(render("{{ run }}", Medium::Plain), render("{{ token | lower }}", Medium::Plain));
+        assert_eq!(render("{{ trace_id }}", Medium::Plain), Token::from_bits(1).trace_id());
         assert_eq!(render("{{ now() }}", Medium::Plain), "2026-11-21T07:00:00Z");
         assert_eq!(render("{{ digits(6) }}", Medium::Plain).len(), 6);
         let (first, second) = (render("{{ uuid() }}", Medium::Plain), render("{{ uuid() }}", Medium::Plain));

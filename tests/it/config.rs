@@ -317,16 +317,18 @@ fn every_key_arrives_in_the_plan() {
     assert!(sms.critical && !sms.maintenance[0].exclude_from_slo);
     let Verb::Send(draft) = &sms.steps[0].verb else { panic!() };
     assert_eq!(draft.method.as_deref(), Some("PUT"));
-    let built_in = [("token", "jm0"), ("trace_id", "t"), ("run", "r"), ("journey", "sms")];
-    let built_in = built_in.map(|(name, value)| (name, value.to_owned()));
-    let scope = Scope::new(built_in, "2026-11-21T07:00:00Z".parse().unwrap(), 1);
-    let sent = draft.render(&scope, Token::from_bits(1), seconds(1)).unwrap();
+    let token = Token::from_bits(1);
+    let scope = Scope::new(token, "sms".into(), "2026-11-21T07:00:00Z".parse().unwrap(), 1);
+    let sent = draft.render(&scope, token, seconds(1)).unwrap();
     assert_eq!(sent.path.as_deref(), Some("/a/messages"));
     let query = [("region", "US"), ("page", "1"), ("dry", "false")];
     assert_eq!(sent.query, query.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    assert_eq!(sent.headers, [("X-Run".to_owned(), "r".to_owned())]);
+    assert_eq!(sent.headers, [("X-Run".to_owned(), token.to_string())]);
     let body = String::from_utf8(sent.body).unwrap();
-    assert!(body.starts_with("To=%2B44&Body=jm0+") && body.ends_with("&At=2026-11-21T07%3A00%3A00Z"), "{body}");
+    assert!(
+        body.starts_with(&format!("To=%2B44&Body={token}+")) && body.ends_with("&At=2026-11-21T07%3A00%3A00Z"),
+        "{body}"
+    );
     assert_eq!(sms.steps[0].expect.len(), 2, "from the step's fragment");
     let Verb::Receive(receive) = &sms.steps[2].verb else { panic!() };
     assert_eq!((receive.since, receive.filter.len(), receive.key.as_ref().unwrap().source()), (0, 1, "{{ sid }}"));
@@ -342,10 +344,13 @@ fn every_key_arrives_in_the_plan() {
     let names: Vec<_> = orders.steps.iter().map(|step| &*step.name).collect();
     assert_eq!(names, ["send orders", "send orders #2", "receive orders"]);
     let Verb::Send(draft) = &orders.steps[0].verb else { panic!() };
-    let sent = draft.render(&scope, Token::from_bits(1), seconds(1)).unwrap();
+    let sent = draft.render(&scope, token, seconds(1)).unwrap();
     let body = String::from_utf8(sent.body).unwrap();
-    assert_eq!(body, r#"{"f":1.5,"id":"jm0","list":["r",2],"n":1,"ok":true}"#);
-    assert_eq!((sent.fields["exchange"].as_str(), sent.fields["routing_key"].as_str()), ("other", "probe.jm0"));
+    assert_eq!(body, format!(r#"{{"f":1.5,"id":"{token}","list":["{token}",2],"n":1,"ok":true}}"#));
+    assert_eq!(
+        (sent.fields["exchange"].as_str(), sent.fields["routing_key"].as_str()),
+        ("other", &*format!("probe.{token}"))
+    );
     let Verb::Receive(receive) = &orders.steps[2].verb else { panic!() };
     assert_eq!(receive.since, 1, "the last send before it");
 

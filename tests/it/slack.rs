@@ -50,7 +50,7 @@ fn webhook(url: &str) -> Slack {
 fn step(name: &str, verb: &str, channel: &str, took: Duration) -> StepReport {
     StepReport {
         name: name.into(),
-        verb: verb.to_owned(),
+        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at: Duration::ZERO,
         took,

@@ -147,7 +147,7 @@ impl StepView {
         let part = |name: &str, took| PartView { name: name.to_owned(), took_seconds: seconds(took) };
         StepView {
             name: step.name.clone(),
-            verb: step.verb.clone(),
+            verb: step.verb.to_string(),
             channel: step.channel.clone(),
             at_seconds: seconds(step.at),
             took_seconds: seconds(step.took),

@@ -10,30 +10,32 @@ use crate::journey::run::{EXCERPT, Fault, Reply, Run};
 
 impl Run {
     pub(super) fn judge_reply(&mut self, index: usize, step: &Step, reply: Reply) -> Result<(), (Cause, String)> {
-        let report = &mut self.steps[index];
-        report.ack = Some(reply.ack);
-        report.phases = reply.phases;
+        let evidence = self.steps[index].evidence();
+        evidence.ack = Some(reply.ack);
+        evidence.phases = reply.phases;
         let message = reply.message.unwrap_or_default();
         let latency = reply.finished.mono.since(reply.started.mono);
         if !message.body.is_empty() {
-            report.excerpt = Some(cut_at(&message.text(), EXCERPT));
+            evidence.excerpt = Some(cut_at(&message.text(), EXCERPT));
         }
         let view = View { latency: Some(latency), ..View::of(&message, reply.finished.wall) };
         // A status is an answer that the step may expect; one that nobody asked about and that says no is a failure.
         let asks_status = step.expect.iter().any(|expectation| matches!(expectation.query, Query::Status));
         if let (false, Some((cause, detail))) = (asks_status, no(&message)) {
-            report.checks = step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
+            evidence.checks =
+                step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
             return Err((cause, detail));
         }
         self.judge(index, step, view)?;
         if !asks_status {
-            self.steps[index].detail = message.warning.as_ref().map(|warning| warning.detail.clone());
+            let warning = message.warning.as_ref().map(|warning| warning.detail.clone());
+            self.steps[index].evidence().detail = warning;
         }
         Ok(())
     }
 
     pub(super) fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
-        self.steps[index].phases = fault.phases;
+        self.steps[index].evidence().phases = fault.phases;
         let is_awaited = self
             .journey
             .steps
@@ -41,11 +43,11 @@ impl Run {
             .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index));
         if fault.uncertain && is_awaited && matches!(step.verb, Verb::Send(_)) {
             // It may have been taken: the receive decides. Nothing that the answer should have held is known.
-            if let Some(sent) = self.sends.get_mut(&index) {
+            if let Some(sent) = &mut self.steps[index].sent {
                 sent.uncertain = true;
             }
             self.steps[index].status = StepStatus::Warned;
-            self.steps[index].detail = Some(format!("uncertain: {}", fault.detail));
+            self.steps[index].evidence().detail = Some(format!("uncertain: {}", fault.detail));
             return Ok(());
         }
         let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
@@ -66,7 +68,7 @@ impl Run {
         let checks: Vec<Check> =
             step.expect.iter().map(|expectation| expectation.check(view, Some(&self.scope))).collect();
         let failed = checks.iter().find(|check| !check.passed && !check.soft).cloned();
-        self.steps[index].checks = checks;
+        self.steps[index].evidence().checks = checks;
         if let Some(failed) = failed {
             let found = failed.found.unwrap_or_default();
             let detail = format!("{}, found {found}", failed.expectation);

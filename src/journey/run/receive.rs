@@ -8,7 +8,8 @@ use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query
 use crate::journey::message::{Message, Part, Trouble};
 use crate::journey::outcome::{Cause, UnknownWhy};
 use crate::journey::report::StepStatus;
-use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, Sent, State};
+use crate::journey::run::progress::Sent;
+use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, State};
 use crate::journey::template::Scope;
 use crate::journey::value::Value;
 use crate::journey::{Receive, Step, Verb};
@@ -18,7 +19,7 @@ impl Run {
     pub(super) fn receive_timed_out(&mut self, index: usize, until: Mono, now: Now, actions: &mut Vec<Action>) {
         let journey = self.journey.clone();
         let Verb::Receive(receive) = &journey.steps[index].verb else { return };
-        let sent = self.sends.get(&receive.since).copied();
+        let sent = self.sent(receive.since);
         let from = sent.map_or(until, |sent| sent.started);
         self.place_receive(index, from, until);
         let tally = self.tally(&self.arrivals_of(index, receive, until));
@@ -28,7 +29,7 @@ impl Run {
                 receive.channel
             );
             self.steps[index].status = StepStatus::Warned;
-            self.steps[index].detail = Some(detail.clone());
+            self.steps[index].evidence().detail = Some(detail.clone());
             self.give_up(UnknownWhy::NotReady, detail);
             return self.begin(index + 1, now, actions);
         }
@@ -63,16 +64,19 @@ impl Run {
             }
             return;
         };
-        let sent = self.sends.get(&receive.since).copied();
+        let sent = self.sent(receive.since);
         let arrived = self.arrivals[last].at;
         let from = sent.map_or(arrived.mono, |sent| sent.started);
         self.place_receive(index, from, arrived.mono);
         let copies = self.tally(&mine).copies();
         let is_in_order = self.is_in_order(receive, last);
-        self.used.extend(mine.into_iter().map(|at| (at, index)));
+        for at in mine {
+            self.arrivals[at].used_by = Some(index);
+        }
         let message = self.arrivals[last].message.clone();
-        self.steps[index].hops = message.hops.clone();
-        self.steps[index].excerpt = Some(cut_at(&message.text(), EXCERPT));
+        let evidence = self.steps[index].evidence();
+        evidence.hops = message.hops.clone();
+        evidence.excerpt = Some(cut_at(&message.text(), EXCERPT));
         let is_intact = self.payloads.get(&receive.since).map(|sent| *sent == message.body);
         let latency = Some(self.steps[index].took);
         let view = View { message: &message, latency, copies, is_in_order, is_intact, now: now.wall };
@@ -87,13 +91,13 @@ impl Run {
 
     /// The arrivals by `until` that are this receive's: on its channel, through its filter, used by no step before it.
     fn arrivals_of(&self, index: usize, receive: &Receive, until: Mono) -> Vec<usize> {
-        let is_mine = |at: usize, arrived: &Arrived| {
+        let is_mine = |arrived: &Arrived| {
             arrived.channel == receive.channel
                 && arrived.at.mono <= until
-                && self.used.get(&at).is_none_or(|user| *user == index)
+                && arrived.used_by.is_none_or(|user| user == index)
                 && passes(&receive.filter, &arrived.message, arrived.at.wall, &self.scope)
         };
-        self.arrivals.iter().enumerate().filter(|(at, arrived)| is_mine(*at, arrived)).map(|(at, _)| at).collect()
+        self.arrivals.iter().enumerate().filter(|(_, arrived)| is_mine(arrived)).map(|(at, _)| at).collect()
     }
 
     fn tally(&self, arrivals: &[usize]) -> Tally {
@@ -118,10 +122,11 @@ impl Run {
 
     /// Whether the messages of this run that came on this channel came in the order of their sends, as far as is known.
     fn is_in_order(&self, receive: &Receive, mine: usize) -> bool {
-        self.used.iter().all(|(other, step)| {
-            let Verb::Receive(before) = &self.journey.steps[*step].verb else { return true };
+        self.arrivals.iter().enumerate().all(|(other, arrived)| {
+            let Some(step) = arrived.used_by else { return true };
+            let Verb::Receive(before) = &self.journey.steps[step].verb else { return true };
             let is_comparable = before.channel == receive.channel && before.since != receive.since;
-            !is_comparable || (before.since < receive.since) == (*other < mine)
+            !is_comparable || (before.since < receive.since) == (other < mine)
         })
     }
 

@@ -95,7 +95,7 @@ fn waterfall(out: &mut String, report: &Report, reference: Option<&Report>, safe
         if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
             row(out, &format!("<span style=\"color:{GREY}\">last good</span>"), before, scale, GREY);
         }
-        let way = step.channel.as_ref().map_or(step.verb.clone(), |channel| format!("{} {channel}", step.verb));
+        let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
         let summary = step.summary();
         let told = if summary.is_empty() { way } else { format!("{way}: {summary}") };
         let _ = writeln!(

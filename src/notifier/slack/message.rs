@@ -303,7 +303,7 @@ mod tests {
     fn step(text: &str) -> StepReport {
         StepReport {
             name: text.into(),
-            verb: "receive".to_owned(),
+            verb: "receive".into(),
             channel: Some(text.into()),
             at: Duration::ZERO,
             took: Duration::from_secs(60),

@@ -152,7 +152,7 @@ pub(crate) fn journey(name: &str) -> Journey {
 fn step(name: &str, verb: &str, channel: &str, at: Duration, took: Duration) -> StepReport {
     StepReport {
         name: name.into(),
-        verb: verb.to_owned(),
+        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at,
         took,

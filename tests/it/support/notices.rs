@@ -23,7 +23,7 @@ pub fn noon() -> Timestamp {
 pub fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, status: StepStatus) -> StepReport {
     StepReport {
         name: name.into(),
-        verb: verb.to_owned(),
+        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at: Duration::from_millis(at),
         took: Duration::from_millis(took),
