@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::time::{Mono, Now, later};
 
@@ -40,8 +40,8 @@ impl Clock {
     }
 
     /// Sleeps until monotonic `at`; returns at once if that has passed.
-    pub async fn sleep_until(&self, at: Mono) {
-        tokio::time::sleep_until(self.instant(at)).await;
+    pub fn sleep_until(&self, at: Mono) -> Sleep {
+        tokio::time::sleep_until(self.instant(at))
     }
 
     /// `at` as a tokio instant, for timers.

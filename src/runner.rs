@@ -1,16 +1,16 @@
 //! The runner: drives one [`Run`] over its channels until it has an outcome. It performs what the run asks for, and decides nothing.
 
+pub mod mailbox;
 pub mod open;
 pub mod switchboard;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, OptionFuture};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Readiness;
@@ -23,8 +23,9 @@ use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
+use crate::runner::mailbox::Mailbox;
 use crate::runner::open::OpenChannel;
-use crate::runner::switchboard::{MAILBOX, Switchboard};
+use crate::runner::switchboard::Switchboard;
 use crate::secret::Redactor;
 use crate::store::{Change, Store};
 use crate::time::{Now, later};
@@ -51,40 +52,52 @@ pub struct Runner {
 impl Runner {
     /// Runs `journey` for `slot`; `stop` cuts it short as `unknown`. What it may spend is on disk before anything is sent, so that
     /// no crash makes it forgotten.
-    pub async fn run(
-        &self,
+    pub fn run<'a>(
+        &'a self,
         journey: Arc<Journey>,
         slot: Timestamp,
         spent: Vec<Spent>,
-        stop: &CancellationToken,
-    ) -> Report {
+        stop: &'a CancellationToken,
+    ) -> impl Future<Output = Report> + Send + 'a {
+        // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
+        // in `Drive::take`, is boxed, and gone by then.
+        let begun = Box::pin(self.begin(journey, slot, spent));
+        async move {
+            let mut drive = match begun.await {
+                Ok(drive) => drive,
+                Err(report) => return *report,
+            };
+            let mut happened = (Event::Begin, None);
+            loop {
+                if let Some(report) = drive.take(happened, stop).await {
+                    return self.end(*report, drive.run.journey());
+                }
+                happened = drive.next(stop).await;
+            }
+        }
+    }
+
+    /// A run that nothing keeps from beginning, or the report of why it cannot.
+    async fn begin(&self, journey: Arc<Journey>, slot: Timestamp, spent: Vec<Spent>) -> Result<Drive<'_>, Box<Report>> {
         let now = self.clock.now();
         let token = self.mint.issue(now.wall);
         if let Some(why) = &journey.unavailable {
-            return not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why);
+            return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why)));
         }
         if !spent.is_empty()
             && let Err(error) = self.store.apply(spent.into_iter().map(|spent| Change::Spend { spent }).collect()).await
         {
             let why = format!("what it would spend could not be stored, so nothing was sent: {error}");
-            return not_run(&journey, token, slot, now, UnknownWhy::Storage, &why);
+            return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Storage, &why)));
         }
-        let (mailbox, inbox) = mpsc::channel(MAILBOX);
-        let run = Run::new(journey.clone(), token, slot, now, token.bits() as u64);
-        let mut drive = Drive {
-            runner: self,
-            journey: &journey,
-            token,
-            slot,
-            mailbox,
-            inbox,
-            in_hand: None,
-            receivers: Vec::new(),
-        };
-        let mut report = drive.finish(run, stop).await;
+        let run = Run::new(journey, token, slot, now, token.bits() as u64);
+        Ok(Drive { runner: self, run, mailbox: Arc::default(), in_hand: None, receivers: Vec::new() })
+    }
+
+    fn end(&self, mut report: Report, journey: &Journey) -> Report {
         let has_arrived = matches!(report.outcome, Outcome::Good { .. } | Outcome::Slow { .. });
-        self.switchboard.settle(token, if has_arrived { Settled::Arrived } else { Settled::Missing });
-        if journey.is_excluded(slot) {
+        self.switchboard.settle(report.token, if has_arrived { Settled::Arrived } else { Settled::Missing });
+        if journey.is_excluded(report.slot) {
             report.note = Some(format!("in maintenance; it was: {}", report.verdict_line()));
             report.beneath = Some(report.outcome.verdict());
             report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
@@ -115,16 +128,18 @@ impl Runner {
                     return not_ready(name, why, channel.is_known_down());
                 }
             }
-            watched.push(Watched { name: name.clone(), keeps: channel.channel.keeps(), readiness });
+            watched.push(Watched { channel: channel.clone(), readiness });
         }
         Event::Ready
     }
 
     /// The token is known to the switchboard first, so that no arrival can be quicker, and on disk before anything is sent.
-    async fn record(&self, journey: &Journey, token: Token, slot: Timestamp, mailbox: mpsc::Sender<Event>) -> Event {
+    async fn record(&self, run: &Run, mailbox: Arc<Mailbox>) -> Event {
+        let (journey, token) = (run.journey(), run.token());
         let now = self.clock.now();
         let keep_until = later(now.wall, journey.deadline + journey.late);
-        let entry = Entry { journey: journey.name.clone(), slot, recorded: now.wall, keep_until, settled: None };
+        let entry =
+            Entry { journey: journey.name.clone(), slot: run.slot(), recorded: now.wall, keep_until, settled: None };
         self.switchboard.expect(token, entry.clone(), mailbox);
         match self.store.apply(vec![Change::Expect { token, entry }]).await {
             Ok(()) => Event::Recorded,
@@ -165,8 +180,7 @@ pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: 
 
 /// A receiver, watched since it was ready.
 struct Watched {
-    name: Name,
-    keeps: bool,
+    channel: Arc<OpenChannel>,
     readiness: watch::Receiver<Readiness>,
 }
 
@@ -179,12 +193,12 @@ impl Watched {
         let why = match &*self.readiness.borrow() {
             Readiness::Down { why } => why.clone(),
             Readiness::Starting => "it began anew".to_owned(),
-            Readiness::Ready if self.keeps => return None,
+            Readiness::Ready if self.channel.channel.keeps() => return None,
             Readiness::Ready => {
                 "its connection was lost and made anew, and nothing is kept for it meanwhile".to_owned()
             }
         };
-        Some(Event::Gap { channel: self.name.clone(), why })
+        Some(Event::Gap { channel: self.channel.name.clone(), why })
     }
 }
 
@@ -204,33 +218,45 @@ impl InHand<'_> {
 /// One run under way.
 struct Drive<'a> {
     runner: &'a Runner,
-    journey: &'a Journey,
-    token: Token,
-    slot: Timestamp,
-    mailbox: mpsc::Sender<Event>,
-    inbox: mpsc::Receiver<Event>,
+    run: Run,
+    mailbox: Arc<Mailbox>,
     in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
 }
 
 impl Drive<'_> {
-    async fn finish(&mut self, mut run: Run, stop: &CancellationToken) -> Report {
-        let mut actions = VecDeque::from(run.step(Event::Begin, self.runner.clock.now()));
-        loop {
+    /// Gives the run what happened and does what it asks for, until it only waits, or has its report.
+    fn take<'b>(
+        &'b mut self,
+        (event, met): (Event, Option<Event>),
+        stop: &'b CancellationToken,
+    ) -> BoxFuture<'b, Option<Box<Report>>> {
+        Box::pin(async move {
+            let mut actions = VecDeque::new();
+            if let Some(met) = met {
+                actions.extend(self.run.step(met, self.runner.clock.now()));
+            }
+            if matches!(event, Event::Timer) {
+                for gap in self.receivers.iter().filter_map(Watched::gap) {
+                    actions.extend(self.run.step(gap, self.runner.clock.now()));
+                }
+            }
+            actions.extend(self.run.step(event, self.runner.clock.now()));
             while let Some(action) = actions.pop_front() {
                 let event = match action {
-                    Action::Finish(report) => return *report,
+                    Action::Finish(report) => return Some(report),
                     Action::AwaitReady(names) => {
+                        self.receivers.reserve_exact(names.len());
                         let ready = self.runner.await_ready(&names, &mut self.receivers);
                         let ready = unless_stopped(stop, ready).await;
                         for channel in names.iter().filter_map(|name| self.runner.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
-                            actions.extend(run.step(Event::Met { channel, seen }, self.runner.clock.now()));
+                            actions.extend(self.run.step(Event::Met { channel, seen }, self.runner.clock.now()));
                         }
                         Some(ready)
                     }
                     Action::Record => {
-                        let record = self.runner.record(self.journey, self.token, self.slot, self.mailbox.clone());
+                        let record = self.runner.record(&self.run, self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
                     }
                     Action::Perform { channel, outgoing, act } => {
@@ -244,43 +270,29 @@ impl Drive<'_> {
                         None
                     }
                     Action::Expect { channel, key } => {
-                        self.runner.switchboard.expect_key(&channel, key, self.token);
+                        self.runner.switchboard.expect_key(&channel, key, self.run.token());
                         None
                     }
                 };
                 if let Some(event) = event {
-                    actions.extend(run.step(event, self.runner.clock.now()));
+                    actions.extend(self.run.step(event, self.runner.clock.now()));
                 }
             }
-            let (event, met) = self.next(run.deadline(), stop).await;
-            if let Some(met) = met {
-                actions.extend(run.step(met, self.runner.clock.now()));
-            }
-            if matches!(event, Event::Timer) {
-                for gap in self.receivers.iter().filter_map(Watched::gap) {
-                    actions.extend(run.step(gap, self.runner.clock.now()));
-                }
-            }
-            actions.extend(run.step(event, self.runner.clock.now()));
-        }
+            None
+        })
     }
 
     /// What happens next. Arrivals come first: one that was here in time must not lose to the timer that says it was not.
     /// What the call in hand has met goes before what may end it.
-    async fn next(&mut self, deadline: Option<crate::time::Mono>, stop: &CancellationToken) -> (Event, Option<Event>) {
-        let timer = async {
-            match deadline {
-                Some(at) => self.runner.clock.sleep_until(at).await,
-                None => pending().await,
-            }
-        };
+    async fn next(&mut self, stop: &CancellationToken) -> (Event, Option<Event>) {
+        let timer = OptionFuture::from(self.run.deadline().map(|at| self.runner.clock.sleep_until(at)));
         let in_hand = OptionFuture::from(self.in_hand.as_mut().map(|call| &mut call.answer));
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => Event::Cancelled,
-            Some(event) = self.inbox.recv() => return (event, None),
+            event = self.mailbox.next() => return (event, None),
             Some(answer) = in_hand => Event::Answered(Box::new(answer)),
-            () = timer => Event::Timer,
+            Some(()) = timer => Event::Timer,
         };
         let met = self.in_hand.as_ref().map(InHand::met);
         if matches!(event, Event::Answered(_)) {

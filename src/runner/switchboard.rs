@@ -4,8 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use crate::channel::ChannelPolicy;
 use crate::journey::Name;
 use crate::journey::expect::View;
@@ -13,14 +11,13 @@ use crate::journey::message::{Arrival, Message};
 use crate::journey::run::Event;
 use crate::journey::token::{Mint, Origin, Token};
 use crate::ledger::{Entry, Kind, Ledger, Settled, Sighting};
+use crate::runner::mailbox::Mailbox;
 use crate::time::Mono;
 
 /// Arrivals with a key that nobody waits for yet are kept this long: the answer that tells us the key may be slower than they are.
 const EARLY: Duration = Duration::from_secs(60);
 /// And at most this many of them.
 const EARLY_KEPT: usize = 1_024;
-/// Events that a run's mailbox holds; more copies than that are counted and not kept.
-pub const MAILBOX: usize = 64;
 
 /// What the switchboard knows of a receiving channel.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +36,7 @@ pub struct Switchboard {
 #[derive(Default)]
 struct Inner {
     ledger: Ledger,
-    waiting: HashMap<Token, mpsc::Sender<Event>>,
+    waiting: HashMap<Token, Arc<Mailbox>>,
     keys: HashMap<(Name, String), Token>,
     early: VecDeque<(String, Arrival)>,
 }
@@ -63,7 +60,7 @@ impl Switchboard {
     }
 
     /// Expects `token` from here on; its arrivals go to `mailbox`.
-    pub fn expect(&self, token: Token, entry: Entry, mailbox: mpsc::Sender<Event>) {
+    pub fn expect(&self, token: Token, entry: Entry, mailbox: Arc<Mailbox>) {
         let mut inner = self.lock();
         inner.ledger.expect(token, entry);
         inner.waiting.insert(token, mailbox);
@@ -76,7 +73,7 @@ impl Switchboard {
         early.retain(|(found, arrival)| {
             let is_it = *found == key && arrival.channel == *channel;
             if is_it && let Some(mailbox) = inner.waiting.get(&token) {
-                let _ = mailbox.try_send(event(arrival.clone()));
+                mailbox.put(event(arrival.clone()));
             }
             !is_it
         });
@@ -122,7 +119,7 @@ impl Switchboard {
             && let Some(mailbox) = inner.waiting.get(&token)
         {
             // Full only if a flood of copies came for one run; they are counted, and the run has seen enough.
-            let _ = mailbox.try_send(event(arrival));
+            mailbox.put(event(arrival));
         }
         sighting
     }
@@ -187,6 +184,7 @@ fn trace_token(value: &str) -> Option<Token> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use jiff::Timestamp;
 
     use super::*;
@@ -224,28 +222,28 @@ mod tests {
     #[test]
     fn an_arrival_reaches_its_run_and_a_copy_after_it_is_a_duplicate() {
         let (board, mint) = board(None);
-        let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+        let mailbox = Arc::new(Mailbox::default());
         let (mine, other) = (mint.issue(now(0).wall), mint.issue(now(0).wall));
-        board.expect(mine, entry(), mailbox);
+        board.expect(mine, entry(), mailbox.clone());
         assert_eq!(board.arrive(arrival(1, &format!("hello {mine}"))).kind, Kind::Expected);
-        assert!(matches!(inbox.try_recv(), Ok(Event::Arrived { at, .. }) if at == now(1)));
+        assert!(matches!(mailbox.next().now_or_never(), Some(Event::Arrived { at, .. }) if at == now(1)));
         assert_eq!(board.arrive(arrival(1, &format!("hello {other}"))).kind, Kind::Orphan);
         assert_eq!(board.arrive(arrival(1, "no token")).kind, Kind::Unmatched);
         board.settle(mine, Settled::Arrived);
         assert_eq!(board.arrive(arrival(2, &format!("again {mine}"))).kind, Kind::Duplicate);
-        assert!(inbox.try_recv().is_err());
+        assert!(mailbox.next().now_or_never().is_none());
     }
 
     #[test]
     fn a_trace_header_is_enough_and_strangers_traces_are_nobodys() {
         let (board, mint) = board(None);
-        let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+        let mailbox = Arc::new(Mailbox::default());
         let token = mint.issue(now(0).wall);
-        board.expect(token, entry(), mailbox);
+        board.expect(token, entry(), mailbox.clone());
         let mut traced = arrival(1, "{}");
         traced.message.headers.push(("traceparent".into(), token.traceparent()));
         assert_eq!(board.arrive(traced).kind, Kind::Expected);
-        assert!(inbox.try_recv().is_ok());
+        assert!(mailbox.next().now_or_never().is_some());
         let mut foreign = arrival(1, "{}");
         foreign.message.headers.push(("traceparent".into(), format!("00-{}-01", "ab".repeat(16))));
         assert_eq!(board.arrive(foreign).kind, Kind::Unmatched);
@@ -254,26 +252,26 @@ mod tests {
     #[test]
     fn what_the_channel_knows_to_be_ours_needs_no_token_in_it() {
         let (board, mint) = board(None);
-        let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+        let mailbox = Arc::new(Mailbox::default());
         let token = mint.issue(now(0).wall);
-        board.expect(token, entry(), mailbox);
+        board.expect(token, entry(), mailbox.clone());
         let mut receipt = arrival(1, "id:4711 stat:DELIVRD");
         receipt.message.token = Some(token);
         assert_eq!(board.arrive(receipt).kind, Kind::Expected);
-        assert!(inbox.try_recv().is_ok());
+        assert!(mailbox.next().now_or_never().is_some());
     }
 
     #[test]
     fn a_key_matches_also_what_came_before_it_was_known() {
         let (board, mint) = board(Some("$.sid"));
-        let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+        let mailbox = Arc::new(Mailbox::default());
         let token = mint.issue(now(0).wall);
-        board.expect(token, entry(), mailbox);
+        board.expect(token, entry(), mailbox.clone());
         assert_eq!(board.arrive(arrival(1, r#"{"sid":"SM1","status":"sent"}"#)).kind, Kind::Unmatched);
         board.expect_key(&"inbound".into(), "SM1".to_owned(), token);
-        assert!(inbox.try_recv().is_ok());
+        assert!(mailbox.next().now_or_never().is_some());
         assert_eq!(board.arrive(arrival(2, r#"{"sid":"SM1","status":"delivered"}"#)).kind, Kind::Expected);
-        assert!(inbox.try_recv().is_ok());
+        assert!(mailbox.next().now_or_never().is_some());
         assert_eq!(board.arrive(arrival(2, r#"{"sid":"SM2"}"#)).kind, Kind::Unmatched);
     }
 

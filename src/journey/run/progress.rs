@@ -7,6 +7,7 @@ use crate::journey::Step;
 use crate::journey::expect::Check;
 use crate::journey::message::Hop;
 use crate::journey::report::{Phase, StepReport, StepStatus};
+use crate::journey::seen::Seen;
 use crate::time::Mono;
 
 /// What a run knows of one of its sends: arrivals are measured from it.
@@ -38,6 +39,7 @@ pub(super) struct Evidence {
     pub(super) hops: Vec<Hop>,
     pub(super) checks: Vec<Check>,
     pub(super) excerpt: Option<String>,
+    pub(super) seen: Vec<Seen>,
 }
 
 impl Progress {
@@ -57,7 +59,7 @@ impl Progress {
     }
 
     pub(super) fn into_report(self, step: &Step) -> StepReport {
-        let Evidence { detail, ack, phases, hops, checks, excerpt } =
+        let Evidence { detail, ack, phases, hops, checks, excerpt, seen } =
             self.evidence.map(|shown| *shown).unwrap_or_default();
         StepReport {
             name: step.name.clone(),
@@ -72,6 +74,7 @@ impl Progress {
             hops,
             checks,
             excerpt,
+            seen,
         }
     }
 }

@@ -1,0 +1,104 @@
+//! A run's mailbox. It is empty for nearly all of a run's life, and thousands of runs wait at once: so it has no room but for what
+//! is in it, where a channel of tokio's begins with room for 32.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use crate::journey::run::Event;
+
+/// Events that a mailbox holds; more copies than that are counted and not kept.
+const MAILBOX: usize = 64;
+
+/// Where the switchboard puts what is a run's, and the run takes it, in that order.
+#[derive(Default)]
+pub struct Mailbox(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    events: VecDeque<Event>,
+    /// Of the run, while it waits.
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// Puts `event` in, and wakes the run; if the mailbox is full, the event is lost.
+    pub fn put(&self, event: Event) {
+        let waker = {
+            let mut inner = self.lock();
+            if inner.events.len() >= MAILBOX {
+                return;
+            }
+            inner.events.push_back(event);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next event, as soon as there is one. Nothing is lost if the future is dropped before. For one reader at a time.
+    pub async fn next(&self) -> Event {
+        poll_fn(|context| {
+            let mut inner = self.lock();
+            match inner.events.pop_front() {
+                Some(event) => Poll::Ready(event),
+                None => {
+                    inner.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn gap(n: usize) -> Event {
+        Event::Gap { channel: "inbound".into(), why: n.to_string() }
+    }
+
+    fn why(event: Option<Event>) -> Option<String> {
+        match event? {
+            Event::Gap { why, .. } => Some(why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_gives_what_it_was_given_in_order_and_holds_no_more_than_its_bound() {
+        let mailbox = Mailbox::default();
+        assert!(mailbox.next().now_or_never().is_none());
+        for n in 0..MAILBOX + 10 {
+            mailbox.put(gap(n));
+        }
+        for n in 0..MAILBOX {
+            assert_eq!(why(mailbox.next().now_or_never()), Some(n.to_string()));
+        }
+        assert!(mailbox.next().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_woken_also_after_it_gave_up_before() {
+        let mailbox = Mailbox::default();
+        assert!(mailbox.next().now_or_never().is_none());
+        let waiting = tokio::time::timeout(Duration::from_secs(1), mailbox.next());
+        let (event, ()) = tokio::join!(waiting, async {
+            tokio::task::yield_now().await;
+            mailbox.put(gap(1));
+        });
+        assert_eq!(why(event.ok()), Some("1".to_owned()));
+    }
+}
