@@ -1,0 +1,102 @@
+//! What a run weighs while it waits for its message. A binary of its own: it counts what the whole process allocates.
+
+use std::alloc::System;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use journeyman::board::Board;
+use journeyman::channel::{Listener, Opening, Readiness};
+use journeyman::clock::Clock;
+use journeyman::config;
+use journeyman::journey::Outgoing;
+use journeyman::journey::token::Mint;
+use journeyman::journey::value::Value;
+use journeyman::metrics::Metrics;
+use journeyman::runner::Runner;
+use journeyman::runner::open::OpenChannel;
+use journeyman::runner::switchboard::{Reading, Switchboard};
+use journeyman::store::Store;
+use journeyman::store::sqlite::Sqlite;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What a run that waits may have allocated, in bytes: its task, its message on the way, and what the ledger has of it. SQLite's own
+/// memory is not counted.
+const MOST: usize = 2_048;
+
+const CHANNELS: &str = "[channels.loop]\ntype = \"memory\"\nmax_in_flight = 4000\n";
+const JOURNEY: &str = "[[journey]]\nname = \"flight\"\nevery = \"30s\"\ndeadline = \"2h\"\n\
+    [[journey.step]]\nsend = \"loop\"\njson = { id = \"{{ token }}\" }\ndelay = \"1h\"\n[[journey.step]]\nreceive = \"loop\"\n";
+
+/// Bytes that are allocated now.
+fn allocated() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+#[tokio::test]
+async fn a_run_that_waits_weighs_little() {
+    let directory = std::env::temp_dir().join(format!("journeyman-weight-{}", std::process::id()));
+    let clock = Clock::system();
+    let (plan, _) = config::load_text("weight.toml", CHANNELS, &[("probe.toml", JOURNEY)], &directory)
+        .unwrap_or_else(|problems| panic!("{}", config::render(&problems, false)));
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("weight.db")).expect("the store opens"));
+    let mint = Arc::new(Mint::new([1; 32], 0));
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (readiness, ready) = watch::channel(Readiness::Starting);
+    // Nothing arrives.
+    let (arrivals, _arrivals) = mpsc::channel(1);
+    let (name, planned) = plan.channels.first_key_value().expect("a channel");
+    let channel = planned.settings.open(&Opening { clock, hooks: None }).expect("it opens").expect("this build has it");
+    let listener =
+        Listener { channel: name.clone(), clock, arrivals, readiness, mint: mint.clone(), stop: stop.clone() };
+    let reader = channel.clone();
+    tasks.spawn(async move { reader.listen(listener).await });
+    let policy = planned.policy.clone();
+    let readings = HashMap::from([(name.clone(), Reading { policy: policy.clone() })]);
+    let (board, metrics) =
+        (Arc::new(Board::default()), Arc::new(Metrics::new(&plan.journeys, None)).channel(name, true));
+    let open = OpenChannel::new(name.clone(), channel.clone(), policy, ready, clock, board, metrics);
+    let runner = Arc::new(Runner {
+        channels: BTreeMap::from([(name.clone(), Arc::new(open))]),
+        switchboard: Arc::new(Switchboard::new(mint.clone(), readings, [])),
+        store,
+        clock,
+        mint,
+        redactor: plan.redactor.clone(),
+    });
+    let journey = plan.journeys.first().expect("a journey");
+    let under_way = async |runs: i64| {
+        let question = Outgoing::empty(Duration::from_secs(1));
+        let has_all = async {
+            while channel.check(&question).await.expect("seen").message.expect("seen").facts["depth"]
+                != Value::from(runs)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), has_all).await.expect("every message is on its way");
+    };
+    let mut weights = Vec::new();
+    for runs in 1..=3_000 {
+        let (runner, journey, stop) = (runner.clone(), journey.clone(), stop.clone());
+        tasks.spawn(async move { runner.run(journey, clock.now().wall, Vec::new(), &stop).await });
+        if runs % 1_000 == 0 {
+            under_way(runs).await;
+            weights.push(allocated());
+        }
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    let _ = std::fs::remove_dir_all(&directory);
+    // The first thousand pay for what all share.
+    let each = (weights[2] - weights[0]) / 2_000;
+    assert!(each <= MOST, "{each} bytes a run; allocated at 1,000, 2,000 and 3,000 runs: {weights:?}");
+}
