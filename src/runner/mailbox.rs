@@ -60,7 +60,10 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
 
     use futures_util::FutureExt;
 
@@ -90,15 +93,27 @@ mod tests {
         assert!(mailbox.next().now_or_never().is_none());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_woken_also_after_it_gave_up_before() {
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_also_where_another_waited_before() {
         let mailbox = Mailbox::default();
         assert!(mailbox.next().now_or_never().is_none());
-        let waiting = tokio::time::timeout(Duration::from_secs(1), mailbox.next());
-        let (event, ()) = tokio::join!(waiting, async {
-            tokio::task::yield_now().await;
-            mailbox.put(gap(1));
-        });
-        assert_eq!(why(event.ok()), Some("1".to_owned()));
+        let bell = Arc::new(Bell::default());
+        let mut waiting = pin!(mailbox.next());
+        let waker = bell.clone().into();
+        let mut context = Context::from_waker(&waker);
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert!(!bell.0.load(Ordering::Relaxed));
+        mailbox.put(gap(1));
+        assert!(bell.0.load(Ordering::Relaxed));
+        assert!(waiting.as_mut().poll(&mut context).is_ready());
     }
 }

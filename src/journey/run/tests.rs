@@ -406,6 +406,24 @@ fn soft_steps_warn_and_conditions_skip() {
 }
 
 #[test]
+fn soft_expectations_warn() {
+    let created = Expectation { soft: true, ..expect(Query::Status, Comparison::Equals, Value::from(201)) };
+    let lax = Step { expect: vec![created], ..request("lax") };
+    let report = Stage::started(journey(vec![lax])).answer(0, 5, 200, "").report();
+    assert!(matches!(report.outcome, Outcome::Good { .. }));
+    assert_eq!(report.steps[0].status, StepStatus::Warned);
+}
+
+#[test]
+fn a_report_says_how_late_after_its_slot_the_run_was_made() {
+    let token = Mint::new([1; 32], 0).issue(now(0).wall);
+    let mut run = Run::new(Arc::new(journey(vec![request("main")])), token, now(0).wall, now(40), 1);
+    let _ = run.step(Event::Begin, now(50));
+    let report = Stage { actions: run.step(Event::Cancelled, now(60)), run }.report();
+    assert_eq!(report.lateness, Duration::from_millis(40));
+}
+
+#[test]
 fn pauses_wait_and_count_in_no_latency() {
     let pause = step("wait", Verb::Pause(Duration::from_secs(2)));
     let mut stage = Stage::started(journey(vec![request("first"), pause, request("second")]));
