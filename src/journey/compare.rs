@@ -200,7 +200,7 @@ fn parts(phases: &[&str], seen: &[Seen]) -> Vec<String> {
 /// How a step that passed ended.
 fn end(step: &StepReport) -> Option<String> {
     let ack = step.ack.as_deref().map(|ack| cut_at(ack, VALUE));
-    match (step.verb.as_str(), ack) {
+    match (&*step.verb, ack) {
         ("receive", _) => Some(format!("arrived after {}", Human(step.took))),
         ("send", Some(ack)) => Some(format!("accepted as {ack}")),
         ("request", Some(ack)) => Some(format!("answered {ack}")),

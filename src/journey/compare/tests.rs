@@ -10,7 +10,7 @@ fn at(time: &str) -> Timestamp {
 fn step(name: &str, verb: &str, status: StepStatus, seen: &[(What, &str)]) -> StepReport {
     StepReport {
         name: name.into(),
-        verb: verb.to_owned(),
+        verb: verb.to_owned().into(),
         channel: Some("gateway".into()),
         at: Duration::ZERO,
         took: Duration::from_millis(1_200),
