@@ -3,6 +3,7 @@
 //! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a
 //! step's verb) are taken apart by hand, so that a problem points at the bytes that it is about.
 
+mod alerting;
 mod channels;
 mod daemon;
 mod dependencies;
@@ -12,6 +13,7 @@ mod files;
 mod fingerprint;
 mod journeys;
 mod lint;
+mod maintenance;
 mod merge;
 mod notifiers;
 pub mod problem;
@@ -249,8 +251,12 @@ mod tests {
             ("store", daemon::STORE_KEYS.to_vec()),
             ("log", daemon::LOG_KEYS.to_vec()),
             ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
-            ("maintenance", daemon::MAINTENANCE_KEYS.to_vec()),
             ("dependencies", dependencies::KEYS.to_vec()),
+            ("maintenance", maintenance::KEYS.to_vec()),
+            ("alerting", alerting::KEYS.to_vec()),
+            ("route", alerting::ROUTE_KEYS.to_vec()),
+            ("hours", alerting::HOURS_KEYS.to_vec()),
+            ("escalate", alerting::ESCALATION_KEYS.to_vec()),
             ("Channels", channels::COMMON_KEYS.to_vec()),
             ("spend", spend::KEYS.to_vec()),
             ("Notifiers", notifiers::COMMON_KEYS.to_vec()),

@@ -85,6 +85,21 @@ impl Matcher {
         Ok(Matcher { label: "journey".to_owned(), is_negated: false, test })
     }
 
+    /// The label that it looks at.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Whether whatever fulfils `other` fulfils it as well, as far as that can be seen without trying.
+    pub fn follows_from(&self, other: &Matcher) -> bool {
+        match &other.test {
+            Test::Equals(value) if !other.is_negated && other.label == self.label => {
+                self.holds(&[(self.label.clone(), value.clone())].into())
+            }
+            _ => self == other,
+        }
+    }
+
     /// Whether these labels fulfil it.
     pub fn holds(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.label).map_or("", String::as_str);
@@ -202,7 +217,7 @@ pub struct Escalation {
 }
 
 /// Hours of the week in a zone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hours {
     /// On these days; the day on which a night begins counts for all of it.
     pub days: Vec<Weekday>,
@@ -225,6 +240,20 @@ impl Hours {
             std::cmp::Ordering::Equal => on(day),
             std::cmp::Ordering::Greater => (on(day) && self.from <= time) || (on(day.previous()) && time < self.until),
         }
+    }
+}
+
+impl Route {
+    /// Everybody whom it may tell, those whom it escalates to among them.
+    pub fn everybody(&self) -> impl Iterator<Item = &Name> {
+        self.notify.iter().chain(self.escalate.iter().flat_map(|rung| &rung.notify))
+    }
+
+    /// Whether `other`, which comes later, is never asked: whatever it takes, this one takes at every hour that it does.
+    pub fn hides(&self, other: &Route) -> bool {
+        !self.goes_on
+            && (self.hours.is_none() || self.hours == other.hours)
+            && self.matchers.iter().all(|matcher| other.matchers.iter().any(|narrower| matcher.follows_from(narrower)))
     }
 }
 

@@ -746,9 +746,9 @@ impl Desk {
             let said = format!("silenced by {} until {}: {}", silence.author, utc(silence.until), silence.reason);
             return Some((said, Some(silence.until)));
         }
-        if let Some(window) = profile.maintenance.iter().find(|window| window.is_active(now)) {
-            // Its end is not worth computing here: the next run is soon enough.
-            return Some((format!("in maintenance: {}", window.name), Some(later(now, Duration::from_secs(60)))));
+        let open = profile.maintenance.iter().find_map(|window| Some((window, window.active_until(now)?)));
+        if let Some((window, until)) = open {
+            return Some((format!("in maintenance until {}: {}", utc(until), window.name), Some(until)));
         }
         // Of a budget that burns because the journey is down, people know already.
         let Subject::Budget(name) = subject else { return None };

@@ -104,18 +104,47 @@ pub struct AlertPolicy {
 pub struct Maintenance {
     /// For people.
     pub name: String,
-    /// When it begins.
-    pub begins: Calendar,
-    /// How long it lasts.
-    pub lasts: Duration,
+    /// When it is.
+    pub window: Window,
     /// Whether slots in it are left out of the objective.
     pub exclude_from_slo: bool,
+}
+
+/// When maintenance is.
+#[derive(Clone, Debug)]
+pub enum Window {
+    /// Again and again.
+    Recurring {
+        /// When it begins.
+        begins: Calendar,
+        /// How long it lasts.
+        lasts: Duration,
+    },
+    /// One time.
+    Once {
+        /// From then on.
+        from: jiff::Timestamp,
+        /// Until then.
+        until: jiff::Timestamp,
+    },
 }
 
 impl Maintenance {
     /// Whether `at` lies in a window.
     pub fn is_active(&self, at: jiff::Timestamp) -> bool {
-        self.begins.last(at).is_some_and(|began| at < crate::time::later(began, self.lasts))
+        self.active_until(at).is_some()
+    }
+
+    /// When the window in which `at` lies ends; `None` if it lies in none.
+    pub fn active_until(&self, at: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        let (from, until) = match &self.window {
+            Window::Recurring { begins, lasts } => {
+                let began = begins.last(at)?;
+                (began, crate::time::later(began, *lasts))
+            }
+            Window::Once { from, until } => (*from, *until),
+        };
+        (from <= at && at < until).then_some(until)
     }
 }
 
@@ -432,6 +461,15 @@ impl Journey {
         let window = self.window();
         let before = crate::time::earlier(window.bounds(now).0, Duration::from_millis(1));
         self.schedule.count(before, window.length(now))
+    }
+
+    /// What matchers of silences and routes see of it, seen from `location`.
+    pub fn alert_labels(&self, location: Option<&str>) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        let own = [("journey", Some(&*self.name)), ("owner", self.owner.as_deref()), ("location", location)];
+        labels.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
+        labels.insert("critical".to_owned(), self.critical.to_string());
+        labels
     }
 
     /// Whether `at` lies in a maintenance window that leaves slots out of the objective.

@@ -1,4 +1,4 @@
-//! The daemon's own tables: listeners, store, log, dead man's switch, maintenance.
+//! The daemon's own tables: listeners, store, log, dead man's switch; and the plan of everything.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,20 +6,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::channel::http::HttpSettings;
 use crate::channel::{self, ChannelPolicy, kind_of};
 use crate::config::channels::{self, Channel};
 use crate::config::document::{Context, Node, Section};
-use crate::config::journeys::{self, Catalog, Loaded, calendar};
+use crate::config::journeys::{self, Catalog, Loaded};
 use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
-use crate::config::problem::{Place, Problem};
+use crate::config::problem::Problem;
 use crate::config::{
-    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, dependencies, files, lint, spend, steps, values,
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, lint, maintenance, spend, steps,
+    values,
 };
-use crate::journey::{Journey, Maintenance, Name, Verb};
+use crate::control::Route;
+use crate::journey::{Journey, Name, Verb};
 
 pub(super) const KEYS: &[&str] = &[
     "probes",
@@ -37,6 +37,8 @@ pub(super) const KEYS: &[&str] = &[
     "notifiers",
     "maintenance",
     "dependencies",
+    "alerting",
+    "route",
     "journey",
 ];
 pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
@@ -45,7 +47,6 @@ pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url"];
 pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
 pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "every"];
-pub(super) const MAINTENANCE_KEYS: &[&str] = &["name", "journeys", "cron", "timezone", "lasts", "exclude_from_slo"];
 
 const HTTP_LISTEN: &str = "127.0.0.1:9464";
 const HOOKS_LISTEN: &str = "127.0.0.1:9465";
@@ -70,6 +71,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
     let channels = channels::read(context, get("channels"));
     let notifiers = notifiers::read(context, get("notifiers"));
+    let routes = alerting::routes(context, get("route"), &notifiers);
+    let operators = get("alerting").and_then(|node| alerting::operators(context, node, &notifiers));
     let location = root.as_ref().and_then(|root| root.text("location"));
     if location.is_some_and(str::is_empty) {
         context.add(Problem::error(&main.get("location").unwrap_or(main).place, "`location` is empty"));
@@ -78,6 +81,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let catalog = Catalog {
         channels: &channels,
         notifiers: &notifiers,
+        routes: &routes,
         fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
         defaults: get("defaults"),
         location,
@@ -86,7 +90,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         needs_exec: Cell::new(false),
     };
     let mut journeys = journeys::read(context, &catalog, files().filter_map(|file| file.get("journey")));
-    maintenance(context, get("maintenance"), &mut journeys);
+    maintenance::read(context, get("maintenance"), &mut journeys);
     let declared = dependencies::read(context, get("dependencies"));
     if !context.is_incomplete {
         catalog.fragments.check_used(context);
@@ -95,7 +99,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
             spend::check(context, name, channel, &journeys);
         }
         if !journeys.is_empty() {
-            check_told(context, &notifiers, &journeys);
+            alerting::check_routes(context, &routes, &journeys, location);
+            check_told(context, &notifiers, &journeys, &routes, operators.as_deref());
         } else {
             let problem = Problem::warning(&main.place, "there is no journey in these files");
             context.add(problem.hint("`probes = [\"probes/*.toml\"]` names the files that have them"));
@@ -121,9 +126,10 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         opened.extend(channels::exec::implicit(context).map(|plan| (steps::EXEC.into(), plan)));
     }
     let journeys: Vec<_> = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
+    let routes: Vec<_> = routes.into_iter().map(|loaded| loaded.route).collect();
     Plan {
-        routes: Vec::new(),
-        operators: operators(&journeys),
+        operators: operators.unwrap_or_else(|| everybody(&journeys, &routes)),
+        routes,
         journeys,
         channels: opened,
         notifiers: notifiers.into_iter().filter_map(|(name, notifier)| Some((name, notifier.plan?))).collect(),
@@ -138,9 +144,10 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
 }
 
-/// Who is told of the daemon itself: those who are told of journeys.
-fn operators(journeys: &[Arc<Journey>]) -> Vec<Name> {
-    let told: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.notify.iter().cloned()).collect();
+/// Who is told of any journey, and so of the daemon itself if nothing is said about that.
+fn everybody(journeys: &[Arc<Journey>], routes: &[Route]) -> Vec<Name> {
+    let journeys = journeys.iter().flat_map(|journey| &journey.notify);
+    let told: BTreeSet<_> = journeys.chain(routes.iter().flat_map(|route| &route.notify)).cloned().collect();
     told.into_iter().collect()
 }
 
@@ -159,12 +166,20 @@ fn with_timeouts(mut journey: Journey, channels: &BTreeMap<Name, ChannelPlan>) -
 }
 
 /// Says which notifiers nobody is ever told by.
-fn check_told(context: &Context, notifiers: &BTreeMap<Name, Notifier>, journeys: &[Loaded]) {
+fn check_told(
+    context: &Context,
+    notifiers: &BTreeMap<Name, Notifier>,
+    journeys: &[Loaded],
+    routes: &[alerting::LoadedRoute],
+    operators: Option<&[Name]>,
+) {
     let named = journeys.iter().flat_map(|loaded| &loaded.journey.notify);
+    let routed = routes.iter().flat_map(|loaded| loaded.route.everybody());
+    let named = named.chain(routed).chain(operators.into_iter().flatten());
     let told: BTreeSet<&Name> = named.flat_map(|name| notifiers::chain(notifiers, name)).collect();
     for (name, notifier) in notifiers.iter().filter(|(name, _)| !told.contains(name)) {
         let problem = Problem::warning(&notifier.place, format!("no journey tells anybody by `{name}`"));
-        context.add(problem.hint(format!("`notify = [\"{name}\"]` in a journey or in [defaults]")));
+        context.add(problem.hint(format!("`notify = [\"{name}\"]` in a journey, in [defaults] or in a [[route]]")));
     }
 }
 
@@ -275,47 +290,4 @@ pub(super) fn dead_man(context: &Context, node: Option<&Node>) {
     let _ = section.duration("every");
     let problem = Problem::warning(&section.node.place, "this version does not ping a dead man's switch yet");
     context.add(problem.hint("let Prometheus alert on `up` of this daemon until then"));
-}
-
-/// `[[maintenance]]`: gives each window to the journeys that it names.
-pub(super) fn maintenance(context: &Context, node: Option<&Node>, journeys: &mut [Loaded]) {
-    let list = node.and_then(|node| context.list(node, "maintenance", "a list of tables: `[[maintenance]]`"));
-    for node in list.unwrap_or_default() {
-        let Some(section) = Section::open(context, node, "maintenance", MAINTENANCE_KEYS) else { continue };
-        section.require("name", "what it is, for people");
-        section.require("lasts", "how long a window is, as in \"2h\"");
-        section.require("cron", "when a window begins, as in \"0 2 * * SUN\"");
-        section.require("journeys", "the names of journeys, or patterns as in `[\"sms-*\"]`");
-        let window = window(&section);
-        for (pattern, node) in section.strings("journeys").unwrap_or_default() {
-            let mut matched =
-                journeys.iter_mut().filter(|loaded| files::matches(pattern, &loaded.journey.name)).peekable();
-            if matched.peek().is_none() && !context.is_incomplete {
-                let problem = Problem::warning(&node.place, format!("no journey's name matches `{pattern}`"));
-                context.add(problem);
-            }
-            let Some(window) = &window else { continue };
-            for loaded in matched {
-                let windows = &mut loaded.journey.maintenance;
-                // Two patterns of one window may name the same journey.
-                if windows.last().is_none_or(|last| last.name != window.name) {
-                    windows.push(window.clone());
-                }
-            }
-        }
-    }
-}
-
-fn window(section: &Section<'_>) -> Option<Maintenance> {
-    let (name, lasts) = (section.text("name"), section.duration("lasts"));
-    let exclude_from_slo = section.bool("exclude_from_slo", true);
-    let begins = calendar(section, "cron")?;
-    let first = begins.next(lint::REFERENCE).unwrap_or(Timestamp::MAX);
-    let second = begins.next(first).unwrap_or(Timestamp::MAX);
-    if let Some(lasts) = lasts.filter(|lasts| crate::time::between(first, second) <= *lasts) {
-        let place: &Place = section.place_of("lasts");
-        let problem = format!("a window lasts {}, and the next one begins before it ends", lint::told(lasts));
-        section.context.add(Problem::warning(place, problem).hint("there is never a time without maintenance"));
-    }
-    Some(Maintenance { name: name?.to_owned(), begins, lasts: lasts?, exclude_from_slo })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use crate::config::alerting::LoadedRoute;
 use crate::config::channels::Channel;
 use crate::config::document::{Context, Data, IDENTIFIER_HINT, NAME_HINT, Node, Section, is_identifier, is_name};
 use crate::config::merge::{Fragments, Variant, merge, variants};
@@ -64,6 +65,7 @@ const CONFIRM: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)
 pub(super) struct Catalog<'a> {
     pub(super) channels: &'a BTreeMap<Name, Channel>,
     pub(super) notifiers: &'a BTreeMap<Name, Notifier>,
+    pub(super) routes: &'a [LoadedRoute],
     pub(super) fragments: Fragments,
     pub(super) defaults: Option<&'a Node>,
     pub(super) location: Option<&'a str>,
@@ -139,7 +141,7 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
     }
     let objective = section.get("objective").and_then(|node| objective(context, node));
     let alert = alert(context, section.get("alert"), &schedule);
-    let notify = notify(&section, catalog);
+    let notify = receivers(&section, catalog.notifiers);
     let labels = labels(&section, &variant.values);
     let (is_enabled, muted) = (section.bool("enabled", true), section.bool("muted", false));
     let is_active = is_enabled && is_here(&section, catalog, &name);
@@ -168,14 +170,6 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
             ),
         );
     }
-    if is_enabled
-        && !muted
-        && section.get("notify").is_none_or(|node| matches!(&node.data, Data::List(items) if items.is_empty()))
-    {
-        let problem = Problem::warning(&place, format!("nobody is told when `{name}` fails"));
-        context
-            .add(problem.hint("`notify = [\"…\"]` in the journey or in [defaults]; `muted = true` if that is meant"));
-    }
     let text = |key: &str| section.text(key).map(str::to_owned);
     let journey = Journey {
         schedule: schedule.unwrap_or_else(|| Schedule::every(Duration::from_secs(60), &name)),
@@ -199,6 +193,15 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
         // The steps as they come to be with their fragments.
         fingerprint: fingerprint::of(nodes.iter().chain([&variant.node])),
     };
+    let is_nobody_named =
+        section.get("notify").is_none_or(|node| matches!(&node.data, Data::List(items) if items.is_empty()));
+    let routed = journey.alert_labels(catalog.location);
+    if is_enabled && !muted && is_nobody_named && !catalog.routes.iter().any(|route| route.may_take(&routed)) {
+        let problem = Problem::warning(&place, format!("nobody is told when `{name}` fails"));
+        let hint =
+            "`notify = [\"…\"]` in the journey or in [defaults], or a [[route]]; `muted = true` if that is meant";
+        context.add(problem.hint(hint));
+    }
     let loaded = Loaded { journey, steps: nodes, place, is_active, node: variant.node };
     if context.error_count() == errors {
         lint::journey(context, catalog, &loaded);
@@ -373,10 +376,11 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
     }
 }
 
-fn notify(section: &Section<'_>, catalog: &Catalog<'_>) -> Vec<Name> {
+/// The notifiers that `notify` names, each once.
+pub(super) fn receivers(section: &Section<'_>, notifiers: &BTreeMap<Name, Notifier>) -> Vec<Name> {
     let mut notify: Vec<Name> = Vec::new();
     for (text, node) in section.strings("notify").unwrap_or_default() {
-        match catalog.notifiers.get_key_value(text) {
+        match notifiers.get_key_value(text) {
             Some((name, _)) if notify.contains(name) => {
                 section
                     .context
@@ -385,7 +389,7 @@ fn notify(section: &Section<'_>, catalog: &Catalog<'_>) -> Vec<Name> {
             Some((name, _)) => notify.push(name.clone()),
             None => {
                 let problem = Problem::error(&node.place, format!("no notifier is named `{text}`"));
-                let hint = values::suggestion(text, catalog.notifiers.keys().map(|name| &**name));
+                let hint = values::suggestion(text, notifiers.keys().map(|name| &**name));
                 section.context.add(problem.hint(hint.unwrap_or_else(|| format!("define it: `[notifiers.{text}]`"))));
             }
         }

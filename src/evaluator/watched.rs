@@ -242,10 +242,7 @@ impl Watched {
     /// What the desk must know of its two alerts.
     pub(super) fn profiles(&self, location: Option<&str>) -> [Profile; 2] {
         let journey = &self.journey;
-        let mut labels = journey.labels.clone();
-        let own = [("journey", Some(&*journey.name)), ("owner", journey.owner.as_deref()), ("location", location)];
-        labels.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
-        labels.insert("critical".to_owned(), journey.critical.to_string());
+        let labels = journey.alert_labels(location);
         let channels = journey.channels().into_iter().map(Resource::Channel);
         let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));
         let place = location.map(|location| Resource::Location(location.to_owned()));

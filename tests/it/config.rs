@@ -8,15 +8,17 @@ use journeyman::channel;
 use journeyman::channel::webhook::{Algorithm, Encoding, SigHash, Verify, VonageMethod};
 use journeyman::channel::websocket::Frames;
 use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
+use journeyman::control::route;
 use journeyman::journey::expect::Query;
 use journeyman::journey::objective::{Period, PeriodUnit, Window};
 use journeyman::journey::schedule::Schedule;
 use journeyman::journey::template::Scope;
 use journeyman::journey::token::Token;
-use journeyman::journey::{AlertPolicy, Journey, Objective, Poll, Verb};
+use journeyman::journey::{AlertPolicy, Journey, Name, Objective, Poll, Verb};
 use journeyman::notifier;
 use journeyman::notifier::email::Security;
 use journeyman::notifier::slack::SlackSettings;
+use journeyman::time::earlier;
 use proptest::prelude::*;
 
 use crate::support::Scratch;
@@ -258,6 +260,71 @@ fn an_objective_has_the_window_that_was_written() {
     assert_eq!(window("rolling"), Window::Rolling(seconds(28 * 86_400)));
     let late = |name: &str| journey(&plan, name).objective.as_ref().unwrap().late_is_good;
     assert_eq!((late("by-the-month"), late("rolling")), (true, false));
+}
+
+#[test]
+fn routes_and_windows_mean_what_they_say() {
+    let (plan, _) = loaded(Path::new("tests/it/config/good/everything.toml"));
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let names = |names: &[Name]| names.join(" ");
+    assert_eq!(names(&plan.operators), "mail");
+    let told = |labels: &[(&str, &str)], now: &str| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (notify, escalate) = route(&plan.routes, &["default".into()], &labels, at(now));
+        let rungs: Vec<_> =
+            escalate.iter().map(|rung| format!("{} {}", rung.after.as_secs(), names(&rung.notify))).collect();
+        (names(&notify), rungs.join(", "))
+    };
+    let gold = [("journey", "orders"), ("tier", "gold"), ("severity", "critical")];
+    let rungs = "600 mail, 3600 hook".to_owned();
+    assert_eq!(told(&gold, "2026-11-20T08:00:00Z"), ("slack".to_owned(), rungs.clone()), "Friday at nine in Zurich");
+    assert_eq!(told(&gold, "2026-11-20T22:59:59Z"), ("slack".to_owned(), rungs.clone()), "until midnight");
+    for closed in ["2026-11-20T07:59:59Z", "2026-11-20T23:00:00Z", "2026-11-19T12:00:00Z", "2026-11-21T12:00:00Z"] {
+        assert_eq!(told(&gold, closed), ("default".to_owned(), String::new()), "{closed}");
+    }
+    assert_eq!(told(&gold, "2026-07-20T07:00:00Z").0, "slack", "in summer, Zurich is two hours ahead");
+    let sms = [("journey", "sms[us,a]"), ("tier", "gold"), ("severity", "critical")];
+    assert_eq!(told(&sms, "2026-11-20T12:00:00Z"), ("slack".to_owned(), rungs), "the second adds nobody");
+    assert_eq!(told(&sms[..1], "2026-11-20T12:00:00Z").0, "", "and takes what the first does not");
+    assert_eq!(names(&plan_of(SMALL).0.operators), "a b", "all that journeys and routes name");
+
+    let moved = &journey(&plan, "orders").maintenance[1];
+    let until = at("2026-12-02T03:00:00Z");
+    assert_eq!(moved.active_until(at("2026-12-01T20:59:59Z")), None, "22:00 in Paris is 21:00");
+    assert_eq!(moved.active_until(at("2026-12-01T21:00:00Z")), Some(until));
+    assert_eq!((moved.is_active(earlier(until, Duration::from_millis(1))), moved.is_active(until)), (true, false));
+    let swap = journey(&plan, "sms[us,a]").maintenance[1].clone();
+    assert_eq!(swap.active_until(at("2026-12-05T21:29:59Z")), Some(at("2026-12-05T21:30:00Z")));
+    assert!(swap.exclude_from_slo);
+}
+
+/// Nobody is told by the journey itself, and none of that is a mistake.
+const SMALL: &str = r#"
+    [channels.box]
+    type = "memory"
+    [notifiers.a]
+    type = "webhook"
+    url = "https://alerts.example.net/a"
+    [notifiers.b]
+    type = "webhook"
+    url = "https://alerts.example.net/b"
+    [[journey]]
+    name = "sms"
+    every = "1m"
+    step = [{ send = "box" }]
+    [[route]]
+    match = ["severity=critical"]
+    notify = ["b"]
+    [[route]]
+    notify = ["a"]
+"#;
+
+#[test]
+fn a_journey_that_a_route_takes_is_not_said_to_tell_nobody() {
+    assert_eq!(plan_of(SMALL).1.len(), 0, "{:?}", plan_of(SMALL).1);
+    let (_, problems) = plan_of(&SMALL.replace("[\"severity=critical\"]", "[\"mail\"]").replace("[\"a\"]", "[]"));
+    let told = render(&problems, false);
+    assert!(told.contains("no journey has what this route asks for") && told.contains("by `a`"), "{told}");
 }
 
 #[test]
