@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use crate::alert::Phase;
 use crate::channel::Readiness;
+use crate::control::Silence;
 use crate::detect::Finding;
-use crate::incident::Incident;
+use crate::incident::{Incident, Member};
 use crate::journey::report::Report;
 use crate::journey::{Journey, Name};
 use crate::slo::{Composition, Counts, SloStatus};
@@ -44,6 +45,24 @@ pub struct JourneyStatus {
     pub strip: Vec<Counts>,
     /// When this was true.
     pub at: Timestamp,
+}
+
+/// An open incident as people see it.
+#[derive(Clone, Debug)]
+pub struct OpenIncident {
+    /// The incident.
+    pub incident: Incident,
+    /// Its members, those that fire first.
+    pub members: Vec<Member>,
+}
+
+/// What is open, and what people have asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Docket {
+    /// The open incidents, by id.
+    pub open: BTreeMap<String, OpenIncident>,
+    /// The silences; one whose time is over may still be among them.
+    pub silences: Vec<Silence>,
 }
 
 /// A channel as people see it.
@@ -105,6 +124,7 @@ impl Pulse {
 #[derive(Debug)]
 pub struct Board {
     journeys: RwLock<BTreeMap<Name, Arc<JourneyStatus>>>,
+    docket: RwLock<Arc<Docket>>,
     channels: RwLock<BTreeMap<Name, ChannelStatus>>,
     components: RwLock<BTreeMap<String, Component>>,
     pulses: RwLock<Vec<Arc<Pulse>>>,
@@ -115,6 +135,7 @@ impl Default for Board {
     fn default() -> Self {
         Board {
             journeys: RwLock::default(),
+            docket: RwLock::default(),
             channels: RwLock::default(),
             components: RwLock::default(),
             pulses: RwLock::default(),
@@ -139,6 +160,17 @@ impl Board {
     /// One journey.
     pub fn journey(&self, name: &str) -> Option<Arc<JourneyStatus>> {
         self.journeys.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Shows what is open and what is silenced.
+    pub fn set_docket(&self, docket: Docket) {
+        *self.docket.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(docket);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// What is open and what is silenced.
+    pub fn docket(&self) -> Arc<Docket> {
+        self.docket.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Shows a channel.

@@ -175,6 +175,12 @@ impl Silence {
         self.from <= now && now < self.until
     }
 
+    /// Whether it is about something with these labels, whatever it is that fires there: severity and detector come and go.
+    pub fn is_about(&self, labels: &Labels) -> bool {
+        let stays = |matcher: &&Matcher| !["severity", "detector"].contains(&matcher.label());
+        self.matchers.iter().filter(stays).all(|matcher| matcher.holds(labels))
+    }
+
     /// Whether it is in force for these labels.
     pub fn silences(&self, labels: &Labels, now: Timestamp) -> bool {
         self.is_active(now) && self.matchers.iter().all(|matcher| matcher.holds(labels))

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Look, Subject};
-use crate::board::{BEAT, Board, Pulse};
+use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
 use crate::clock::Clock;
 use crate::commands::{Command, Refusal, Request};
 use crate::control::Route;
@@ -41,6 +41,8 @@ const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
 const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
 /// People are told of a time in which nothing ran, if it was this long: an upgrade is shorter.
 const TELL_BLIND: Duration = Duration::from_secs(300);
+/// The link in a notice that acknowledges its incident is good for so long.
+const ACK_LINK_FOR: Duration = Duration::from_secs(86_400);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
 const KEPT_CHANGES: usize = 100_000;
 
@@ -79,6 +81,8 @@ pub struct Parts {
 /// Owns every journey's state.
 pub struct Evaluator {
     parts: Parts,
+    /// The installation's key, which signs links.
+    key: [u8; 32],
     journeys: HashMap<Name, Watched>,
     /// The alerts of channels and of the daemon's parts.
     conditions: HashMap<Subject, AlertState>,
@@ -105,6 +109,8 @@ struct Round {
     /// Incidents whose rows are to be written, by id: the last state of a round is enough.
     incidents: BTreeMap<String, Change>,
     incidents_changed: bool,
+    /// What is open or silenced is to be shown anew.
+    docket_changed: bool,
     /// Requests that are done once this round is written.
     answers: Vec<(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>)>,
 }
@@ -122,8 +128,10 @@ impl Evaluator {
         commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, crate::store::StoreError> {
         let desk = Desk::new(parts.routes.clone(), parts.updatable.clone());
+        let key = parts.store.key().await?;
         let mut evaluator = Evaluator {
             parts,
+            key,
             journeys: HashMap::with_capacity(journeys.len()),
             conditions: HashMap::new(),
             desk,
@@ -175,7 +183,7 @@ impl Evaluator {
         let now = evaluator.parts.clock.now();
         evaluator.decide(&mut round, now.wall);
         evaluator.parts.store.apply(round.take_changes()).await?;
-        round.incidents_changed = true;
+        (round.incidents_changed, round.docket_changed) = (true, true);
         evaluator.show(&round, now);
         Ok(evaluator)
     }
@@ -233,20 +241,31 @@ impl Evaluator {
         match request {
             Request::Acknowledge { incident, ack } => {
                 let error = unknown(format!("no incident {incident} is open"));
+                tracing::info!(
+                    incident,
+                    by = ack.by,
+                    until = ack.until.map(tracing::field::display),
+                    "asked to acknowledge"
+                );
                 self.desk.acknowledge(&incident, ack).map_err(error)
             }
             Request::Unacknowledge { incident, by } => {
                 let error = unknown(format!("no incident {incident} is open"));
+                tracing::info!(incident, by, "asked to take an acknowledgement back");
                 self.desk.unacknowledge(&incident, &by).map_err(error)
             }
             Request::Silence(silence) => {
+                tracing::info!(silence = silence.id, by = silence.author, until = %silence.until, "asked for silence");
                 round.changes.push(Change::Silence { silence: Box::new(silence.clone()) });
+                round.docket_changed = true;
                 self.desk.silence(silence);
                 Ok(())
             }
             Request::Unsilence { id } => {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
+                tracing::info!(silence = id, "asked to end a silence");
                 round.changes.push(Change::Unsilence { id });
+                round.docket_changed = true;
                 Ok(())
             }
             Request::RunNow { journey } => {
@@ -443,7 +462,9 @@ impl Evaluator {
             ..Incident::new(format!("storage-{}", now.as_second()), now, Root::Alone(subject))
         };
         let decision = format!("{error}; runs are unknown until it can write, alerts are sent without it");
-        let notification = self.bare_notification(NotifyReason::First, &incident, decision, now);
+        let mut notification = self.bare_notification(NotifyReason::First, &incident, decision, now);
+        // It is on no disk, so it has no page of its own.
+        notification.link = self.address(&["incidents"]);
         for notifier in self.everyone() {
             self.parts.outbox.tell_without_store(notices::owed(&incident, notifier, &notification, now));
         }
@@ -493,6 +514,13 @@ impl Evaluator {
                 self.deadlines.insert((next, name.clone()));
                 self.deadline_of.insert(name.clone(), next);
             }
+        }
+        if round.docket_changed {
+            let open = self.desk.open().filter_map(|incident| self.desk.incident(&incident.id));
+            let open = open
+                .map(|(incident, members)| (incident.id.clone(), OpenIncident { incident: incident.clone(), members }));
+            let docket = Docket { open: open.collect(), silences: self.desk.silences(now.wall).cloned().collect() };
+            self.parts.board.set_docket(docket);
         }
         if round.incidents_changed {
             let firing = |severity| self.desk.open().filter(|incident| incident.worst == severity).count() as f64;

@@ -36,6 +36,8 @@ const CROWD: usize = 64;
 const CROWD_EVERY: Duration = Duration::from_secs(1);
 /// A notice lists so many members.
 pub const LISTED: usize = 20;
+/// No run ends later after its slot.
+const LONGEST_RUN: Duration = Duration::from_secs(86_400);
 /// So many things that happened are remembered until they are told.
 const NEWS: usize = 8;
 
@@ -276,8 +278,9 @@ impl Desk {
     }
 
     /// Makes a subject known, as it was left. Its membership is taken up by [`Desk::restore`].
-    pub fn enrol(&mut self, profile: Profile, alert: AlertState) {
+    pub fn enrol(&mut self, mut profile: Profile, alert: AlertState) {
         let subject = profile.subject.clone();
+        profile.labels.insert("subject".to_owned(), subject.to_string());
         if let Some(before) = self.seen.remove(&subject) {
             self.tally(&before, -1);
         }
@@ -424,20 +427,17 @@ impl Desk {
     }
 
     /// The silences that are not over.
-    pub fn silences(&self) -> &[Silence] {
-        &self.silences
+    pub fn silences(&self, now: Timestamp) -> impl Iterator<Item = &Silence> {
+        self.silences.iter().filter(move |silence| silence.until > now)
     }
 
-    /// Whether slots of this subject are left out of its objective by a silence that says so.
-    pub fn is_excluded(&self, subject: &Subject, now: Timestamp) -> bool {
-        let excludes = |silence: &&Silence| silence.exclude_from_slo && silence.is_active(now);
-        self.silences.iter().any(|silence| {
-            excludes(&silence)
-                && self
-                    .seen
-                    .get(subject)
-                    .is_some_and(|seen| silence.matchers.iter().all(|matcher| matcher.holds(&seen.profile.labels)))
-        })
+    /// The silence that leaves the subject's slot at `slot` out of its objective, if there is one.
+    pub fn excluded_by(&self, subject: &Subject, slot: Timestamp) -> Option<&Silence> {
+        let mut excluding =
+            self.silences.iter().filter(|silence| silence.exclude_from_slo && silence.is_active(slot)).peekable();
+        excluding.peek()?;
+        let labels = &self.seen.get(subject)?.profile.labels;
+        excluding.find(|silence| silence.is_about(labels))
     }
 
     /// Every open incident.
@@ -467,7 +467,9 @@ impl Desk {
         for id in std::mem::take(&mut self.dirty) {
             self.decide_case(&id, now, &mut actions);
         }
-        self.silences.retain(|silence| silence.until > now);
+        // A run whose slot lay in one may end after it.
+        let kept = |silence: &Silence| if silence.exclude_from_slo { LONGEST_RUN } else { Duration::ZERO };
+        self.silences.retain(|silence| later(silence.until, kept(silence)) > now);
         actions
     }
 
@@ -702,7 +704,6 @@ impl Desk {
             incident.worst = incident.worst.max(severity);
             let mut labels = profile.labels.clone();
             labels.insert("severity".to_owned(), severity.to_string());
-            labels.insert("subject".to_owned(), subject.to_string());
             labels.insert(
                 "detector".to_owned(),
                 alert.detector().map(|detector| detector.to_string()).unwrap_or_default(),
@@ -874,6 +875,8 @@ impl Desk {
 
     fn close(&mut self, case: Case, actions: &mut Vec<Action>) {
         let members = self.members(&case);
+        let was_in: Vec<_> =
+            case.ended.keys().filter_map(|subject| Some(self.seen.get(subject)?.profile.clone())).collect();
         let Case { mut incident, lead, past_bad, news, .. } = case;
         (incident.firing, incident.bad_runs, incident.quiet) = (0, past_bad, None);
         // They must hear that it is well again, silenced or not, if they heard of it at all.
@@ -890,9 +893,12 @@ impl Desk {
                 });
             }
         }
+        // One that waits for the end of something else, or of what has not begun yet, stays.
         self.silences.retain(|silence| {
-            let matches = |seen: &Seen| silence.matchers.iter().all(|matcher| matcher.holds(&seen.profile.labels));
-            !silence.until_resolved || self.seen.values().any(|seen| seen.alert.phase.is_firing() && matches(seen))
+            let still_fires = |seen: &Seen| seen.alert.phase.is_firing() && silence.is_about(&seen.profile.labels);
+            !silence.until_resolved
+                || !was_in.iter().any(|profile| silence.is_about(&profile.labels))
+                || self.seen.values().any(still_fires)
         });
         actions.push(Action::Closed { incident: Box::new(incident), lead });
     }

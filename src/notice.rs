@@ -54,6 +54,9 @@ pub struct Notification {
     pub objective: Option<String>,
     /// The journey's page, if a public URL is configured.
     pub link: Option<String>,
+    /// Where one click acknowledges the incident, for a day; whoever has the notice may.
+    #[serde(default)]
+    pub ack_link: Option<String>,
 }
 
 impl Notification {
@@ -198,7 +201,7 @@ impl Notification {
             out.push_str(&format!("\n{waterfall}"));
         }
         out.push_str(&self.member_lines());
-        for (name, link) in [("Runbook", &self.runbook), ("Page", &self.link)] {
+        for (name, link) in [("Runbook", &self.runbook), ("Page", &self.link), ("Acknowledge", &self.ack_link)] {
             if let Some(link) = link {
                 out.push_str(&format!("\n{name}: {link}"));
             }

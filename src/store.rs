@@ -347,6 +347,12 @@ pub trait Store: Send + Sync {
     /// Incidents, newest first; of one journey or of all.
     fn incidents(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>>;
 
+    /// One incident, open or over.
+    fn incident(&self, id: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>>;
+
+    /// The notices of an incident, newest first.
+    fn notices(&self, incident: String, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
+
     /// Forgets what is older than retention wants.
     fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>>;
 

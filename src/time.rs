@@ -65,6 +65,40 @@ pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
+/// No length of time that people write is longer.
+const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
+
+const UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// `"250ms" "5s" "1m30s" "6h" "30d"`: whole numbers with units, the larger unit first.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let not_one = || format!("`{text}` is not a duration");
+    let mut rest = text;
+    let mut millis: u64 = 0;
+    let mut larger = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let size = UNITS.iter().find(|(name, _)| *name == &rest[digits..digits + unit]).map(|(_, size)| *size);
+        let (Ok(number), Some(size)) = (rest[..digits].parse::<u64>(), size) else { return Err(not_one()) };
+        if size >= larger {
+            return Err(not_one());
+        }
+        larger = size;
+        millis = number.checked_mul(size).and_then(|part| part.checked_add(millis)).ok_or_else(not_one)?;
+        rest = &rest[digits + unit..];
+    }
+    let total = Duration::from_millis(millis);
+    match total {
+        _ if text.is_empty() => Err(not_one()),
+        _ if total > LONGEST => Err(format!("`{text}` is longer than ten years")),
+        _ => Ok(total),
+    }
+}
+
 /// A duration as people write it: three significant figures under a minute, whole units above.
 #[derive(Clone, Copy, Debug)]
 pub struct Human(pub Duration);
@@ -154,5 +188,27 @@ mod tests {
         let noon: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
         assert_eq!(between(noon, earlier(noon, Duration::from_secs(5))), Duration::ZERO);
         assert_eq!(Mono(Duration::from_secs(1)).since(Mono(Duration::from_secs(2))), Duration::ZERO);
+    }
+
+    #[test]
+    fn durations_are_read() {
+        let table = [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("1m", 60_000),
+            ("1m30s", 90_000),
+            ("6h", 21_600_000),
+            ("30d", 2_592_000_000),
+            ("1h1m1s1ms", 3_661_001),
+            ("0s", 0),
+        ];
+        for (text, millis) in table {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        let bad =
+            ["", "5", "s", "5 s", "1.5s", "-1s", "30s1m", "1m1m", "5sec", "4000d", "99999999999999999999s", "5µs"];
+        for text in bad {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 }

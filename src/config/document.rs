@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::problem::{Place, Problem, Source};
 use crate::config::{secrets, values};
 use crate::secret::Redactor;
+use crate::time::parse_duration;
 
 /// What the whole load shares.
 pub(super) struct Context {
@@ -99,7 +100,7 @@ impl Context {
             self.add(Problem::error(&node.place, problem).hint(values::DURATION_HINT));
             return None;
         };
-        match values::duration(text) {
+        match parse_duration(text) {
             Ok(Duration::ZERO) => {
                 self.add(Problem::error(&node.place, format!("`{key}` must be longer than nothing")));
                 None

@@ -1,41 +1,5 @@
 //! Scalars as people write them: durations, shares, rates, sizes; and the word that was probably meant.
 
-use std::time::Duration;
-
-/// No length of time in a configuration is longer.
-const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
-
-const UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-/// `"250ms" "5s" "1m30s" "6h" "30d"`: whole numbers with units, the larger unit first.
-///
-/// # Errors
-/// What is wrong, in words.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let not_one = || format!("`{text}` is not a duration");
-    let mut rest = text;
-    let mut millis: u64 = 0;
-    let mut larger = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let size = UNITS.iter().find(|(name, _)| *name == &rest[digits..digits + unit]).map(|(_, size)| *size);
-        let (Ok(number), Some(size)) = (rest[..digits].parse::<u64>(), size) else { return Err(not_one()) };
-        if size >= larger {
-            return Err(not_one());
-        }
-        larger = size;
-        millis = number.checked_mul(size).and_then(|part| part.checked_add(millis)).ok_or_else(not_one)?;
-        rest = &rest[digits + unit..];
-    }
-    let total = Duration::from_millis(millis);
-    match total {
-        _ if text.is_empty() => Err(not_one()),
-        _ if total > LONGEST => Err(format!("`{text}` is longer than ten years")),
-        _ => Ok(total),
-    }
-}
-
 /// How to write a duration.
 pub(super) const DURATION_HINT: &str =
     "write whole numbers with units, as in \"250ms\", \"5s\", \"1m30s\", \"6h\" or \"30d\"";
@@ -174,28 +138,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read() {
-        let table = [
-            ("250ms", 250),
-            ("5s", 5_000),
-            ("1m", 60_000),
-            ("1m30s", 90_000),
-            ("6h", 21_600_000),
-            ("30d", 2_592_000_000),
-            ("1h1m1s1ms", 3_661_001),
-            ("0s", 0),
-        ];
-        for (text, millis) in table {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        let bad =
-            ["", "5", "s", "5 s", "1.5s", "-1s", "30s1m", "1m1m", "5sec", "4000d", "99999999999999999999s", "5µs"];
-        for text in bad {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn shares_rates_and_sizes_are_read() {

@@ -38,6 +38,17 @@ pub struct Grant {
     pub until: Timestamp,
 }
 
+/// Why a permission is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// We never gave it.
+    #[error("this is not a link that this Journeyman made")]
+    Forged,
+    /// We gave it, and its time is over.
+    #[error("this link has expired")]
+    Expired,
+}
+
 impl Grant {
     /// The permission as text: letters, digits, dots.
     pub fn sign(&self, key: &[u8]) -> String {
@@ -50,8 +61,8 @@ impl Grant {
     ///
     /// # Errors
     /// It is not one of ours, or it has expired; in words that help nobody to make one.
-    pub fn verify(text: &str, key: &[u8], now: Timestamp) -> Result<Grant, &'static str> {
-        const FORGED: &str = "this is not a link that this Journeyman made";
+    pub fn verify(text: &str, key: &[u8], now: Timestamp) -> Result<Grant, Invalid> {
+        const FORGED: Invalid = Invalid::Forged;
         let (claim, signed) = text.rsplit_once('.').ok_or(FORGED)?;
         let expected = signature(key, claim);
         if signed.len() != SIGNATURE
@@ -66,7 +77,7 @@ impl Grant {
         };
         let until = until.parse().ok().and_then(|second| Timestamp::from_second(second).ok()).ok_or(FORGED)?;
         if until <= now {
-            return Err("this link has expired");
+            return Err(Invalid::Expired);
         }
         Ok(Grant { deed: deed.parse().map_err(|_| FORGED)?, incident: incident.to_owned(), until })
     }

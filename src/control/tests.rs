@@ -65,6 +65,36 @@ fn the_first_route_that_matches_decides_unless_it_goes_on() {
 }
 
 #[test]
+fn a_route_hides_those_after_it_that_ask_for_more() {
+    let of = |matchers: &[&str]| Route {
+        matchers: matchers.iter().map(|text| Matcher::parse(text).unwrap()).collect(),
+        ..Route::default()
+    };
+    let table: [(&[&str], &[&str], bool); 9] = [
+        (&[], &["tier=gold"], true),
+        (&["tier=gold"], &[], false),
+        (&["tier=gold"], &["tier=gold"], true),
+        (&["tier=gold"], &["severity=critical", "tier=gold"], true),
+        (&["tier=gold", "severity=critical"], &["tier=gold"], false),
+        (&["sms-*"], &["sms-eu"], true),
+        (&["journey=~sms.*"], &["journey=~sms-.*"], false),
+        (&["tier!=silver"], &["tier=gold"], true),
+        (&["tier!=gold"], &["tier=gold"], false),
+    ];
+    for (first, second, expected) in table {
+        assert_eq!(of(first).hides(&of(second)), expected, "{first:?} {second:?}");
+        assert!(!Route { goes_on: true, ..of(first) }.hides(&of(second)), "{first:?} lets others be asked");
+    }
+    let hours = |from: i8| {
+        let (from, until) = (Time::constant(from, 0, 0, 0), Time::constant(18, 0, 0, 0));
+        Some(Hours { days: vec![Weekday::Monday], from, until, zone: TimeZone::UTC })
+    };
+    let at = |hours| Route { hours, ..of(&["tier=gold"]) };
+    assert!(at(None).hides(&at(hours(9))) && at(hours(9)).hides(&at(hours(9))));
+    assert!(!at(hours(9)).hides(&at(None)) && !at(hours(9)).hides(&at(hours(8))));
+}
+
+#[test]
 fn a_grant_is_for_what_it_was_signed_for_and_nothing_else() {
     use grant::{Deed, Grant};
     let now = Timestamp::from_second(1_790_000_000).unwrap();
@@ -73,7 +103,7 @@ fn a_grant_is_for_what_it_was_signed_for_and_nothing_else() {
     let text = grant.sign(b"key");
     assert_eq!(Grant::verify(&text, b"key", now), Ok(grant.clone()));
     assert!(Grant::verify(&text, b"other", now).is_err());
-    assert_eq!(Grant::verify(&text, b"key", until), Err("this link has expired"));
+    assert_eq!(Grant::verify(&text, b"key", until), Err(grant::Invalid::Expired));
     for at in 0..text.len() {
         let mut forged = text.clone().into_bytes();
         forged[at] ^= 1;

@@ -3,17 +3,34 @@
 use jiff::Timestamp;
 
 use crate::alert::Subject;
+use crate::control::grant::{Deed, Grant};
 use crate::evaluator::watched::objective_line;
-use crate::evaluator::{Evaluator, Round};
+use crate::evaluator::{ACK_LINK_FOR, Evaluator, Round};
 use crate::incident::{Action, Incident, NotifyReason, Root};
 use crate::journey::Name;
 use crate::notice::{Notification, delivery_id};
 use crate::store::{Change, IncidentRow, OutboxRow, OutboxState};
+use crate::time::later;
 
 impl Evaluator {
     /// Lets the desk decide, and takes down what follows.
     pub(super) fn decide(&mut self, round: &mut Round, now: Timestamp) {
-        for action in self.desk.decide(now) {
+        let silences: Vec<_> = self
+            .desk
+            .silences(now)
+            .filter(|silence| silence.until_resolved)
+            .map(|silence| silence.id.clone())
+            .collect();
+        let actions = self.desk.decide(now);
+        // What ended with its incident must not be there again after a restart.
+        for id in silences {
+            if self.desk.silences(now).all(|silence| silence.id != id) {
+                tracing::info!(silence = id, "a silence has ended with what it was for");
+                round.changes.push(Change::Unsilence { id });
+                round.docket_changed = true;
+            }
+        }
+        for action in actions {
             match action {
                 Action::Notify { notifier, reason, incident, members, news, lead } => {
                     let mut notification = self.notification(reason, &incident, &lead, now);
@@ -28,7 +45,7 @@ impl Evaluator {
     }
 
     fn record(&mut self, incident: Incident, lead: &Subject, resolved: Option<Timestamp>, round: &mut Round) {
-        round.incidents_changed = true;
+        (round.incidents_changed, round.docket_changed) = (true, true);
         let journeys: Vec<Name> = self.shown_in(&incident, lead, resolved.is_none(), round);
         let bad = lead.journey().and_then(|name| self.journeys.get(name)?.last_bad.clone());
         let summary = match (resolved, &incident.root, bad) {
@@ -118,6 +135,11 @@ impl Evaluator {
             _ => self.decision(incident, lead),
         };
         let mut notification = self.bare_notification(reason, incident, decision, now);
+        if reason != NotifyReason::Resolved {
+            let grant =
+                Grant { deed: Deed::Acknowledge, incident: incident.id.clone(), until: later(now, ACK_LINK_FOR) };
+            notification.ack_link = self.address(&["ack", &grant.sign(&self.key)]);
+        }
         let Some(watched) = lead.journey().and_then(|name| self.journeys.get(name)) else { return notification };
         let journey = &watched.journey;
         notification.owner.clone_from(&journey.owner);
@@ -165,13 +187,8 @@ impl Evaluator {
     ) -> Notification {
         let page = match &incident.root {
             Root::Alone(Subject::Journey(name) | Subject::Budget(name)) => vec!["journeys", &**name],
-            _ => vec!["incidents"],
+            _ => vec!["incidents", &incident.id],
         };
-        let link = self.parts.public_url.as_ref().and_then(|url| {
-            let mut url = url.clone();
-            url.path_segments_mut().ok()?.pop_if_empty().extend(page);
-            Some(url.to_string())
-        });
         Notification {
             reason,
             incident: incident.clone(),
@@ -190,8 +207,16 @@ impl Evaluator {
             report: None,
             last_good: None,
             objective: None,
-            link,
+            link: self.address(&page),
+            ack_link: None,
         }
+    }
+
+    /// The address of a page of ours, if people can reach us.
+    pub(super) fn address(&self, page: &[&str]) -> Option<String> {
+        let mut url = self.parts.public_url.clone()?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend(page);
+        Some(url.to_string())
     }
 }
 

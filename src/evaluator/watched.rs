@@ -120,7 +120,12 @@ impl Watched {
         between(last, final_slot)
     }
 
-    pub(super) fn finished(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+    pub(super) fn finished(&mut self, mut report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+        let silence = desk.excluded_by(&Subject::Journey(self.journey.name.clone()), report.slot);
+        if let Some(silence) = silence.filter(|_| report.outcome.verdict() != Verdict::Excluded) {
+            report.note = Some(format!("in maintenance ({}); it was: {}", silence.reason, report.verdict_line()));
+            report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
+        }
         let verdict = report.outcome.verdict();
         self.metrics.observe(&report, self.journey.budget, now);
         let real = report.beneath.unwrap_or(verdict);

@@ -436,7 +436,46 @@ fn a_silence_until_resolved_ends_with_the_incident() {
     let mut stage = alone();
     stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms"], 0, 86_400) });
     stage.play("sms", 0, "fffgg");
-    assert_eq!((stage.told.len(), stage.desk.silences().len()), (0, 0));
+    assert_eq!((stage.told.len(), stage.desk.silences(at(0)).count()), (0, 0));
+}
+
+#[test]
+fn a_silence_until_resolved_waits_for_its_own() {
+    let mut stage = Stage::new().with(profile("sms", &[], &["mail"])).with(profile("web", &[], &["mail"]));
+    stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms", "severity=critical"], 0, 86_400) });
+    stage.play("web", 0, "fffgg");
+    assert_eq!(stage.desk.silences(at(0)).count(), 1, "it is about something else, which has not begun yet");
+    stage.play("sms", 5, "fffgg");
+    assert_eq!(stage.desk.silences(at(0)).count(), 0);
+}
+
+#[test]
+fn a_silence_excludes_the_slots_in_it_also_of_runs_that_end_later() {
+    let mut stage = alone();
+    let sms = Subject::Journey("sms".into());
+    stage.desk.silence(Silence { exclude_from_slo: true, ..silence(&["sms"], 60, 600) });
+    stage.decide(700);
+    let excluded = |slot: i64| stage.desk.excluded_by(&sms, at(slot)).is_some();
+    assert_eq!([59, 60, 599, 600].map(excluded), [false, true, true, false]);
+    assert!(stage.desk.excluded_by(&Subject::Journey("web".into()), at(60)).is_none());
+    assert_eq!(stage.desk.silences(at(700)).count(), 0, "nobody is shown one that is over");
+    stage.decide(600 + 86_400);
+    assert!(stage.desk.excluded_by(&sms, at(60)).is_none(), "it is not kept for ever");
+}
+
+#[test]
+fn in_maintenance_nobody_is_told_and_its_end_tells_at_once() {
+    for exclude_from_slo in [false, true] {
+        let window = crate::journey::Window::Once { from: at(0), until: at(600) };
+        let maintenance = vec![Maintenance { name: "upgrade".to_owned(), window, exclude_from_slo }];
+        let mut stage = Stage::new().with(Profile { maintenance, ..profile("sms", &[], &["mail"]) });
+        stage.play("sms", 0, "ffffff");
+        assert_eq!(stage.told, []);
+        let quiet = stage.desk.open().next().unwrap().quiet.clone().unwrap();
+        assert!(quiet.starts_with("in maintenance until ") && quiet.ends_with(": upgrade"), "{quiet}");
+        stage.decide(600);
+        assert_eq!(stage.reasons(), [(10, First)]);
+    }
 }
 
 #[test]

@@ -85,6 +85,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             last_good: None,
             objective: None,
             link: None,
+            ack_link: None,
         },
         state: OutboxState::pending(at(created)),
     }
@@ -205,6 +206,8 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(store.conditions().await.unwrap(), [(channel, health)]);
     assert_eq!(store.open_incidents().await.unwrap(), [incident()]);
     assert_eq!(store.silences().await.unwrap(), [silence]);
+    assert_eq!(store.incident("abc".into()).await.unwrap(), Some(incident_row.clone()));
+    assert_eq!(store.incident("ab".into()).await.unwrap(), None);
     assert_eq!(store.incidents(Some("other".into()), 9).await.unwrap().len(), 1);
     assert_eq!(store.incidents(Some("third".into()), 9).await.unwrap().len(), 0);
     assert_eq!(store.ledger().await.unwrap(), [(second.token, entry)]);

@@ -352,6 +352,24 @@ impl Store for Sqlite {
         }))
     }
 
+    fn incident(&self, id: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql =
+                "SELECT id, subject, since, resolved, severity, detectors, summary, bad_runs, members FROM incident
+                WHERE id = ?";
+            connection.prepare_cached(sql)?.query_row([id], incident_row).optional()
+        }))
+    }
+
+    fn notices(&self, incident: String, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            // A delivery id begins with its incident and a dot, and the slash is the next letter: the key is searched, not the table.
+            let sql = "SELECT * FROM outbox WHERE id > ?1 || '.' AND id < ?1 || '/' AND incident = ?1
+                ORDER BY created DESC, sequence DESC, id DESC LIMIT ?2";
+            connection.prepare_cached(sql)?.query_map(params![incident, limit as i64], outbox_row)?.collect()
+        }))
+    }
+
     fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(self.change(move |writer| writer.forget(retention).map_err(failure)))
     }

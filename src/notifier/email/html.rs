@@ -62,7 +62,9 @@ pub(super) fn page(notification: &Notification, notes: &[String], redactor: &Red
     if let Some(report) = &notification.report {
         waterfall(&mut out, report, notification.last_good.as_ref(), &safe);
     }
-    for (name, link) in [("Runbook", &notification.runbook), ("Page", &notification.link)] {
+    let links =
+        [("Runbook", &notification.runbook), ("Page", &notification.link), ("Acknowledge", &notification.ack_link)];
+    for (name, link) in links {
         if let Some(link) = link {
             let _ = writeln!(out, "<tr><td style=\"padding:4px 14px\">{name}: {}</td></tr>", anchor(&safe(link)));
         }

@@ -362,6 +362,7 @@ mod tests {
             last_good: None,
             objective: Some(text.to_owned()),
             link: Some(text.to_owned()),
+            ack_link: None,
         };
         Delivery {
             id: "0123456789ab.1.chat".to_owned(),

@@ -75,6 +75,12 @@ impl Store for Gone {
     fn incidents(&self, _: Option<Name>, _: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
         gone()
     }
+    fn incident(&self, _: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>> {
+        gone()
+    }
+    fn notices(&self, _: String, _: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+        gone()
+    }
     fn forget(&self, _: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
         gone()
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use journeyman::alert::{Phase as AlertPhase, Subject};
-use journeyman::board::{Board, ChannelStatus, JourneyStatus, STRIP_CELLS};
+use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, STRIP_CELLS};
 use journeyman::channel::Readiness;
 use journeyman::clock::Clock;
+use journeyman::control::{Ack, Matcher, Silence};
 use journeyman::detect::{Detector, Finding, Severity};
 use journeyman::http::{STORE_COMPONENT, Views, serve};
-use journeyman::incident::{Incident, NotifyReason, Root, Told};
+use journeyman::incident::{Incident, Member, NotifyReason, Root, Told};
 use journeyman::journey::expect::Check;
 use journeyman::journey::message::Hop;
 use journeyman::journey::outcome::{Cause, Outcome, UnknownWhy, Verdict};
@@ -339,6 +340,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             last_good: None,
             objective: None,
             link: None,
+            ack_link: None,
         },
         state,
     }
@@ -400,6 +402,29 @@ pub(crate) async fn fill(stage: &Stage) {
         calm.owner = None;
         board.set_journey(shown(calm, CALM, Some(good(&name, ago(number * 5), millis(300 + number * 311))), usual));
     }
+
+    let acked = Ack { by: HOSTILE.to_owned(), at: ago(60), until: Some(later(start(), Duration::from_secs(3_600))) };
+    let member = Member {
+        subject: Subject::Journey(HOSTILE.into()),
+        said: format!("{HOSTILE} {LEAKED}"),
+        since: ago(305),
+        ended: None,
+    };
+    let open = OpenIncident {
+        incident: Incident { acked: Some(acked), quiet: Some(format!("silenced: {HOSTILE}")), ..outage.clone() },
+        members: vec![member],
+    };
+    let silence = Silence {
+        id: "5a1ence5".to_owned(),
+        matchers: vec![Matcher::equals("journey", HOSTILE), Matcher::journeys("sms-*").unwrap()],
+        from: ago(600),
+        until: later(start(), Duration::from_secs(600)),
+        until_resolved: true,
+        exclude_from_slo: false,
+        reason: format!("{HOSTILE} {LEAKED}"),
+        author: HOSTILE.to_owned(),
+    };
+    board.set_docket(Docket { open: [(outage.id.clone(), open)].into(), silences: vec![silence] });
 
     for (name, kind, readiness) in [
         ("gateway", "http", None),

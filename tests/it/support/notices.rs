@@ -112,6 +112,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         last_good: Some(good_run()),
         objective: Some("99.2% delivered of 99.5% over 30d".to_owned()),
         link: Some("https://probes.example.net/journeys/sms-round-trip".to_owned()),
+        ack_link: None,
     }
 }
 
