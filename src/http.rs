@@ -5,8 +5,10 @@
 
 mod api;
 mod charts;
+mod control;
 mod events;
 mod health;
+mod incident_pages;
 mod model;
 mod pages;
 mod routes;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -84,6 +86,8 @@ struct Shared {
     exposition: health::Exposition,
     streams: Arc<Semaphore>,
     renders: Arc<Semaphore>,
+    /// The installation's key, once it was needed.
+    key: OnceCell<[u8; 32]>,
     stop: CancellationToken,
 }
 
@@ -98,6 +102,7 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
         views,
         streams: Arc::new(Semaphore::new(STREAMS)),
         renders: Arc::new(Semaphore::new(RENDERS)),
+        key: OnceCell::new(),
         stop: stop.clone(),
     });
     let router = routes::router(shared);

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::Shared;
-use crate::http::model::{Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
+use crate::http::model::{Filter, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
+use crate::http::pages::listed;
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
@@ -37,15 +38,18 @@ impl Limit {
 
 pub(super) async fn journeys(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
     let now = shared.views.clock.now().wall;
-    let statuses = shared.views.board.journeys();
+    let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
     let admitted = statuses.iter().filter(|status| filter.admits(status));
-    let journeys: Vec<_> = admitted.map(|status| JourneyView::new(status, now)).collect();
+    let journeys: Vec<_> = admitted.map(|status| JourneyView::new(status, &docket, now)).collect();
     answer(&shared, "journeys", journeys)
 }
 
 pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.views.board.journey(&name) {
-        Some(status) => answer(&shared, "journey", JourneyDetail::new(&status, shared.views.clock.now().wall)),
+        Some(status) => {
+            let (docket, now) = (shared.views.board.docket(), shared.views.clock.now().wall);
+            answer(&shared, "journey", JourneyDetail::new(&status, &docket, now))
+        }
         None => refuse(StatusCode::NOT_FOUND, "no journey has this name"),
     }
 }
@@ -79,7 +83,9 @@ pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(limit): Q
     let now = shared.views.clock.now().wall;
     match shared.ask(shared.views.store.incidents(None, limit.rows())).await {
         Ok(rows) => {
-            answer(&shared, "incidents", rows.into_iter().map(|row| IncidentView::new(row, now)).collect::<Vec<_>>())
+            let docket = shared.views.board.docket();
+            let views = rows.into_iter().map(|row| listed(row, &docket, now));
+            answer(&shared, "incidents", views.collect::<Vec<_>>())
         }
         Err(error) => unavailable(&shared, &error),
     }
@@ -142,11 +148,11 @@ pub(super) async fn good_before(shared: &Shared, report: &Report) -> Option<Repo
     found.or_else(last).filter(|good| good.token != report.token)
 }
 
-fn answer(shared: &Shared, name: &str, model: impl Serialize) -> Response {
+pub(super) fn answer(shared: &Shared, name: &str, model: impl Serialize) -> Response {
     json(&json!({ name: shown(&model, &shared.views.redactor) }))
 }
 
-fn unavailable(shared: &Shared, error: &str) -> Response {
+pub(super) fn unavailable(shared: &Shared, error: &str) -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(error))
 }
 

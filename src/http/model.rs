@@ -2,6 +2,7 @@
 //!
 //! Durations are seconds, times are RFC 3339 in UTC, shares lie in `0..=1`; what is not known is null.
 
+mod incident;
 mod record;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::alert::Phase;
-use crate::board::{JourneyStatus, STRIP_CELLS};
+use crate::board::{Docket, JourneyStatus, STRIP_CELLS};
+use crate::control::Ack;
 use crate::detect::{Detector, Severity};
 use crate::incident::Incident;
 use crate::journey::outcome::Verdict;
@@ -23,7 +25,8 @@ use crate::secret::Redactor;
 use crate::slo::{Composition, Counts, SloView};
 use crate::time::{Human, earlier, later};
 
-pub(super) use record::{ChannelView, IncidentView, NoticeView, ReportView, RunView, StepView};
+pub(super) use incident::{IncidentDetail, IncidentView, SilenceView};
+pub(super) use record::{ChannelView, NoticeView, ReportView, RunView, StepView};
 
 /// One cell of the strip that shows 24 hours.
 const CELL: Duration = Duration::from_secs(86_400 / STRIP_CELLS as u64);
@@ -135,7 +138,7 @@ pub(super) struct JourneyView {
 }
 
 impl JourneyView {
-    pub(super) fn new(status: &JourneyStatus, now: Timestamp) -> JourneyView {
+    pub(super) fn new(status: &JourneyStatus, docket: &Docket, now: Timestamp) -> JourneyView {
         let journey = &*status.journey;
         JourneyView {
             name: journey.name.clone(),
@@ -150,7 +153,11 @@ impl JourneyView {
             interval_seconds: seconds(journey.schedule.interval(now)),
             budget_seconds: journey.budget.map(seconds),
             deadline_seconds: seconds(journey.deadline),
-            incident: status.incident.as_ref().map(|incident| OpenIncident::new(incident, status)),
+            incident: status.incident.as_ref().map(|incident| {
+                // The docket is the newer one: what changes about an incident need not change all of its journeys.
+                let newest = docket.open.get(&incident.id).map_or(incident, |open| &open.incident);
+                OpenIncident::new(newest, status)
+            }),
             last_run: status.last.as_deref().map(LastRun::new),
             last_good: status.last_good.as_deref().map(|report| report.slot),
             slo: status.slo.as_ref().map(SloView::new),
@@ -170,6 +177,10 @@ pub(super) struct OpenIncident {
     bad_runs: u32,
     /// When people were told last; null if nobody was.
     told: Option<Timestamp>,
+    /// Who looks after it.
+    acked: Option<Ack>,
+    /// Why nobody is told of it.
+    quiet: Option<String>,
     /// The last run in a sentence.
     summary: Option<String>,
 }
@@ -184,6 +195,8 @@ impl OpenIncident {
             detectors: incident.detectors.iter().copied().collect(),
             bad_runs: incident.bad_runs,
             told: incident.last_told(),
+            acked: incident.acked.clone(),
+            quiet: incident.quiet.clone(),
             summary: status.last.as_deref().map(Report::verdict_line),
         }
     }
@@ -253,13 +266,13 @@ struct Cell {
 }
 
 impl JourneyDetail {
-    pub(super) fn new(status: &JourneyStatus, now: Timestamp) -> JourneyDetail {
+    pub(super) fn new(status: &JourneyStatus, docket: &Docket, now: Timestamp) -> JourneyDetail {
         let journey = &*status.journey;
         let cells = status.strip.iter().enumerate();
         let good = |last: &Report| status.last_good.as_deref().filter(|good| good.token != last.token);
         let slo = status.slo.as_ref().map(SloView::exact);
         JourneyDetail {
-            journey: JourneyView { slo, ..JourneyView::new(status, now) },
+            journey: JourneyView { slo, ..JourneyView::new(status, docket, now) },
             schedule: match &journey.schedule {
                 Schedule::Every { every, .. } => format!("every {}", Human(*every)),
                 Schedule::Cron(_) => format!("by calendar, about every {}", Human(journey.schedule.interval(now))),

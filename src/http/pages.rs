@@ -10,13 +10,14 @@ use minijinja::Value;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::board::JourneyStatus;
+use crate::board::{Docket, JourneyStatus};
 use crate::http::model::{
-    self, ChannelView, Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, StepView,
-    cell_start, shown,
+    self, ChannelView, Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, SilenceView,
+    StepView, cell_start, shown,
 };
 use crate::http::{Shared, api, charts, template};
 use crate::journey::report::Report;
+use crate::store::IncidentRow;
 
 /// Runs in the latency chart.
 const CHART_RUNS: usize = 200;
@@ -30,10 +31,10 @@ const ROWS: usize = 200;
 const RECENT_NOTICES: usize = 60;
 
 /// What a page is rendered from: named values.
-type Context = Vec<(&'static str, Value)>;
+pub(super) type Context = Vec<(&'static str, Value)>;
 
 /// Builds and renders a page off the async workers, a bounded number at once.
-async fn page(
+pub(super) async fn page(
     shared: &Arc<Shared>,
     status: StatusCode,
     name: &'static str,
@@ -69,7 +70,7 @@ fn render(shared: &Shared, name: &str, mut context: Context) -> Result<String, m
 }
 
 /// A model as a template sees it: without secrets, to be escaped.
-fn safe(shared: &Shared, model: &impl Serialize) -> Value {
+pub(super) fn safe(shared: &Shared, model: &impl Serialize) -> Value {
     template::value(&shown(model, &shared.views.redactor))
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
         tokio::join!(shared.ask(store.outbox_summary()), shared.ask(store.outbox(None, RECENT_NOTICES)));
     page(&shared, StatusCode::OK, "status.html", move |shared| {
         let now = shared.views.clock.now().wall;
-        let statuses = shared.views.board.journeys();
+        let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
         let mut counts: BTreeMap<model::State, usize> = BTreeMap::new();
         for status in statuses.iter().filter(|status| filter.finds(&status.journey)) {
             *counts.entry(model::State::of(status)).or_default() += 1;
@@ -116,11 +117,14 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
             ("total", Value::from(statuses.len())),
             ("matching", Value::from(matching)),
             ("counts", safe(shared, &counts)),
-            ("rows", Value::from(rows.iter().map(|status| row(shared, status, now)).collect::<Vec<_>>())),
+            ("rows", Value::from(rows.iter().map(|status| row(shared, status, &docket, now)).collect::<Vec<_>>())),
             (
                 "open",
-                Value::from(open.iter().map(|status| incident(shared, status, &notices, now)).collect::<Vec<_>>()),
+                Value::from(
+                    open.iter().map(|status| incident(shared, status, &docket, &notices, now)).collect::<Vec<_>>(),
+                ),
             ),
+            ("silences", safe(shared, &SilenceView::all(&shared.views))),
             ("channels", safe(shared, &channels)),
             ("notifiers", safe(shared, &notifiers.unwrap_or_default())),
             ("notices_error", safe(shared, &notices_error)),
@@ -132,21 +136,30 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
 }
 
 /// A journey's row: its model, and its charts beside it.
-fn row(shared: &Shared, status: &JourneyStatus, now: jiff::Timestamp) -> Value {
+fn row(shared: &Shared, status: &JourneyStatus, docket: &Docket, now: jiff::Timestamp) -> Value {
     let latency = status.last.as_deref().and_then(|report| report.outcome.latency());
     let bar = latency.zip(status.journey.budget).map(|(latency, budget)| svg(charts::budget_bar(latency, budget)));
     Value::from_pairs([
-        ("journey", safe(shared, &JourneyView::new(status, now))),
+        ("journey", safe(shared, &JourneyView::new(status, docket, now))),
         ("strip", svg(charts::strip(&status.strip, |cell| cell_start(status, cell), false))),
         ("bar", Value::from(bar)),
     ])
 }
 
 /// An open incident, with the notices that told of it.
-fn incident(shared: &Shared, status: &JourneyStatus, notices: &[NoticeView], now: jiff::Timestamp) -> Value {
+fn incident(
+    shared: &Shared,
+    status: &JourneyStatus,
+    docket: &Docket,
+    notices: &[NoticeView],
+    now: jiff::Timestamp,
+) -> Value {
     let id = status.incident.as_ref().map_or("", |incident| &incident.id);
     let told: Vec<_> = notices.iter().filter(|notice| notice.incident() == id).collect();
-    Value::from_pairs([("journey", safe(shared, &JourneyView::new(status, now))), ("notices", safe(shared, &told))])
+    Value::from_pairs([
+        ("journey", safe(shared, &JourneyView::new(status, docket, now))),
+        ("notices", safe(shared, &told)),
+    ])
 }
 
 pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
@@ -164,20 +177,21 @@ pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<
         shared.ask(store.incidents(Some(name), PAST_INCIDENTS))
     );
     page(&shared, StatusCode::OK, "journey.html", move |shared| {
-        let now = shared.views.clock.now().wall;
+        let (now, docket) = (shared.views.clock.now().wall, shared.views.board.docket());
         let error = runs.as_ref().err().or(past.as_ref().err()).cloned();
         let runs = runs.unwrap_or_default();
-        let past: Vec<_> = past.unwrap_or_default().into_iter().map(|row| IncidentView::new(row, now)).collect();
+        let past: Vec<_> = past.unwrap_or_default().into_iter().map(|row| listed(row, &docket, now)).collect();
         let table: Vec<_> = runs.iter().take(TABLE_RUNS).map(RunView::new).collect();
         let left =
             |budget: Option<&crate::slo::Budget>| budget.map(|budget| svg(charts::left_bar(budget.left_share())));
         let slo = status.slo.as_ref();
         let mut context = vec![
-            ("journey", safe(shared, &JourneyDetail::new(&status, now))),
+            ("journey", safe(shared, &JourneyDetail::new(&status, &docket, now))),
             ("strip", svg(charts::strip(&status.strip, |cell| cell_start(&status, cell), true))),
             ("chart", svg(charts::latency(&runs, status.journey.budget, status.journey.deadline))),
             ("delivered_bar", Value::from(left(slo.map(|slo| &slo.delivered)))),
             ("in_budget_bar", Value::from(left(slo.and_then(|slo| slo.in_budget.as_ref())))),
+            ("silences", safe(shared, &SilenceView::of(&status.journey.name, &shared.views))),
             ("runs", safe(shared, &table)),
             ("charted", Value::from(runs.len())),
             ("past", safe(shared, &past)),
@@ -228,14 +242,21 @@ fn evidence(shared: &Shared, report: &Report, before: Option<&Report>) -> Contex
     ]
 }
 
+/// An incident in a list, with what the docket knows of it.
+pub(super) fn listed(row: IncidentRow, docket: &Docket, now: jiff::Timestamp) -> IncidentView {
+    let open = docket.open.get(&row.id);
+    IncidentView::new(row, open, now)
+}
+
 pub(super) async fn incidents(State(shared): State<Arc<Shared>>) -> Response {
     let rows = shared.ask(shared.views.store.incidents(None, ROWS)).await;
     page(&shared, StatusCode::OK, "incidents.html", move |shared| {
-        let now = shared.views.clock.now().wall;
+        let (now, docket) = (shared.views.clock.now().wall, shared.views.board.docket());
         let error = rows.as_ref().err().cloned();
-        let rows: Vec<_> = rows.unwrap_or_default().into_iter().map(|row| IncidentView::new(row, now)).collect();
+        let rows: Vec<_> = rows.unwrap_or_default().into_iter().map(|row| listed(row, &docket, now)).collect();
         vec![
             ("here", Value::from("incidents")),
+            ("silences", safe(shared, &SilenceView::all(&shared.views))),
             ("incidents", safe(shared, &rows)),
             ("store_error", safe(shared, &error)),
         ]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, events, health, pages};
+use crate::http::{Shared, api, control, events, health, incident_pages, pages};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Visibility {
     Public,
     /// Whoever has the admin token; nobody if none is configured.
     Admin,
+    /// Whoever has an address that we signed, for what it was signed for.
+    Signed,
 }
 
 /// A route as the table declares it.
@@ -45,12 +47,21 @@ fn routes() -> Vec<Route> {
         get("/journeys/{name}", pages::journey),
         get("/runs/{token}", pages::run),
         get("/incidents", pages::incidents),
+        get("/incidents/{id}", incident_pages::incident),
+        signed(Method::GET, MethodFilter::GET, "/ack/{grant}", incident_pages::ask_to_acknowledge),
+        signed(Method::POST, MethodFilter::POST, "/ack/{grant}", incident_pages::acknowledge),
         get("/alerts/outbox", pages::outbox),
         get("/api/v1/journeys", api::journeys),
         get("/api/v1/journeys/{name}", api::journey),
         get("/api/v1/journeys/{name}/runs", api::runs),
         get("/api/v1/runs/{token}", api::run),
         get("/api/v1/incidents", api::incidents),
+        get("/api/v1/incidents/{id}", control::incident),
+        admin_post("/api/v1/incidents/{id}/ack", control::acknowledge),
+        admin_delete("/api/v1/incidents/{id}/ack", control::unacknowledge),
+        get("/api/v1/silences", control::silences),
+        admin_post("/api/v1/silences", control::silence),
+        admin_delete("/api/v1/silences/{id}", control::unsilence),
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
@@ -73,6 +84,20 @@ fn admin_post<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handle
     Route { info, handler: on(MethodFilter::POST, handler) }
 }
 
+fn admin_delete<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let info = RouteInfo { method: Method::DELETE, path, visibility: Visibility::Admin };
+    Route { info, handler: on(MethodFilter::DELETE, handler) }
+}
+
+fn signed<H: Handler<T, Arc<Shared>>, T: 'static>(
+    method: Method,
+    filter: MethodFilter,
+    path: &'static str,
+    handler: H,
+) -> Route {
+    Route { info: RouteInfo { method, path, visibility: Visibility::Signed }, handler: on(filter, handler) }
+}
+
 /// Every route that there is.
 pub fn table() -> Vec<RouteInfo> {
     routes().into_iter().map(|route| route.info).collect()
@@ -82,7 +107,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for Route { info, handler } in routes() {
         let handler = match info.visibility {
-            Visibility::Public => handler,
+            Visibility::Public | Visibility::Signed => handler,
             Visibility::Admin => handler.layer(middleware::from_fn_with_state(shared.clone(), guard)),
         };
         router = router.route(info.path, handler);

@@ -15,12 +15,14 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
 const ICON: &str = include_str!("icon.svg");
 
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("layout.html", include_str!("layout.html")),
     ("parts.html", include_str!("parts.html")),
     ("status.html", include_str!("status.html")),
     ("journey.html", include_str!("journey.html")),
     ("run.html", include_str!("run.html")),
+    ("incident.html", include_str!("incident.html")),
+    ("ack.html", include_str!("ack.html")),
     ("incidents.html", include_str!("incidents.html")),
     ("outbox.html", include_str!("outbox.html")),
     ("error.html", include_str!("error.html")),
@@ -235,12 +237,12 @@ fn link(text: &str) -> bool {
 fn mark(word: &str) -> &'static str {
     match word {
         "ok" | "good" | "passed" | "ready" | "sent" | "resolved" => "✓",
-        "down" | "failed" | "dead" | "open" => "✗",
+        "down" | "failed" | "dead" | "open" | "firing" => "✗",
         "slow" | "late" => "◔",
         "stale" => "◌",
         "suspect" | "warned" | "warning" | "ambiguous" => "!",
         "recovering" => "↗",
-        "skipped" | "excluded" => "·",
+        "skipped" | "excluded" | "silenced" | "acked" => "·",
         "pending" | "leased" | "starting" => "…",
         _ => "?",
     }

@@ -45,6 +45,10 @@ async fn pages(stage: &Stage) -> Vec<String> {
         "/?q=partner",
         "/incidents",
         "/alerts/outbox",
+        "/incidents/5d1c09a7be21",
+        "/incidents/11aa22bb33cc",
+        "/incidents/none",
+        "/ack/none",
         "/nowhere",
         "/runs/none",
         "/journeys/none",
@@ -64,7 +68,7 @@ fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
     block_on(async {
         let open = Stage::new(None).await;
         let closed = Stage::new(Some("the-admin-token")).await;
-        let (mut public, mut admin) = (0, 0);
+        let (mut public, mut admin, mut signed) = (0, 0, 0);
         for route in table() {
             let path = route.path.replace("{token}", "jm00000000000000000000000000").replace(['{', '}'], "");
             let call = |stage: &Stage, token: Option<&str>| {
@@ -83,7 +87,14 @@ fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
                     assert_eq!(refused.headers()["www-authenticate"], "Bearer");
                     assert_eq!(call(&closed, None).await.unwrap().status(), 401, "{path}");
                     assert_eq!(call(&closed, Some("")).await.unwrap().status(), 401, "{path}");
-                    assert_eq!(call(&closed, Some("the-admin-token")).await.unwrap().status(), 200, "{path}");
+                    // Nobody takes requests on this stage: those that get so far find that out.
+                    let status = call(&closed, Some("the-admin-token")).await.unwrap().status();
+                    assert!(matches!(status.as_u16(), 200 | 400 | 503), "{path}: {status}");
+                }
+                Visibility::Signed => {
+                    signed += 1;
+                    let refused = call(&closed, Some("the-admin-token")).await.unwrap();
+                    assert_eq!(refused.status(), StatusCode::FORBIDDEN, "the token is no signature: {path}");
                 }
                 Visibility::Public => {
                     public += 1;
@@ -92,10 +103,10 @@ fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
                     assert!(status != 401 && status != 405 && status.as_u16() < 500, "{path}: {status}");
                 }
             }
-            let other = Client::new().delete(format!("{}{path}", open.url)).send().await.unwrap();
+            let other = Client::new().patch(format!("{}{path}", open.url)).send().await.unwrap();
             assert_eq!(other.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
         }
-        assert!(public >= 18 && admin >= 1, "{public} {admin}");
+        assert!(public >= 20 && admin >= 5 && signed == 2, "{public} {admin} {signed}");
         for path in ["/nowhere", "/journeys", "/api/v1/nothing", "/metrics/", "/.git/config", "/static/../Cargo.toml"] {
             assert_eq!(get(&open, path).await.status(), StatusCode::NOT_FOUND, "{path}");
         }
@@ -125,8 +136,14 @@ fn what_came_from_outside_is_escaped_and_redacted_on_every_page() {
         ] {
             assert!(seen.contains(shown), "{shown} is on none of the pages");
         }
-        for path in ["/api/v1/journeys", "/api/v1/outbox", "/health", &format!("/api/v1/journeys/{}", encoded(HOSTILE))]
-        {
+        for path in [
+            "/api/v1/incidents/5d1c09a7be21",
+            "/api/v1/silences",
+            "/api/v1/journeys",
+            "/api/v1/outbox",
+            "/health",
+            &format!("/api/v1/journeys/{}", encoded(HOSTILE)),
+        ] {
             assert!(!text(&stage, path).await.contains(LEAKED), "{path} shows a secret");
         }
         stage.stop().await;

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::seconds;
-use crate::alert::Subject;
 use crate::board::ChannelStatus;
 use crate::channel::Readiness;
 use crate::journey::Name;
@@ -14,8 +13,7 @@ use crate::journey::outcome::{Outcome, Verdict};
 use crate::journey::report::{Report, StepReport, StepStatus};
 use crate::journey::seen::Seen;
 use crate::notifier::Receipt;
-use crate::store::{IncidentRow, OutboxRow, OutboxStatus, RunRow};
-use crate::time::between;
+use crate::store::{OutboxRow, OutboxStatus, RunRow};
 
 /// What came back is shown up to this many bytes.
 const EXCERPT: usize = 1_024;
@@ -161,25 +159,6 @@ impl StepView {
             excerpt: step.excerpt.as_deref().map(|text| cut_at(text, EXCERPT)),
             seen: step.seen.clone(),
         }
-    }
-}
-
-/// An incident, in a list.
-#[derive(Debug, Serialize)]
-pub(in crate::http) struct IncidentView {
-    #[serde(flatten)]
-    row: IncidentRow,
-    /// The journey, if it is of one alone.
-    journey: Option<Name>,
-    open: bool,
-    lasted_seconds: f64,
-}
-
-impl IncidentView {
-    pub(in crate::http) fn new(row: IncidentRow, now: Timestamp) -> IncidentView {
-        let lasted_seconds = seconds(between(row.since, row.resolved.unwrap_or(now)));
-        let journey = Subject::from(&*row.subject).journey().filter(|_| row.members == 1).cloned();
-        IncidentView { open: row.resolved.is_none(), lasted_seconds, journey, row }
     }
 }
 

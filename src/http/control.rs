@@ -1,0 +1,244 @@
+//! What people ask for: acknowledgements and silences. The owner of alert state does it, and it is on disk before it is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::commands::{Refusal, Request as Asked};
+use crate::control::{Ack, Matcher, Silence};
+use crate::http::Shared;
+use crate::http::api::{answer, json, refuse, unavailable};
+use crate::http::model::{IncidentDetail, SilenceView};
+use crate::time::{later, parse_duration};
+
+/// A request is no longer than this, in bytes.
+const BODY: usize = 16 * 1024;
+/// It is here by then.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
+/// A name, a reason and a matcher are no longer than this, in characters.
+const TEXT: usize = 500;
+/// A silence has no more matchers.
+const MATCHERS: usize = 20;
+/// There are no more silences at once.
+const SILENCES: usize = 1_000;
+/// Whoever wants more than a year of silence wants a changed configuration.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+/// Who asks, if nobody says so.
+const SOMEBODY: &str = "the API";
+
+/// `POST /api/v1/incidents/{id}/ack`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AckRequest {
+    /// Who looks after it.
+    by: Option<String>,
+    /// For how long; without, until it gets worse or is over.
+    r#for: Option<String>,
+}
+
+/// `POST /api/v1/silences`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SilenceRequest {
+    matchers: Vec<String>,
+    r#for: Option<String>,
+    until: Option<Timestamp>,
+    reason: String,
+    author: Option<String>,
+    until_resolved: bool,
+    exclude_from_slo: bool,
+}
+
+/// Who takes it back.
+#[derive(Debug, Deserialize)]
+pub(super) struct By {
+    by: Option<String>,
+}
+
+pub(super) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    match find_incident(&shared, &id).await {
+        Ok(Some(incident)) => answer(&shared, "incident", incident),
+        Ok(None) => refuse(StatusCode::NOT_FOUND, "there is and was no incident of this id"),
+        Err(error) => unavailable(&shared, &error),
+    }
+}
+
+pub(super) async fn acknowledge(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    let asked = match read::<AckRequest>(request).await {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let now = shared.views.clock.now().wall;
+    let ack = || -> Result<Ack, String> {
+        let until = asked.r#for.as_deref().map(|text| lasts(text, now)).transpose()?;
+        Ok(Ack { by: words(asked.by.as_deref().unwrap_or(SOMEBODY), "by")?, at: now, until })
+    };
+    match ack() {
+        Ok(ack) => incident_after(&shared, &id, Asked::Acknowledge { incident: id.clone(), ack }).await,
+        Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+pub(super) async fn unacknowledge(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(By { by }): Query<By>,
+) -> Response {
+    match words(by.as_deref().unwrap_or(SOMEBODY), "by") {
+        Ok(by) => incident_after(&shared, &id, Asked::Unacknowledge { incident: id.clone(), by }).await,
+        Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+/// Asks, and answers with the incident as it is then.
+async fn incident_after(shared: &Arc<Shared>, id: &str, asked: Asked) -> Response {
+    if let Err(refusal) = shared.views.commands.ask(asked).await {
+        return refused(shared, &refusal);
+    }
+    match find_incident(shared, id).await {
+        Ok(incident) => answer(shared, "incident", incident),
+        Err(error) => unavailable(shared, &error),
+    }
+}
+
+pub(super) async fn silences(State(shared): State<Arc<Shared>>) -> Response {
+    answer(&shared, "silences", SilenceView::all(&shared.views))
+}
+
+pub(super) async fn silence(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let asked = match read::<SilenceRequest>(request).await {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    if shared.views.board.docket().silences.len() >= SILENCES {
+        return refuse(StatusCode::BAD_REQUEST, "there are a thousand silences already; end some first");
+    }
+    let silence = match new_silence(asked, shared.views.clock.now().wall) {
+        Ok(silence) => silence,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
+    };
+    match shared.views.commands.ask(Asked::Silence(silence.clone())).await {
+        Ok(()) => answer(&shared, "silence", SilenceView::new(silence, &shared.views)),
+        Err(refusal) => refused(&shared, &refusal),
+    }
+}
+
+pub(super) async fn unsilence(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    match shared.views.commands.ask(Asked::Unsilence { id: id.clone() }).await {
+        Ok(()) => json(&json!({ "ended": id })),
+        Err(refusal) => refused(&shared, &refusal),
+    }
+}
+
+fn new_silence(asked: SilenceRequest, now: Timestamp) -> Result<Silence, String> {
+    if asked.matchers.is_empty() {
+        return Err("`matchers` is empty: say what is to be silent, as in [\"journey=sms\"] or [\"tier=gold\"]; \
+                    [\"*\"] is every journey"
+            .to_owned());
+    }
+    if asked.matchers.len() > MATCHERS {
+        return Err(format!("there are more than {MATCHERS} matchers; one with a regular expression says more"));
+    }
+    let matcher = |text: &String| Matcher::parse(&words(text, "a matcher")?);
+    let matchers = asked.matchers.iter().map(matcher).collect::<Result<Vec<_>, _>>()?;
+    let until = match (asked.r#for, asked.until) {
+        (Some(text), None) => lasts(&text, now)?,
+        (None, Some(until)) if until <= now => return Err(format!("`until` ({until}) is over already")),
+        (None, Some(until)) if until > later(now, LONGEST) => return Err("a silence is at most a year long".to_owned()),
+        (None, Some(until)) => until,
+        (Some(_), Some(_)) => return Err("`for` and `until` exclude each other".to_owned()),
+        (None, None) => return Err("how long? say `for`, as in \"2h\", or `until`, with its offset".to_owned()),
+    };
+    if asked.until_resolved && asked.exclude_from_slo {
+        let why = "`until_resolved` and `exclude_from_slo` exclude each other: runs that are left out resolve nothing";
+        return Err(why.to_owned());
+    }
+    Ok(Silence {
+        id: new_id()?,
+        matchers,
+        from: now,
+        until,
+        until_resolved: asked.until_resolved,
+        exclude_from_slo: asked.exclude_from_slo,
+        reason: words(&asked.reason, "reason")?,
+        author: words(asked.author.as_deref().unwrap_or(SOMEBODY), "author")?,
+    })
+}
+
+/// An incident, from the board while it is open, with what the store has of it.
+pub(super) async fn find_incident(shared: &Shared, id: &str) -> Result<Option<IncidentDetail>, String> {
+    let now = shared.views.clock.now().wall;
+    let docket = shared.views.board.docket();
+    let (row, notices) = tokio::join!(
+        shared.ask(shared.views.store.incident(id.to_owned())),
+        shared.ask(shared.views.store.notices(id.to_owned(), NOTICES))
+    );
+    match (docket.open.get(id), row) {
+        (None, Err(error)) => Err(error),
+        (None, Ok(None)) => Ok(None),
+        (open, row) => Ok(IncidentDetail::new(open, row.ok().flatten(), notices.unwrap_or_default(), now)),
+    }
+}
+
+/// Notices of an incident that are shown.
+const NOTICES: usize = 100;
+
+fn refused(shared: &Shared, refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::Unknown(why) => refuse(StatusCode::NOT_FOUND, why),
+        Refusal::Unavailable(why) => unavailable(shared, why),
+    }
+}
+
+/// The request's JSON; nothing at all is an empty object.
+async fn read<T: DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
+    let body = axum::body::to_bytes(request.into_body(), BODY);
+    let body = match tokio::time::timeout(BODY_WITHIN, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "a request has at most 16 KiB")),
+        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request did not come to its end")),
+    };
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    let wrong = |error| refuse(StatusCode::BAD_REQUEST, &format!("this is not the JSON that is read here: {error}"));
+    serde_json::from_slice(&body).map_err(wrong)
+}
+
+/// The end of what begins now.
+fn lasts(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("`for` is longer than nothing".to_owned()),
+        Ok(lasts) if lasts > LONGEST => Err("`for` is at most a year".to_owned()),
+        Ok(lasts) => Ok(later(now, lasts)),
+        Err(why) => Err(format!("{why}; write whole numbers with units, as in \"30m\" or \"2h\"")),
+    }
+}
+
+/// Text of one line that people will read.
+fn words(text: &str, what: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text {
+        "" => Err(format!("`{what}` is missing: people will read it")),
+        _ if text.chars().count() > TEXT => Err(format!("`{what}` has more than {TEXT} characters")),
+        _ if text.chars().any(char::is_control) => Err(format!("`{what}` is one line of text")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn new_id() -> Result<String, String> {
+    let mut bytes = [0u8; 4];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
+    Ok(format!("{:08x}", u32::from_le_bytes(bytes)))
+}
