@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and what is printed.
 
+pub mod ask;
+pub mod control;
 mod openslo;
 mod promql;
 mod slo;
@@ -70,8 +72,97 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = SloFormat::Text)]
         format: SloFormat,
     },
+    /// List the incidents of the running daemon that are open
+    Incidents {
+        /// Those that are over, too
+        #[arg(long)]
+        all: bool,
+        /// Where and how.
+        #[command(flatten)]
+        asking: AskArguments,
+    },
+    /// Say that somebody looks after an incident: nobody is reminded or called after that
+    Ack(AckArguments),
+    /// Take an acknowledgement back
+    Unack {
+        /// The incident's id, or the name of a journey that is in it
+        #[arg(value_name = "INCIDENT|JOURNEY")]
+        incident: String,
+        /// Who asks
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// Where and how.
+        #[command(flatten)]
+        asking: AskArguments,
+    },
+    /// Tell nobody of what matches, for a time; it is measured all the same
+    Silence(SilenceArguments),
+    /// List the silences of the running daemon
+    Silences(AskArguments),
+    /// End a silence; what fires is told at once
+    Unsilence {
+        /// The silence's id
+        id: String,
+        /// Where and how.
+        #[command(flatten)]
+        asking: AskArguments,
+    },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
+}
+
+/// What is acknowledged.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AckArguments {
+    /// The incident's id, or the name of a journey that is in it
+    #[arg(value_name = "INCIDENT|JOURNEY")]
+    pub incident: String,
+    /// For how long, as in 2h; without, until it gets worse or is over
+    #[arg(long = "for", value_name = "DURATION")]
+    pub lasts: Option<String>,
+    /// Who looks after it; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// What is silenced.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SilenceArguments {
+    /// What: the name of a journey, with * for anything, or label=value, label!=value, label=~regex; all must hold
+    #[arg(value_name = "MATCHER", required = true)]
+    pub matchers: Vec<String>,
+    /// For how long, as in 2h
+    #[arg(long = "for", value_name = "DURATION")]
+    pub lasts: String,
+    /// Why; people will read it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// End it earlier, once nothing fires any more that it is about
+    #[arg(long)]
+    pub until_resolved: bool,
+    /// Do not count what runs meanwhile for objectives: maintenance
+    #[arg(long, conflicts_with = "until_resolved")]
+    pub exclude_from_slo: bool,
+    /// Who asks; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// How the running daemon is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AskArguments {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    /// How to print the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// Where the configuration is.

@@ -23,6 +23,8 @@ pub const CANNOT_CREATE: u8 = 73;
 pub const IO: u8 = 74;
 /// Another process has the store; trying again later may help.
 pub const TEMPORARY: u8 = 75;
+/// The daemon does not take our token.
+pub const NO_PERMISSION: u8 = 77;
 /// Wrong configuration.
 pub const CONFIG: u8 = 78;
 

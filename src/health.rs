@@ -8,12 +8,7 @@ const WITHIN: Duration = Duration::from_secs(3);
 
 /// 0 if the daemon that listens on `listen` says that it is ready, 1 otherwise; prints why not.
 pub async fn ask(listen: SocketAddr) -> u8 {
-    let host = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let url = format!("http://{}/ready", SocketAddr::new(host, listen.port()));
+    let url = format!("{}/ready", reach(listen));
     let client = reqwest::Client::builder().timeout(WITHIN).no_proxy().build();
     let answer = match client {
         Ok(client) => client.get(&url).send().await,
@@ -30,4 +25,14 @@ pub async fn ask(listen: SocketAddr) -> u8 {
             1
         }
     }
+}
+
+/// Where a daemon that listens on `listen` is reached from this machine, without a slash at the end.
+pub fn reach(listen: SocketAddr) -> String {
+    let host = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(host, listen.port()))
 }

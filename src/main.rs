@@ -4,7 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use journeyman::cli::{Arguments, Command, ConfigArgument, exit_code_of, print_objectives, print_run, print_slo};
+use journeyman::cli::ask::Daemon;
+use journeyman::cli::{
+    Arguments, AskArguments, Command, ConfigArgument, control, exit_code_of, print_objectives, print_run, print_slo,
+};
 use journeyman::clock::Clock;
 use journeyman::config::Plan;
 use journeyman::exit::{self, Failure};
@@ -62,11 +65,48 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
+        Command::Incidents { all, asking } => ask(&asking, async |daemon| {
+            control::incidents(daemon, all, asking.format, Clock::system().now().wall).await
+        }),
+        Command::Ack(asked) => ask(&asked.asking, async |daemon| {
+            control::acknowledge(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
+        Command::Unack { incident, by, asking } => {
+            ask(&asking, async |daemon| control::unacknowledge(daemon, &incident, &who(&by), asking.format).await)
+        }
+        Command::Silence(asked) => ask(&asked.asking, async |daemon| {
+            control::silence(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
+        Command::Silences(asking) => ask(&asking, async |daemon| control::silences(daemon, asking.format).await),
+        Command::Unsilence { id, asking } => {
+            ask(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
+        }
         Command::Health(from) => {
             let plan = load(&from)?;
             block_on(async |_| Ok(health::ask(plan.http.listen).await))
         }
     }
+}
+
+/// Asks the running daemon, and prints what came of it.
+fn ask(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<String, Failure>) -> Result<u8, Failure> {
+    // What the configuration is warned of was told when the daemon started.
+    let plan = match config::load(&asking.config.config) {
+        Ok((plan, _)) => plan,
+        Err(_) => load(&asking.config)?,
+    };
+    let daemon = Daemon::of(&plan.http)?;
+    block_on(async |_| {
+        print!("{}", question(&daemon).await?);
+        Ok(0)
+    })
+}
+
+/// Who asks: who says so, or who is logged in.
+#[expect(clippy::disallowed_methods, reason = "whose terminal it is, is no part of the configuration")]
+fn who(by: &Option<String>) -> String {
+    let login = || std::env::var("USER").ok().filter(|name| !name.trim().is_empty());
+    by.clone().or_else(login).unwrap_or_else(|| "somebody at a terminal".to_owned())
 }
 
 /// Loads the plan; warnings go to the terminal, and errors are the failure.

@@ -54,7 +54,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "log"]]),
-    ("cli",       &[CORE, GROUND, &["config"]]),
+    ("cli",       &[CORE, GROUND, &["config", "health"]]),
     ("demo",      &[GROUND, &["config"]]),
     ("main",      &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
     // The list of rooms.

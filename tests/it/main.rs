@@ -11,6 +11,7 @@ mod checks;
 mod config;
 mod conformance;
 mod connect;
+mod control;
 mod crash;
 mod daemon;
 mod delivery;

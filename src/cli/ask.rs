@@ -1,0 +1,127 @@
+//! Asks the running daemon, at the address and with the token of its configuration.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+use url::Url;
+
+use crate::config::HttpPlan;
+use crate::exit::{self, Failure};
+use crate::health::reach;
+use crate::secret::Secret;
+
+/// The daemon writes to its disk before it answers.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// The running daemon.
+pub struct Daemon {
+    base: Url,
+    token: Option<Secret>,
+    client: Client,
+}
+
+impl Daemon {
+    /// The daemon that runs on this configuration.
+    ///
+    /// # Errors
+    /// No client can be made.
+    pub fn of(http: &HttpPlan) -> Result<Daemon, Failure> {
+        let broken = |error: &dyn std::fmt::Display| Failure::new(exit::SOFTWARE, format!("no client: {error}"));
+        let base = reach(http.listen).parse().map_err(|error: url::ParseError| broken(&error))?;
+        let client = Client::builder().timeout(WITHIN).no_proxy().build().map_err(|error| broken(&error))?;
+        Ok(Daemon { base, token: http.admin_token.clone(), client })
+    }
+
+    /// What is at this path of the API; `None` if nothing is.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or cannot say.
+    pub async fn find(&self, path: &[&str]) -> Result<Option<Value>, Failure> {
+        match self.call(Method::GET, path, &[], None).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, answer) => accepted(status, answer).map(Some),
+        }
+    }
+
+    /// What is at this path of the API.
+    ///
+    /// # Errors
+    /// Nothing is, or the daemon does not answer.
+    pub async fn read(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        let (status, answer) = self.call(Method::GET, path, query, None).await?;
+        accepted(status, answer)
+    }
+
+    /// Has something changed, which takes the admin token.
+    ///
+    /// # Errors
+    /// It was refused, in the daemon's words; or the daemon does not answer.
+    pub async fn change(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        if self.token.is_none() {
+            let why = "the daemon changes nothing on request: `admin_token` is not in [http] of its configuration";
+            let help = "add `admin_token = { file = \"…\" }`, and restart it";
+            return Err(Failure::new(exit::CONFIG, format!("{why}\n  help: {help}")));
+        }
+        let (status, answer) = self.call(method, path, query, body).await?;
+        accepted(status, answer)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value), Failure> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal().as_str());
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let silent = |error: reqwest::Error| {
+            let address = self.base.host_str().unwrap_or_default();
+            let port = self.base.port_or_known_default().unwrap_or_default();
+            let help = "does it run, on this configuration?";
+            let error = error.without_url();
+            Failure::new(
+                exit::UNAVAILABLE,
+                format!("the daemon at {address}:{port} does not answer: {error}\n  help: {help}"),
+            )
+        };
+        let answer = request.send().await.map_err(silent)?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(silent)?;
+        let other = || Failure::new(exit::UNAVAILABLE, format!("{} is no Journeyman: it answered {status}", self.base));
+        Ok((status, serde_json::from_str(&text).map_err(|_| other())?))
+    }
+}
+
+/// The answer, or what the daemon says against it.
+fn accepted(status: StatusCode, answer: Value) -> Result<Value, Failure> {
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let code = match status {
+        StatusCode::UNAUTHORIZED => exit::NO_PERMISSION,
+        status if status.is_client_error() => exit::USAGE,
+        _ => exit::UNAVAILABLE,
+    };
+    let said = answer["error"].as_str().unwrap_or("the daemon refused, without a word");
+    Err(Failure::new(code, said.to_owned()))
+}
