@@ -42,6 +42,7 @@ mod redis;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_channel;
+mod slo;
 #[cfg(feature = "smpp")]
 mod smpp;
 #[cfg(feature = "smtp")]
