@@ -1,5 +1,7 @@
 //! What people are told: everything that a message needs, decided and rendered from data alone.
 
+pub mod sample;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -143,9 +145,7 @@ impl Notification {
         facts.extend(self.latency_line().map(|line| ("Latency", line)));
         facts.extend(self.objective.clone().map(|line| ("Objective", line)));
         facts.push(("Decided by", self.decision.clone()));
-        if let Root::Shared { resource, said } = &self.incident.root {
-            facts.push(("Likely cause", format!("{resource}: {said}")));
-        }
+        facts.extend(self.likely_cause().map(|cause| ("Likely cause", cause)));
         if let Some(ack) = &self.incident.acked {
             facts.push(("Acknowledged", format!("by {} at {}", ack.by, ack.at.strftime("%H:%M UTC"))));
         }
@@ -179,33 +179,70 @@ impl Notification {
         if self.incident.members < 2 {
             return String::new();
         }
-        let mut out = format!("\n{} members, {} of them firing:\n", self.incident.members, self.incident.firing);
+        let mut out = format!("\n{}:\n", self.members_title());
         for member in self.members.iter().take(LISTED) {
             let mark = if member.ended.is_some() { '✓' } else { '✗' };
             out.push_str(&format!("{mark} {}: {}\n", member.subject, member.said));
         }
-        let more = (self.incident.members as usize).saturating_sub(self.members.len().min(LISTED));
+        let more = self.unlisted(LISTED);
         if more > 0 {
             out.push_str(&format!("… and {more} more\n"));
         }
         out
     }
 
-    /// The whole notice as plain text.
+    /// How many members there are.
+    pub fn members_title(&self) -> String {
+        format!("{} members, {} of them firing", self.incident.members, self.incident.firing)
+    }
+
+    /// Members that are only counted if at most `shown` are listed.
+    pub fn unlisted(&self, shown: usize) -> usize {
+        (self.incident.members as usize).saturating_sub(self.members.len().min(shown))
+    }
+
+    /// The facts that are no section of their own: numbers and names.
+    pub fn numbers(&self) -> Vec<(&'static str, String)> {
+        let told_elsewhere = ["Likely cause", "News", "Decided by"];
+        self.facts().into_iter().filter(|(name, _)| !told_elsewhere.contains(name)).collect()
+    }
+
+    /// What the members share.
+    pub fn likely_cause(&self) -> Option<String> {
+        match &self.incident.root {
+            Root::Shared { resource, said } => Some(format!("{resource}: {said}")),
+            Root::Alone(_) | Root::Storm => None,
+        }
+    }
+
+    /// Where it goes on from here, in the order in which it is shown.
+    pub fn links(&self) -> Vec<(&'static str, &str)> {
+        let links = [("Runbook", &self.runbook), ("Page", &self.link)];
+        links.into_iter().filter_map(|(name, link)| Some((name, link.as_deref()?))).collect()
+    }
+
+    /// The whole notice as plain text: the verdict, numbers, the run, members, cause, what changed, links, the decision.
     pub fn text(&self) -> String {
         let mut out = format!("{}\n\n", self.headline());
-        for (name, value) in self.facts() {
+        for (name, value) in self.numbers() {
             out.push_str(&format!("{name:>12}: {value}\n"));
         }
         if let Some(waterfall) = self.waterfall(24) {
             out.push_str(&format!("\n{waterfall}"));
         }
         out.push_str(&self.member_lines());
-        for (name, link) in [("Runbook", &self.runbook), ("Page", &self.link), ("Acknowledge", &self.ack_link)] {
-            if let Some(link) = link {
-                out.push_str(&format!("\n{name}: {link}"));
-            }
+        if let Some(cause) = self.likely_cause() {
+            out.push_str(&format!("\nLikely cause: {cause}\n"));
         }
+        if !self.news.is_empty() {
+            out.push_str("\nWhat changed:\n");
+            out.extend(self.news.iter().map(|line| format!("- {line}\n")));
+        }
+        for (at, (name, link)) in self.links().into_iter().enumerate() {
+            let gap = if at == 0 { "\n" } else { "" };
+            out.push_str(&format!("{gap}{name}: {link}\n"));
+        }
+        out.push_str(&format!("\nDecided by: {}\n", self.decision));
         out
     }
 }

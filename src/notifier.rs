@@ -6,6 +6,7 @@ pub mod memory;
 pub mod pagerduty;
 mod post;
 pub mod slack;
+pub mod template;
 pub mod webhook;
 
 use std::time::Duration;

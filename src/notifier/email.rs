@@ -1,8 +1,11 @@
 //! Email: one multipart message per recipient, threaded by incident.
 
+mod font;
 mod html;
 mod message;
+mod picture;
 mod session;
+mod thread;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +20,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::TlsParameters;
 
 use crate::clock::Clock;
+use crate::notifier::template::Templates;
 use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
 use crate::secret::{Redactor, Secret};
 
@@ -63,6 +67,7 @@ pub struct Email {
     credentials: Option<(String, Secret)>,
     from: Mailbox,
     to: Vec<Mailbox>,
+    templates: Templates,
     redactor: Redactor,
     clock: Clock,
     taken: Mutex<Taken>,
@@ -99,8 +104,8 @@ pub fn open(settings: EmailSettings, redactor: Redactor, clock: Clock) -> Result
             Some(parameters.map_err(|error| format!("cannot prepare TLS for {host}: {error}"))?)
         }
     };
-    let taken = Mutex::default();
-    Ok(Email { host, port, security, tls, credentials, from, to: recipients, redactor, clock, taken })
+    let (templates, taken) = (Templates::default(), Mutex::default());
+    Ok(Email { host, port, security, tls, credentials, from, to: recipients, templates, redactor, clock, taken })
 }
 
 /// Reads `ops@example.net` or `Ops <ops@example.net>`. A domain outside ASCII takes its `xn--` form.
@@ -125,7 +130,45 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
+/// A mail as it would be sent, and its parts for whoever wants to look at them alone.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The subject.
+    pub subject: String,
+    /// Headers and body, as they go over the wire.
+    pub eml: Vec<u8>,
+    /// The text part.
+    pub text: String,
+    /// The HTML part; its picture is in the data of its address, so that browsers show it.
+    pub html: String,
+}
+
 impl Email {
+    /// With texts of people's own.
+    pub fn with_templates(self, templates: Templates) -> Email {
+        Email { templates, ..self }
+    }
+
+    /// The mail to the first recipient; nothing is sent.
+    ///
+    /// # Errors
+    /// It cannot be put together; in words.
+    pub fn preview(&self, delivery: &Delivery) -> Result<Preview, String> {
+        let (content, letters) = self.render(delivery)?;
+        let eml = letters.into_iter().next().map(|letter| letter.bytes).unwrap_or_default();
+        let html = content.html_alone();
+        Ok(Preview { subject: content.subject, text: content.text, html, eml })
+    }
+
+    /// Everything is rendered before anything is connected: a notice that cannot be rendered reaches nobody by half.
+    fn render(&self, delivery: &Delivery) -> Result<(message::Content, Vec<message::Letter>), String> {
+        let now = self.clock.now().wall;
+        let content = message::content(delivery, self.from.email.domain(), now, &self.redactor, &self.templates);
+        let letter = |to| message::letter(&content, delivery, &self.from, to, &self.redactor);
+        let letters = self.to.iter().map(letter).collect::<Result<_, _>>()?;
+        Ok((content, letters))
+    }
+
     fn server(&self) -> session::Server<'_> {
         session::Server {
             host: &self.host,
@@ -153,11 +196,7 @@ impl Email {
     }
 
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, NotifyError> {
-        let now = self.clock.now().wall;
-        // Everything is rendered before anything is connected: a notice that cannot be rendered reaches nobody by half.
-        let letters: Vec<_> =
-            self.to.iter().map(|to| message::letter(delivery, &self.from, to, now, &self.redactor)).collect();
-        let letters = letters.into_iter().collect::<Result<Vec<_>, String>>().map_err(NotifyError::Never)?;
+        let (_, letters) = self.render(delivery).map_err(NotifyError::Never)?;
         let id = letters.first().map(|letter| letter.id.clone()).unwrap_or_default();
         let server = self.server();
         let mut conversations: Vec<BoxFuture<'_, _>> = Vec::new();

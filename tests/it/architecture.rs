@@ -28,7 +28,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("control",   &[&["journey", "time"]]),
     ("incident",  &[&["journey", "time", "detect", "alert", "control"]]),
     ("ledger",    &[&["journey", "time"]]),
-    ("notice",    &[&["incident", "alert", "detect", "journey", "time"]]),
+    ("notice",    &[&["incident", "alert", "control", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),
     // Ground.
     ("secret",    &[]),

@@ -1,31 +1,40 @@
 //! A notice as HTML that mail clients can show: tables and inline styles, nothing remote, no script.
 //!
 //! Text has the client's own colours, so that dark mode stays readable; what has a colour of its own has both, or a middle grey.
-//! Gmail cuts messages off after 102 kB, so there is a bound.
+//! Gmail cuts messages off after 102 kB, so every part has a bound, and lists end before the page is full.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::one_line;
+use super::picture::Picture;
 use crate::detect::Severity;
-use crate::incident::NotifyReason;
+use crate::incident::{LISTED, NotifyReason};
 use crate::journey::report::{Report, StepReport, StepStatus};
 use crate::notice::Notification;
 use crate::secret::Redactor;
 use crate::time::Human;
 
-/// No step is added beyond this many bytes.
-const FULL: usize = 70_000;
-/// Longer values are cut; the log and the journey's page have the whole.
-const VALUE: usize = 600;
-/// Width of the waterfall's bars in pixels.
-const BAR: u32 = 200;
+/// No page is longer: Gmail cuts at 102 kB.
+pub(super) const MOST: usize = 100_000;
+/// No row is added to a list beyond this many bytes: what follows the lists is never longer than the rest.
+const FULL: usize = 60_000;
+/// Longer values are cut; the log and the journey's page have the whole. One character is at most six bytes.
+const HEADLINE: usize = 400;
+const VALUE: usize = 200;
+const DECISION: usize = 400;
+/// A longer address is shown in part, and leads nowhere.
+const LINK: usize = 500;
+const LINK_SHOWN: usize = 80;
+const NEWS: usize = 8;
+/// More facts have never been seen.
+const FACTS: usize = 16;
 
 const RED: &str = "#b3261e";
 const AMBER: &str = "#9a5b00";
 const GREEN: &str = "#1e7a34";
 const GREY: &str = "#767676";
 
+<<<<<<< HEAD
 /// The whole document.
 pub(super) fn page(notification: &Notification, notes: &[String], redactor: &Redactor) -> String {
     let safe = |text: &str| escape(&one_line(&redactor.clean(text), VALUE));
@@ -71,20 +80,134 @@ pub(super) fn page(notification: &Notification, notes: &[String], redactor: &Red
     }
     out.push_str("</table>\n</body></html>\n");
     out
+=======
+/// The waterfall, and its address within the mail.
+pub(super) struct Inline<'a> {
+    pub(super) picture: &'a Picture,
+    pub(super) address: &'a str,
+>>>>>>> 497cbbb (email: the mail of an incident, with its waterfall as a picture)
 }
 
-/// The run beside the last good one, on one scale: a row of bars for each step, and below it what the step came to.
-fn waterfall(out: &mut String, report: &Report, reference: Option<&Report>, safe: &impl Fn(&str) -> String) {
-    let end = |report: &Report| report.steps.iter().map(|step| step.at + step.took).max().unwrap_or_default();
-    let scale = end(report).max(reference.map(end).unwrap_or_default()).max(Duration::from_micros(1));
-    out.push_str(
-        "<tr><td style=\"padding:6px 14px 12px\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\" style=\"font-size:13px\">\n",
-    );
-    for (index, step) in report.steps.iter().enumerate() {
-        if out.len() > FULL {
-            let _ = writeln!(out, "<tr><td colspan=\"3\">… and {} more steps</td></tr>", report.steps.len() - index);
-            break;
+/// The whole document.
+pub(super) fn page(
+    notification: &Notification,
+    notes: &[String],
+    waterfall: Option<Inline<'_>>,
+    redactor: &Redactor,
+) -> String {
+    let safe = |text: &str, most: usize| escape(&one_line(&redactor.clean(text), most));
+    let mut page = Page { out: String::new(), safe: &safe };
+    page.head(notification);
+    for note in notes {
+        page.cell("padding:10px 14px 0;font-style:italic", &safe(note, VALUE));
+    }
+    page.numbers(notification);
+    if let Some(report) = &notification.report {
+        page.run(report, notification.last_good.as_ref(), waterfall);
+    }
+    page.members(notification);
+    if let Some(cause) = notification.likely_cause() {
+        page.section("Likely cause", &safe(&cause, DECISION));
+    }
+    if !notification.news.is_empty() {
+        let lines = notification.news.iter().take(NEWS).map(|line| format!("• {}", safe(line, VALUE)));
+        page.section("What changed", &lines.collect::<Vec<_>>().join("<br>"));
+    }
+    let links: Vec<_> = notification.links().into_iter().map(|(name, link)| page.link(name, link)).collect();
+    if !links.is_empty() {
+        page.cell("padding:10px 14px 0", &links.join("<br>"));
+    }
+    page.section("Decided by", &safe(&notification.decision, DECISION));
+    page.out.push_str("</table>\n</body></html>\n");
+    page.out
+}
+
+struct Page<'a, F: Fn(&str, usize) -> String> {
+    out: String,
+    /// Redacts, cuts and escapes.
+    safe: &'a F,
+}
+
+impl<F: Fn(&str, usize) -> String> Page<'_, F> {
+    fn safe(&self, text: &str, most: usize) -> String {
+        (self.safe)(text, most)
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() > FULL
+    }
+
+    fn head(&mut self, notification: &Notification) {
+        let headline = self.safe(&notification.headline(), HEADLINE);
+        let title = self.safe(&format!("{} {}", notification.state_word(), notification.subject), VALUE);
+        let colour = match (notification.reason, notification.severity()) {
+            (NotifyReason::Resolved, _) => GREEN,
+            (_, Severity::Critical) => RED,
+            (_, Severity::Warning) => AMBER,
+        };
+        let _ = write!(
+            self.out,
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+             <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"supported-color-schemes\" content=\"light dark\">\
+             <title>{title}</title></head>\n\
+             <body style=\"margin:0;padding:12px;font-family:-apple-system,'Segoe UI',Roboto,Arial,sans-serif;font-size:15px;\
+             line-height:1.4\">\n\
+             <table role=\"presentation\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\" width=\"100%\" style=\"max-width:680px\">\n\
+             <tr><td bgcolor=\"{colour}\" style=\"background-color:{colour};color:#ffffff;padding:14px;font-size:17px;\
+             font-weight:bold\">{headline}</td></tr>\n"
+        );
+    }
+
+    fn cell(&mut self, style: &str, inside: &str) {
+        let _ = writeln!(self.out, "<tr><td style=\"{style}\">{inside}</td></tr>");
+    }
+
+    fn section(&mut self, title: &str, inside: &str) {
+        let title = format!("<span style=\"color:{GREY};font-size:13px\">{title}</span>");
+        self.cell("padding:12px 14px 0;word-break:break-word", &format!("{title}<br>{inside}"));
+    }
+
+    fn numbers(&mut self, notification: &Notification) {
+        self.out.push_str("<tr><td style=\"padding:12px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n");
+        for (name, value) in notification.numbers().into_iter().take(FACTS) {
+            let value = self.safe(&value, VALUE);
+            let _ = writeln!(
+                self.out,
+                "<tr><td style=\"padding:2px 14px 2px 0;color:{GREY};white-space:nowrap;vertical-align:top\">{name}</td>\
+                 <td style=\"padding:2px 0;word-break:break-word\">{value}</td></tr>",
+            );
         }
+        self.out.push_str("</table></td></tr>\n");
+    }
+
+    /// The picture, and its steps in words: for who sees no pictures, and to be copied.
+    fn run(&mut self, report: &Report, reference: Option<&Report>, waterfall: Option<Inline<'_>>) {
+        if let Some(Inline { picture, address }) = waterfall {
+            let alt = self.safe(&format!("Waterfall of this run: {}", report.verdict_line()), VALUE);
+            let (width, height) = (picture.width, picture.height);
+            let image = format!(
+                "<img src=\"cid:{address}\" width=\"{width}\" height=\"{height}\" alt=\"{alt}\" \
+                 style=\"display:block;width:100%;max-width:{width}px;height:auto;border:0\">"
+            );
+            self.cell("padding:14px 14px 0", &image);
+        }
+        self.out.push_str(
+            "<tr><td style=\"padding:10px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\" style=\"font-size:13px\">\n",
+        );
+        for (at, step) in report.steps.iter().enumerate() {
+            if self.is_full() {
+                let _ =
+                    writeln!(self.out, "<tr><td colspan=\"3\">… and {} more steps</td></tr>", report.steps.len() - at);
+                break;
+            }
+            let before = reference.and_then(|reference| reference.steps.iter().find(|other| other.name == step.name));
+            self.step(step, before.filter(|before| before.status != StepStatus::Skipped));
+        }
+        self.out.push_str("</table></td></tr>\n");
+    }
+
+    fn step(&mut self, step: &StepReport, before: Option<&StepReport>) {
         let (mark, colour) = match step.status {
             StepStatus::Passed => ("✓", GREEN),
             StepStatus::Slow => ("◔", AMBER),
@@ -92,58 +215,77 @@ fn waterfall(out: &mut String, report: &Report, reference: Option<&Report>, safe
             StepStatus::Failed => ("✗", RED),
             StepStatus::Skipped => ("·", GREY),
         };
+<<<<<<< HEAD
         row(out, &format!("{mark} {}", safe(&step.name)), step, scale, colour);
         let before = reference.and_then(|reference| reference.steps.iter().find(|other| other.name == step.name));
         if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
             row(out, &format!("<span style=\"color:{GREY}\">last good</span>"), before, scale, GREY);
         }
         let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
+=======
+        let took = if step.status == StepStatus::Skipped { "-".to_owned() } else { Human(step.took).to_string() };
+        let before = before.map(|before| format!(" <span style=\"color:{GREY}\">last good {}</span>", Human(before.took)));
+        let way = step.channel.as_ref().map_or(step.verb.clone(), |channel| format!("{} {channel}", step.verb));
+>>>>>>> 497cbbb (email: the mail of an incident, with its waterfall as a picture)
         let summary = step.summary();
         let told = if summary.is_empty() { way } else { format!("{way}: {summary}") };
+        let (name, told) = (self.safe(&step.name, VALUE / 2), self.safe(&told, VALUE));
+        // A failed step's mark is filled: red text is not readable on every ground.
+        let mark = match step.status {
+            StepStatus::Failed => format!(
+                "<span style=\"background-color:{colour};color:#ffffff;padding:0 3px\">{mark}</span>"
+            ),
+            _ => format!("<span style=\"color:{GREY}\">{mark}</span>"),
+        };
         let _ = writeln!(
-            out,
-            "<tr><td colspan=\"3\" style=\"padding:0 0 8px;color:{GREY};word-break:break-word\">{}</td></tr>",
-            safe(&told)
+            self.out,
+            "<tr><td style=\"padding:3px 12px 3px 0;white-space:nowrap;vertical-align:top\">{mark} {name}</td>\
+             <td style=\"padding:3px 12px 3px 0;white-space:nowrap;vertical-align:top\">{took}{}</td>\
+             <td style=\"padding:3px 0;word-break:break-word\">{told}</td></tr>",
+            before.unwrap_or_default()
         );
     }
-    out.push_str("</table></td></tr>\n");
-}
 
-/// One bar: blank, coloured, blank.
-fn row(out: &mut String, title: &str, step: &StepReport, scale: Duration, colour: &str) {
-    let pixel = |time: Duration| (time.as_secs_f64() / scale.as_secs_f64() * f64::from(BAR)).round() as u32;
-    let is_skipped = step.status == StepStatus::Skipped;
-    let start = pixel(step.at).min(BAR - 2);
-    // Never invisible.
-    let length = if is_skipped { 0 } else { pixel(step.at + step.took).saturating_sub(start).clamp(2, BAR - start) };
-    let cell = |width: u32, colour: Option<&str>| {
-        let fill = colour.map(|c| format!(" bgcolor=\"{c}\"")).unwrap_or_default();
-        let style = colour.map(|c| format!(";background-color:{c}")).unwrap_or_default();
-        match width {
-            0 => String::new(),
-            _ => format!(
-                "<td width=\"{width}\"{fill} style=\"width:{width}px;height:10px;font-size:1px;line-height:10px{style}\">&nbsp;</td>"
-            ),
+    fn members(&mut self, notification: &Notification) {
+        if notification.incident.members < 2 {
+            return;
         }
-    };
-    let took = if is_skipped { "-".to_owned() } else { Human(step.took).to_string() };
-    let _ = writeln!(
-        out,
-        "<tr><td style=\"padding:1px 10px 1px 0;white-space:nowrap\">{title}</td><td width=\"{BAR}\" style=\"padding:1px 0\">\
-         <table role=\"presentation\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\" width=\"{BAR}\" style=\"border:1px solid {GREY}\">\
-         <tr>{}{}{}</tr></table></td><td align=\"right\" style=\"padding:1px 0 1px 10px;white-space:nowrap\">{took}</td></tr>",
-        cell(start, None),
-        cell(length, Some(colour)),
-        cell(BAR - start - length, None),
-    );
-}
+        let _ = writeln!(
+            self.out,
+            "<tr><td style=\"padding:12px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n\
+             <tr><td colspan=\"2\" style=\"color:{GREY};font-size:13px\">{}</td></tr>",
+            notification.members_title()
+        );
+        let mut shown = 0;
+        for member in notification.members.iter().take(LISTED) {
+            if self.is_full() {
+                break;
+            }
+            let mark = if member.ended.is_some() { "✓" } else { "✗" };
+            let (subject, said) = (self.safe(&member.subject.to_string(), VALUE / 2), self.safe(&member.said, VALUE));
+            let _ = writeln!(
+                self.out,
+                "<tr><td style=\"padding:2px 14px 2px 0;vertical-align:top\"><span style=\"color:{GREY}\">{mark}</span> {subject}</td>\
+                 <td style=\"padding:2px 0;word-break:break-word\">{said}</td></tr>"
+            );
+            shown += 1;
+        }
+        let more = notification.unlisted(shown);
+        if more > 0 {
+            let _ = writeln!(self.out, "<tr><td colspan=\"2\" style=\"padding:2px 0\">… and {more} more</td></tr>");
+        }
+        self.out.push_str("</table></td></tr>\n");
+    }
 
-/// A link only where it is one; `escaped` is safe in an attribute as well.
-fn anchor(escaped: &str) -> String {
-    if escaped.starts_with("https://") || escaped.starts_with("http://") {
-        format!("<a href=\"{escaped}\">{escaped}</a>")
-    } else {
-        escaped.to_owned()
+    /// A link only where it is one; what is escaped is safe in an attribute as well.
+    fn link(&self, name: &str, to: &str) -> String {
+        let shown = self.safe(to, LINK_SHOWN);
+        let is_link = (to.starts_with("https://") || to.starts_with("http://")) && to.chars().count() <= LINK;
+        if is_link {
+            format!("{name}: <a href=\"{}\">{shown}</a>", self.safe(to, LINK))
+        } else {
+            format!("{name}: {shown}")
+        }
     }
 }
 

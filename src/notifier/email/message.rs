@@ -5,17 +5,20 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use lettre::Message;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart, MultiPartKind, SinglePart};
-use sha2::{Digest as _, Sha256};
+use lettre::message::{Attachment, Mailbox, MultiPart, MultiPartKind, SinglePart};
 
-use super::{html, one_line, shorten};
+use super::picture::{Picture, waterfall};
+use super::{html, one_line, shorten, thread};
 use crate::detect::Severity;
 use crate::incident::NotifyReason;
 use crate::notice::Notification;
 use crate::notifier::Delivery;
+use crate::notifier::template::{Fault, Template, Templates};
 use crate::secret::Redactor;
 use crate::time::{Human, between};
 
@@ -26,8 +29,25 @@ const HEADER: usize = 200;
 /// Longer texts, and longer lines of a text, are cut; the log and the journey's page have the whole.
 const TEXT: usize = 60_000;
 const LINE: usize = 1_000;
-/// The part of a Message-ID before the `@` is at most this long, without the recipient's hash.
-const ID: usize = 120;
+
+/// What every recipient of a delivery gets.
+pub(super) struct Content {
+    /// The same for every mail of an incident, unless a template says otherwise.
+    topic: String,
+    pub(super) subject: String,
+    pub(super) text: String,
+    pub(super) html: String,
+    waterfall: Option<(Picture, String)>,
+}
+
+impl Content {
+    /// The HTML as a document of its own, its picture within it.
+    pub(super) fn html_alone(&self) -> String {
+        let Some((picture, address)) = &self.waterfall else { return self.html.clone() };
+        let data = format!("data:image/png;base64,{}", STANDARD.encode(&picture.png));
+        self.html.replace(&format!("cid:{address}"), &data)
+    }
+}
 
 /// A message ready to be sent.
 pub(super) struct Letter {
@@ -37,65 +57,114 @@ pub(super) struct Letter {
     pub(super) bytes: Vec<u8>,
 }
 
+/// Renders a delivery. A template that fails after all gives way to what is built in: people are told in any case.
+pub(super) fn content(
+    delivery: &Delivery,
+    domain: &str,
+    now: Timestamp,
+    redactor: &Redactor,
+    templates: &Templates,
+) -> Content {
+    let notification = &delivery.notification;
+    let notes: Vec<String> = notes(delivery, now).iter().map(|note| redactor.clean(note)).collect();
+    let waterfall = notification.report.as_ref().map(|report| {
+        let picture = waterfall(report, notification.last_good.as_ref(), |name| redactor.clean(name));
+        (picture, format!("waterfall.{}@{domain}", thread::hash(&delivery.id, 24)))
+    });
+    let address = waterfall.as_ref().map(|(_, address)| address.as_str());
+    let own = |template: &Option<Template>, what: &str, is_sound: &dyn Fn(&str) -> bool| {
+        let rendered = template.as_ref()?.render(delivery, &notes, address.map(|id| format!("cid:{id}")).as_deref(), redactor);
+        let checked = rendered.and_then(|text| match is_sound(&text) {
+            true => Ok(text),
+            false => Err(Fault { line: None, message: format!("{} bytes cannot be the {what}", text.len()) }),
+        });
+        let complain = |fault: &Fault| {
+            tracing::warn!(delivery = %delivery.id, template = what, %fault, "a template failed; the built-in text is told");
+        };
+        checked.inspect_err(complain).ok()
+    };
+    let topic = one_line(
+        &redactor.clean(&format!("[journeyman] {}: incident {}", notification.subject, notification.incident.id)),
+        HEADER,
+    );
+    let is_said = |text: &str| !text.trim().is_empty();
+    let subject = own(&templates.subject, "subject", &is_said);
+    let text = own(&templates.text, "text", &is_said).map(|text| bounded(&text));
+    let html = own(&templates.html, "html", &|html| is_said(html) && html.len() <= html::MOST);
+    let inline = || waterfall.as_ref().map(|(picture, address)| html::Inline { picture, address });
+    Content {
+        subject: subject.map_or_else(|| topic.clone(), |subject| one_line(&subject, HEADER)),
+        text: text.unwrap_or_else(|| self::text(notification, &notes, redactor)),
+        html: html.unwrap_or_else(|| html::page(notification, &notes, inline(), redactor)),
+        topic,
+        waterfall,
+    }
+}
+
 /// The mail that tells `to` of `delivery`.
 ///
 /// # Errors
 /// The message cannot be put together; in words.
 pub(super) fn letter(
+    content: &Content,
     delivery: &Delivery,
     from: &Mailbox,
     to: &Mailbox,
-    now: Timestamp,
     redactor: &Redactor,
 ) -> Result<Letter, String> {
     let notification = &delivery.notification;
-    let incident = &notification.incident;
     let domain = from.email.domain();
-    let id = message_id(&delivery.id, to, domain);
-    let root = message_id(&root_delivery(delivery), to, domain);
+    let id = thread::message_id(&delivery.id, to, domain);
     let line = |text: &str| one_line(&redactor.clean(text), HEADER);
-    let notes: Vec<String> = notes(delivery, now).iter().map(|note| redactor.clean(note)).collect();
-
     let mut builder = Message::builder()
         .from(from.clone())
         .to(to.clone())
-        .subject(line(&format!("[journeyman] {}: incident {}", notification.subject, incident.id)))
+        .subject(content.subject.clone())
         .date(notification.at.into())
         .message_id(Some(id.clone()));
-    if root != id {
-        builder = builder.in_reply_to(root.clone()).references(root);
+    if let Some(first) = thread::first_mail(delivery.root.as_ref(), to).filter(|first| *first != id) {
+        builder = builder.in_reply_to(first.clone()).references(first);
     }
     let mut headers = vec![
         // RFC 3834: answering machines must not answer. Exchange heeds only its own header, of MS-OXCMAIL.
         ("Auto-Submitted", "auto-generated".to_owned()),
         ("X-Auto-Response-Suppress", "All".to_owned()),
         // RFC 2919: what filters sort by.
-        ("List-Id", format!("<{}.journeyman.{domain}>", label(&redactor.clean(&notification.subject)))),
-        ("X-Journeyman-Incident", line(&incident.id)),
+        ("List-Id", format!("<{}.journeyman.{domain}>", thread::label(&redactor.clean(&notification.subject)))),
+        ("Thread-Topic", content.topic.clone()),
+        ("Thread-Index", thread::index(delivery)),
+        ("X-Journeyman-Incident", line(&notification.incident.id)),
         ("X-Journeyman-State", notification.state_word().to_owned()),
         ("X-Journeyman-Reason", notification.reason.to_string()),
+        ("X-Journeyman-Severity", notification.severity().to_string()),
         ("X-Journeyman-Delivery", line(&delivery.id)),
     ];
+    if let Some(report) = &notification.report {
+        headers.push(("X-Journeyman-Run", line(&report.token.to_string())));
+    }
     if is_urgent(notification) {
         headers.push(("Importance", "high".to_owned()));
     }
     for (name, value) in headers {
         builder = builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value));
     }
-
-    let parts = MultiPart::builder()
-        .kind(MultiPartKind::Alternative)
-        // Derived, so that a message is the same whenever it is rendered.
-        .boundary(format!("=_{}", hash(&id, 32)))
-        .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(text(notification, &notes, redactor)))
-        .singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(html::page(
-            notification,
-            &notes,
-            redactor,
-        )));
-    let message = builder.multipart(parts);
+    let message = builder.multipart(parts(content, &id));
     let message = message.map_err(|error| format!("the mail for {} cannot be put together: {error}", to.email))?;
     Ok(Letter { id, bytes: message.formatted() })
+}
+
+/// Text, or HTML with its picture. Boundaries are derived, so that a message is the same whenever it is rendered.
+fn parts(content: &Content, id: &str) -> MultiPart {
+    let text = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(content.text.clone());
+    let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(content.html.clone());
+    let boundary = |part: &str| format!("=_{}", thread::hash(&format!("{part}{id}"), 32));
+    let alternative =
+        MultiPart::builder().kind(MultiPartKind::Alternative).boundary(boundary("alternative")).singlepart(text);
+    let picture = content.waterfall.as_ref().zip("image/png".parse::<ContentType>().ok());
+    let Some(((picture, address), kind)) = picture else { return alternative.singlepart(html) };
+    let image = Attachment::new_inline_with_name(address.clone(), "waterfall.png".to_owned());
+    let related = MultiPart::builder().kind(MultiPartKind::Related).boundary(boundary("related")).singlepart(html);
+    alternative.multipart(related.singlepart(image.body(picture.png.clone(), kind)))
 }
 
 fn is_urgent(notification: &Notification) -> bool {
@@ -125,85 +194,10 @@ fn text(notification: &Notification, notes: &[String], redactor: &Redactor) -> S
     // The verdict comes first: it is what a list of messages shows.
     let (verdict, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let notes: String = notes.iter().map(|note| format!("\n{note}\n")).collect();
-    let whole = format!("{verdict}\n{notes}\n{rest}");
-    let lines: String = whole.lines().map(|line| format!("{}\n", shorten(line, LINE))).collect();
+    bounded(&format!("{verdict}\n{notes}\n{rest}"))
+}
+
+fn bounded(text: &str) -> String {
+    let lines: String = text.lines().map(|line| format!("{}\n", shorten(line, LINE))).collect();
     shorten(&lines, TEXT)
-}
-
-/// Identifies a delivery to one recipient; a function of state, so that a repeat, also after a crash, has the same, and a
-/// mailbox that has it already can tell. The recipient is hashed, since the id travels in replies to others.
-fn message_id(delivery: &str, to: &Mailbox, domain: &str) -> String {
-    let address = to.email.to_string().to_lowercase();
-    format!("<{}.{}@{domain}>", dot_atom(delivery), hash(&address, 12))
-}
-
-/// The incident's first delivery by this notifier: what the later ones refer to. If this delivery's id does not tell, one that
-/// never was serves as well, since all refer to the same.
-fn root_delivery(delivery: &Delivery) -> String {
-    let incident = &delivery.notification.incident;
-    match delivery.id.strip_prefix(&format!("{}.{}.", incident.id, incident.sequence)) {
-        Some(notifier) => format!("{}.1.{notifier}", incident.id),
-        None => format!("{}.1", incident.id),
-    }
-}
-
-/// `text` as the left side of a Message-ID (RFC 5322, 3.2.3). What had to be changed is told apart by a hash.
-fn dot_atom(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let is_atom = text.chars().all(is_plain) && text.split('.').all(|atom| !atom.is_empty()) && text.len() <= ID;
-    if is_atom {
-        return text.to_owned();
-    }
-    let changed: String = text.chars().map(|c| if is_plain(c) && c != '.' { c } else { '-' }).take(ID).collect();
-    format!("{changed}.{}", hash(text, 12))
-}
-
-/// `text` as one label of a List-Id: letters, digits and hyphens.
-fn label(text: &str) -> String {
-    let hyphens = text.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let words: Vec<_> = hyphens.split('-').filter(|word| !word.is_empty()).collect();
-    let label: String = words.join("-").chars().take(60).collect();
-    if label.is_empty() { hash(text, 12) } else { label }
-}
-
-/// The first `digits` hexadecimal digits of SHA-256.
-fn hash(text: &str, digits: usize) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let mut hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.truncate(digits);
-    hex
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_id_is_lawful_stable_and_different_for_each_recipient() {
-        let id = |delivery: &str, to: &str| message_id(delivery, &to.parse().unwrap(), "example.net");
-        let plain = id("7f3a2c01d2e4.1.ops-mail", "ops@example.net");
-        assert_eq!(plain, "<7f3a2c01d2e4.1.ops-mail.edc0424c5325@example.net>");
-        assert_eq!(plain, id("7f3a2c01d2e4.1.ops-mail", "Ops <OPS@example.net>"));
-        assert_ne!(plain, id("7f3a2c01d2e4.1.ops-mail", "duty@example.net"));
-        let odd = ["7f.1.Büro 2", "7f.1.b..c", "7f.1.", "7f.1.a>\r\nBcc: b", &"x".repeat(500)];
-        let mut seen = std::collections::BTreeSet::new();
-        for delivery in odd {
-            let id = id(delivery, "ops@example.net");
-            let left = id.strip_prefix('<').and_then(|id| id.strip_suffix("@example.net>")).unwrap();
-            let is_atom = |c: char| c.is_ascii_alphanumeric() || c == '-';
-            assert!(
-                left.len() < 160 && left.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom)),
-                "{id}"
-            );
-            assert!(seen.insert(id));
-        }
-        assert_ne!(dot_atom("7f.1.a b"), dot_atom("7f.1.a-b"), "what was changed is told apart");
-    }
-
-    #[test]
-    fn a_list_id_is_one_label() {
-        assert_eq!(label("Checkout API [eu]"), "checkout-api-eu");
-        assert_eq!(label("a\r\nBcc: b"), "a-bcc-b");
-        assert_eq!(label("日本"), hash("日本", 12));
-    }
 }
