@@ -217,7 +217,7 @@ impl Notification {
 
     /// Where it goes on from here, in the order in which it is shown.
     pub fn links(&self) -> Vec<(&'static str, &str)> {
-        let links = [("Runbook", &self.runbook), ("Page", &self.link)];
+        let links = [("Runbook", &self.runbook), ("Page", &self.link), ("Acknowledge", &self.ack_link)];
         links.into_iter().filter_map(|(name, link)| Some((name, link.as_deref()?))).collect()
     }
 

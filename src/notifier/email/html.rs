@@ -34,58 +34,10 @@ const AMBER: &str = "#9a5b00";
 const GREEN: &str = "#1e7a34";
 const GREY: &str = "#767676";
 
-<<<<<<< HEAD
-/// The whole document.
-pub(super) fn page(notification: &Notification, notes: &[String], redactor: &Redactor) -> String {
-    let safe = |text: &str| escape(&one_line(&redactor.clean(text), VALUE));
-    let headline = safe(&notification.headline());
-    let colour = match (notification.reason, notification.incident.worst) {
-        (NotifyReason::Resolved, _) => GREEN,
-        (_, Severity::Critical) => RED,
-        (_, Severity::Warning) => AMBER,
-    };
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"supported-color-schemes\" content=\"light dark\">\
-         <title>{headline}</title></head>\n\
-         <body style=\"margin:0;padding:12px;font-family:-apple-system,'Segoe UI',Roboto,Arial,sans-serif;font-size:15px\">\n\
-         <table role=\"presentation\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\" width=\"100%\" style=\"max-width:680px\">\n\
-         <tr><td bgcolor=\"{colour}\" style=\"background-color:{colour};color:#ffffff;padding:12px 14px;font-size:17px;\
-         font-weight:bold\">{headline}</td></tr>\n"
-    );
-    for note in notes {
-        let _ = writeln!(out, "<tr><td style=\"padding:10px 14px 0;font-style:italic\">{}</td></tr>", safe(note));
-    }
-    out.push_str("<tr><td style=\"padding:12px 14px\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n");
-    for (name, value) in notification.facts() {
-        let _ = writeln!(
-            out,
-            "<tr><td style=\"padding:2px 14px 2px 0;color:{GREY};white-space:nowrap;vertical-align:top\">{}</td>\
-             <td style=\"padding:2px 0;word-break:break-word\">{}</td></tr>",
-            escape(name),
-            safe(&value)
-        );
-    }
-    out.push_str("</table></td></tr>\n");
-    if let Some(report) = &notification.report {
-        waterfall(&mut out, report, notification.last_good.as_ref(), &safe);
-    }
-    let links =
-        [("Runbook", &notification.runbook), ("Page", &notification.link), ("Acknowledge", &notification.ack_link)];
-    for (name, link) in links {
-        if let Some(link) = link {
-            let _ = writeln!(out, "<tr><td style=\"padding:4px 14px\">{name}: {}</td></tr>", anchor(&safe(link)));
-        }
-    }
-    out.push_str("</table>\n</body></html>\n");
-    out
-=======
 /// The waterfall, and its address within the mail.
 pub(super) struct Inline<'a> {
     pub(super) picture: &'a Picture,
     pub(super) address: &'a str,
->>>>>>> 497cbbb (email: the mail of an incident, with its waterfall as a picture)
 }
 
 /// The whole document.
@@ -215,18 +167,9 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
             StepStatus::Failed => ("✗", RED),
             StepStatus::Skipped => ("·", GREY),
         };
-<<<<<<< HEAD
-        row(out, &format!("{mark} {}", safe(&step.name)), step, scale, colour);
-        let before = reference.and_then(|reference| reference.steps.iter().find(|other| other.name == step.name));
-        if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
-            row(out, &format!("<span style=\"color:{GREY}\">last good</span>"), before, scale, GREY);
-        }
-        let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
-=======
         let took = if step.status == StepStatus::Skipped { "-".to_owned() } else { Human(step.took).to_string() };
         let before = before.map(|before| format!(" <span style=\"color:{GREY}\">last good {}</span>", Human(before.took)));
-        let way = step.channel.as_ref().map_or(step.verb.clone(), |channel| format!("{} {channel}", step.verb));
->>>>>>> 497cbbb (email: the mail of an incident, with its waterfall as a picture)
+        let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
         let summary = step.summary();
         let told = if summary.is_empty() { way } else { format!("{way}: {summary}") };
         let (name, told) = (self.safe(&step.name, VALUE / 2), self.safe(&told, VALUE));
