@@ -3,6 +3,7 @@
 mod channels;
 pub mod connect;
 pub mod demo;
+pub mod notify;
 pub mod slo;
 mod tasks;
 
@@ -324,9 +325,14 @@ fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics) -> Result<Vec<Lender>, 
 
 fn open_notifier(planned: &NotifierPlan, redactor: &Redactor, clock: Clock) -> Result<Arc<dyn Notifier>, String> {
     let redactor = redactor.clone();
+    let templates = planned.templates.clone();
     Ok(match planned.settings.clone() {
-        notifier::Settings::Slack(settings) => Arc::new(notifier::slack::open(settings, redactor, clock)?),
-        notifier::Settings::Email(settings) => Arc::new(notifier::email::open(settings, redactor, clock)?),
+        notifier::Settings::Slack(settings) => {
+            Arc::new(notifier::slack::open(settings, redactor, clock)?.with_headline(templates.text))
+        }
+        notifier::Settings::Email(settings) => {
+            Arc::new(notifier::email::open(settings, redactor, clock)?.with_templates(templates))
+        }
         notifier::Settings::Webhook(settings) => Arc::new(notifier::webhook::open(settings, redactor, clock)?),
         notifier::Settings::Pagerduty(settings) => Arc::new(notifier::pagerduty::open(settings, redactor, clock)?),
         notifier::Settings::Alertmanager(settings) => {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::incident::NotifyReason;
 use crate::journey::Journey;
 use crate::journey::outcome::Outcome;
 use crate::journey::report::{Report, waterfall};
@@ -107,6 +108,9 @@ pub enum Command {
         #[command(flatten)]
         asking: AskArguments,
     },
+    /// Look at what people are told, or tell a notifier that this is a test
+    #[command(subcommand)]
+    Notify(Notify),
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
 }
@@ -163,6 +167,34 @@ pub struct AskArguments {
     /// How to print the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// What can be asked about notices.
+#[derive(Debug, Subcommand)]
+pub enum Notify {
+    /// Write what people would be told of an incident that never was to files: Slack's JSON, the mail and its parts
+    Preview {
+        /// As this notifier of the configuration tells it; without, as Slack and mail do by themselves
+        #[arg(long, value_name = "NAME")]
+        notifier: Option<String>,
+        /// Why they are told: first, worse, repeat, updated or resolved
+        #[arg(long, default_value_t = NotifyReason::First)]
+        reason: NotifyReason,
+        /// Where the files go
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Tell people through one notifier that this is a test, and print the receipt; exits 69 if it does not take it
+    Test {
+        /// The notifier's name
+        notifier: String,
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
 }
 
 /// Where the configuration is.

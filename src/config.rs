@@ -22,6 +22,7 @@ mod spend;
 mod steps;
 mod templates;
 mod values;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -189,6 +190,8 @@ pub struct ChannelPlan {
 pub struct NotifierPlan {
     /// What its kind has.
     pub settings: notifier::Settings,
+    /// Texts of people's own.
+    pub templates: notifier::template::Templates,
     /// Who is told instead when this one has not taken a notice for `fallback_after`, or at once if it never will.
     pub fallback: Option<Name>,
     /// How long to wait for it.
@@ -262,6 +265,7 @@ mod tests {
             ("Notifiers", notifiers::COMMON_KEYS.to_vec()),
             ("slack notifier", notifiers::SLACK_KEYS.to_vec()),
             ("email notifier", notifiers::EMAIL_KEYS.to_vec()),
+            ("template", wording::EMAIL_KEYS.to_vec()),
             ("webhook notifier", notifiers::WEBHOOK_KEYS.to_vec()),
             ("pagerduty notifier", notifiers::PAGERDUTY_KEYS.to_vec()),
             ("alertmanager notifier", notifiers::ALERTMANAGER_KEYS.to_vec()),

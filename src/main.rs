@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use journeyman::cli::ask::Daemon;
 use journeyman::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, control, exit_code_of, print_objectives, print_run, print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run, print_slo,
 };
 use journeyman::clock::Clock;
 use journeyman::config::Plan;
@@ -81,6 +81,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Unsilence { id, asking } => {
             ask(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
         }
+        Command::Notify(what) => notify(what),
         Command::Health(from) => {
             let plan = load(&from)?;
             block_on(async |_| Ok(health::ask(plan.http.listen).await))
@@ -107,6 +108,24 @@ fn ask(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<Stri
 fn who(by: &Option<String>) -> String {
     let login = || std::env::var("USER").ok().filter(|name| !name.trim().is_empty());
     by.clone().or_else(login).unwrap_or_else(|| "somebody at a terminal".to_owned())
+}
+
+fn notify(what: Notify) -> Result<u8, Failure> {
+    match what {
+        Notify::Preview { notifier, reason, out, config: from } => {
+            let plan = notifier.as_ref().map(|_| load(&from)).transpose()?;
+            for path in app::notify::preview(plan.as_ref().zip(notifier.as_deref()), reason, &out)? {
+                println!("{}", path.display());
+            }
+            Ok(0)
+        }
+        Notify::Test { notifier, config: from } => {
+            let plan = load(&from)?;
+            log::init("error", false, &plan.redactor);
+            print!("{}", block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?);
+            Ok(0)
+        }
+    }
 }
 
 /// Loads the plan; warnings go to the terminal, and errors are the failure.

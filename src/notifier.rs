@@ -27,6 +27,12 @@ pub trait Notifier: Send + Sync {
     /// words.
     fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>>;
 
+    /// What it would send for a delivery, for people to look at; nothing is sent.
+    ///
+    /// # Errors
+    /// It cannot be put together; in words.
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String>;
+
     /// The kind: `slack`, `email`, `webhook`, `pagerduty`, `alertmanager`.
     fn kind(&self) -> &'static str;
 
@@ -39,6 +45,15 @@ pub trait Notifier: Send + Sync {
     fn retell<'a>(&'a self, _standing: &'a [Notification]) -> BoxFuture<'a, Result<(), NotifyError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// Something that would be sent, as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// How the file's name ends: `eml`, `json`.
+    pub ending: &'static str,
+    /// What is in it.
+    pub bytes: Vec<u8>,
 }
 
 /// One notice on its way to one notifier.

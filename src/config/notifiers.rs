@@ -10,17 +10,18 @@ use crate::config::channels::{host, type_of};
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::problem::{Place, Problem};
 use crate::config::secrets::decoded;
-use crate::config::{NotifierPlan, values};
+use crate::config::{NotifierPlan, values, wording};
 use crate::journey::Name;
 use crate::notifier::Settings;
 use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::SlackSettings;
+use crate::notifier::template::Templates;
 use crate::notifier::webhook::WebhookSettings;
 use crate::secret::Secret;
 
 pub(super) const COMMON_KEYS: &[&str] = &["type", "fallback", "fallback_after"];
-pub(super) const SLACK_KEYS: &[&str] = &["token", "channel", "api_url", "webhook_url"];
-pub(super) const EMAIL_KEYS: &[&str] = &["smtp", "password", "from", "to"];
+pub(super) const SLACK_KEYS: &[&str] = &["token", "channel", "api_url", "webhook_url", "template"];
+pub(super) const EMAIL_KEYS: &[&str] = &["smtp", "password", "from", "to", "template"];
 pub(super) const WEBHOOK_KEYS: &[&str] = &["url", "headers", "signing_key"];
 pub(super) use alertmanager::KEYS as ALERTMANAGER_KEYS;
 pub(super) use pagerduty::KEYS as PAGERDUTY_KEYS;
@@ -77,6 +78,11 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
         context.add(Problem::warning(&after.place, "`fallback_after` does nothing without a `fallback`"));
     }
     let fallback_after = section.duration("fallback_after").unwrap_or(FALLBACK_AFTER);
+    let templates = match kind {
+        "slack" => wording::slack(&section),
+        "email" => wording::email(&section),
+        _ => Templates::default(),
+    };
     let settings = match kind {
         "slack" => slack(&section, &mut notifier).map(Settings::Slack),
         "email" => email(&section, &mut notifier).map(Settings::Email),
@@ -85,7 +91,7 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
         _ => webhook(&section, &mut notifier).map(Settings::Webhook),
     };
     let fallback = notifier.fallback.as_ref().map(|(name, _)| name.clone());
-    notifier.plan = settings.map(|settings| NotifierPlan { settings, fallback, fallback_after });
+    notifier.plan = settings.map(|settings| NotifierPlan { settings, templates, fallback, fallback_after });
     notifier
 }
 

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::notice::Notification;
 use crate::notifier::alertmanager::alert::{ALERTNAME, Alert};
 use crate::notifier::post::{self, Answer, BEGINNING, Hints, Http};
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};
 use crate::secret::{HeaderText, Redactor, Secret};
 use crate::time::{between, later};
 
@@ -167,6 +167,13 @@ impl Notifier for Alertmanager {
             }
             if failed.is_empty() { Ok(words.join("; ")) } else { Err(combined(failed)) }
         })
+    }
+
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
+        let alert = Alert::of(&delivery.notification, delivery.instead_of.as_ref(), &self.http.redactor);
+        let expires = later(delivery.notification.at, self.settings.expires_after);
+        let bytes = serde_json::to_vec_pretty(&[alert.document(expires)]).map_err(|error| error.to_string())?;
+        Ok(vec![Rendered { ending: "json", bytes }])
     }
 
     fn kind(&self) -> &'static str {

@@ -21,7 +21,7 @@ use lettre::transport::smtp::client::TlsParameters;
 
 use crate::clock::Clock;
 use crate::notifier::template::Templates;
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};
 use crate::secret::{Redactor, Secret};
 
 /// Conversations at once. Hosted relays allow three connections per account, and another notifier may use the same one.
@@ -130,34 +130,10 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// A mail as it would be sent, and its parts for whoever wants to look at them alone.
-#[derive(Clone, Debug)]
-pub struct Preview {
-    /// The subject.
-    pub subject: String,
-    /// Headers and body, as they go over the wire.
-    pub eml: Vec<u8>,
-    /// The text part.
-    pub text: String,
-    /// The HTML part; its picture is in the data of its address, so that browsers show it.
-    pub html: String,
-}
-
 impl Email {
     /// With texts of people's own.
     pub fn with_templates(self, templates: Templates) -> Email {
         Email { templates, ..self }
-    }
-
-    /// The mail to the first recipient; nothing is sent.
-    ///
-    /// # Errors
-    /// It cannot be put together; in words.
-    pub fn preview(&self, delivery: &Delivery) -> Result<Preview, String> {
-        let (content, letters) = self.render(delivery)?;
-        let eml = letters.into_iter().next().map(|letter| letter.bytes).unwrap_or_default();
-        let html = content.html_alone();
-        Ok(Preview { subject: content.subject, text: content.text, html, eml })
     }
 
     /// Everything is rendered before anything is connected: a notice that cannot be rendered reaches nobody by half.
@@ -256,6 +232,15 @@ impl Notifier for Email {
             let proven = session::prove(&self.server(), &self.from.email).await;
             proven.map(|()| self.proof()).map_err(|error| self.clean(error))
         })
+    }
+
+    /// The mail to the first recipient, and its parts for whoever wants to look at them alone.
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
+        let (content, letters) = self.render(delivery)?;
+        let mail = letters.into_iter().next().map(|letter| letter.bytes).unwrap_or_default();
+        let html = content.html_alone().into_bytes();
+        let files = [("eml", mail), ("html", html), ("txt", content.text.into_bytes())];
+        Ok(files.map(|(ending, bytes)| Rendered { ending, bytes }).into())
     }
 
     fn kind(&self) -> &'static str {

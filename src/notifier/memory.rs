@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::notice::Notification;
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};
 
 /// Records every delivery; answers with the next scripted answer, or success when there is none left.
 #[derive(Default)]
@@ -52,6 +52,10 @@ impl Notifier for Memory {
 
     fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>> {
         Box::pin(async { Ok("it is in this very process".to_owned()) })
+    }
+
+    fn preview(&self, _: &Delivery) -> Result<Vec<Rendered>, String> {
+        Ok(Vec::new())
     }
 
     fn kind(&self) -> &'static str {

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::detect::Severity;
 use crate::incident::NotifyReason;
 use crate::notifier::post::{self, Answer, Hints, Http};
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, clean, cut};
+use crate::notifier::{clean, cut, Delivery, Notifier, NotifyError, Receipt, Rendered};
 use crate::secret::{Redactor, Secret};
 
 /// Where events go unless `url` says otherwise.
@@ -232,6 +232,12 @@ impl Notifier for Pagerduty {
                 "{place} is there, and answers GET with {status}; whether it takes `routing_key` only a real event can show"
             ))
         })
+    }
+
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
+        let document = Event::of(delivery).document(&self.http.redactor);
+        let bytes = serde_json::to_vec_pretty(&document).map_err(|error| error.to_string())?;
+        Ok(vec![Rendered { ending: "json", bytes }])
     }
 
     fn kind(&self) -> &'static str {

@@ -25,7 +25,8 @@ use crate::incident::NotifyReason;
 use crate::notifier::slack::answer::Refusal;
 use crate::notifier::slack::connector::Connector;
 use crate::notifier::slack::message::{Detail, EVENT_TYPE, Page, Part};
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt};
+use crate::notifier::template::Template;
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};
 use crate::secret::{Redactor, Secret};
 use crate::time::{Human, earlier};
 
@@ -65,6 +66,7 @@ pub enum SlackSettings {
 /// Tells people in Slack.
 pub struct Slack {
     mode: Mode,
+    headline: Option<Template>,
     redactor: Redactor,
     clock: Clock,
 }
@@ -100,14 +102,25 @@ pub fn open(settings: SlackSettings, redactor: Redactor, clock: Clock) -> Result
             Mode::Webhook { client, url }
         }
     };
-    Ok(Slack { mode, redactor, clock })
+    Ok(Slack { mode, headline: None, redactor, clock })
+}
+
+impl Slack {
+    /// With a headline of people's own.
+    pub fn with_headline(self, headline: Option<Template>) -> Slack {
+        Slack { headline, ..self }
+    }
+
+    fn page<'a>(&'a self, delivery: &'a Delivery) -> Page<'a> {
+        Page { delivery, template: self.headline.as_ref(), redactor: &self.redactor }
+    }
 }
 
 impl Notifier for Slack {
     fn notify<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, NotifyError>> {
         Box::pin(async move {
             let began = self.clock.now().mono;
-            let page = Page { delivery, redactor: &self.redactor };
+            let page = self.page(delivery);
             let told = match &self.mode {
                 Mode::Bot { client, token, channel } => {
                     let token = SlackApiToken::new(SlackApiTokenValue(token.reveal().to_string()));
@@ -131,6 +144,18 @@ impl Notifier for Slack {
             };
             proven.map_err(|error| clean(error, &self.redactor))
         })
+    }
+
+    /// The incident's message, and for every notice but the first the reply that tells people.
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
+        let is_first = delivery.root.is_none();
+        let parts = [("json", Part::Root), ("reply.json", Part::Reply)].into_iter().take(if is_first { 1 } else { 2 });
+        let rendered = parts.map(|(ending, part)| {
+            let content = self.page(delivery).content(part, Detail::Full);
+            let bytes = serde_json::to_vec_pretty(&content).map_err(|error| error.to_string())?;
+            Ok(Rendered { ending, bytes })
+        });
+        rendered.collect()
     }
 
     fn kind(&self) -> &'static str {

@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 use crate::clock::Clock;
 use crate::notifier::post::{self, BEGINNING, Hints, Http};
-use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, clean};
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered, clean};
 use crate::secret::{HeaderText, Redactor, Secret};
 
 /// The version of the document; a change that could break a receiver makes it another.
@@ -85,6 +85,12 @@ impl Notifier for Webhook {
                 _ => Ok(format!("{place} is there, and answers OPTIONS with {status}")),
             }
         })
+    }
+
+    /// The document.
+    fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
+        let document = serde_json::to_vec_pretty(&document(delivery, &self.redactor)).map_err(|error| error.to_string())?;
+        Ok(vec![Rendered { ending: "json", bytes: document }])
     }
 
     fn kind(&self) -> &'static str {

@@ -17,6 +17,7 @@ use crate::detect::Severity;
 use crate::incident::NotifyReason;
 use crate::journey::report::Report;
 use crate::notifier::Delivery;
+use crate::notifier::template::{Fault, Template};
 use crate::secret::Redactor;
 use crate::time::{Human, between};
 
@@ -91,6 +92,8 @@ impl Detail {
 pub(super) struct Page<'a> {
     /// What to tell.
     pub(super) delivery: &'a Delivery,
+    /// A headline of people's own.
+    pub(super) template: Option<&'a Template>,
     /// Goes over every text before it is escaped or cut, so that no half of a secret is left.
     pub(super) redactor: &'a Redactor,
 }
@@ -118,7 +121,15 @@ impl Page<'_> {
 
     /// The whole notice in one line, for push messages and screen readers.
     pub(super) fn headline(self) -> String {
-        self.line(&self.delivery.notification.headline(), HEADLINE)
+        // A template that fails after all gives way to what is built in: people are told in any case.
+        let own = self.template.and_then(|template| {
+            let rendered = template.render(self.delivery, &[], None, self.redactor);
+            let complain = |fault: &Fault| {
+                tracing::warn!(delivery = %self.delivery.id, %fault, "a template failed; the built-in text is told");
+            };
+            rendered.inspect_err(complain).ok().filter(|text| !text.trim().is_empty())
+        });
+        self.line(&own.unwrap_or_else(|| self.delivery.notification.headline()), HEADLINE)
     }
 
     /// The notice as text, for when Slack takes no blocks.
@@ -419,7 +430,7 @@ mod tests {
             let text: String = text.chars().cycle().take(longest).collect();
             let delivery = delivery(reason, &text, steps);
             let redactor = Redactor::new();
-            let content = Page { delivery: &delivery, redactor: &redactor }.content(part, detail);
+            let content = Page { delivery: &delivery, template: None, redactor: &redactor }.content(part, detail);
             let content = serde_json::to_value(content).expect("content is JSON");
             let fallback = content["text"].as_str().expect("there is text");
             prop_assert!(!fallback.trim().is_empty() && length(fallback) <= limit::TEXT);
@@ -441,7 +452,7 @@ mod tests {
     #[test]
     fn each_step_down_says_less_and_the_last_still_says_what_is_the_matter() {
         let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-        let page = Page { delivery: &delivery, redactor: &redactor };
+        let page = Page { delivery: &delivery, template: None, redactor: &redactor };
         let json = |detail| serde_json::to_string(&page.content(Part::Root, detail)).unwrap();
         let parts = ["▕", "What came back", "*Since*", "DOWN sms"];
         let shown = |detail| parts.map(|part| json(detail).contains(part));
@@ -457,7 +468,7 @@ mod tests {
     fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
         let redactor = Redactor::new();
         let json = |delivery: &Delivery| {
-            let content = Page { delivery, redactor: &redactor }.content(Part::Root, Detail::Full);
+            let content = Page { delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
             serde_json::to_string(&content).unwrap()
         };
         let mut firing = delivery(NotifyReason::First, "sms", 1);
@@ -478,7 +489,7 @@ mod tests {
         // The secret begins just before the limit of whatever shows it.
         for padding in 0..620 {
             let delivery = delivery(NotifyReason::First, &format!("{}{secret}", "x".repeat(padding)), 1);
-            let content = Page { delivery: &delivery, redactor: &redactor }.content(Part::Root, Detail::Full);
+            let content = Page { delivery: &delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
             assert!(!serde_json::to_string(&content).unwrap().contains("s3cr3"), "with {padding} before it");
         }
     }
@@ -486,7 +497,7 @@ mod tests {
     #[test]
     fn only_addresses_become_links() {
         let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-        let page = Page { delivery: &delivery, redactor: &redactor };
+        let page = Page { delivery: &delivery, template: None, redactor: &redactor };
         assert_eq!(
             page.link("Runbook", "https://wiki.example/a?b=1&c=x|y"),
             "<https://wiki.example/a?b=1&amp;c=x%7Cy|Runbook>"
