@@ -123,6 +123,15 @@ impl Sandbox {
     }
 }
 
+/// A Slack message, as JSON, drawn as a page of its own: much as Slack shows it.
+///
+/// # Errors
+/// It is no message; in words.
+pub fn slack_page(message: &[u8], at: jiff::Timestamp) -> Result<String, String> {
+    let content = serde_json::from_slice(message).map_err(|error| format!("no message of Slack's: {error}"))?;
+    inbox::message(&content, at).map_err(|error| format!("the message cannot be drawn: {error}"))
+}
+
 /// Plays the demo's script on `sandbox`, from its start, and tells each act through `say`. Returns after the last act, within two
 /// minutes, or at `stop`.
 pub async fn script(sandbox: &Sandbox, stop: CancellationToken, say: impl Fn(&str)) {

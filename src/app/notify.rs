@@ -1,19 +1,20 @@
 //! `journeyman notify`: shows what people would be told, and tells a notifier that nothing is wrong.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::open_notifier;
 use crate::clock::Clock;
 use crate::config::Plan;
+use crate::demo;
 use crate::exit::{self, Failure};
 use crate::incident::NotifyReason;
-use crate::notice::Notification;
-use crate::notice::delivery_id;
+use crate::notice::{Notification, delivery_id};
 use crate::notice::sample::{sample, test_notice};
 use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::SlackSettings;
-use crate::notifier::{Delivery, Notifier, Receipt, email, slack};
+use crate::notifier::{Delivery, Notifier, Receipt, Rendered, email, slack};
 use crate::secret::{Redactor, Secret};
 use crate::time::Human;
 
@@ -26,9 +27,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// # Errors
 /// No such notifier, or a file that cannot be written.
 pub fn preview(
-    plan: Option<(&Plan, &str)>,
-    reason: NotifyReason,
-    directory: &Path,
+    plan: Option<(&Plan, &str)>, reason: NotifyReason, directory: &Path,
 ) -> Result<Vec<PathBuf>, Failure> {
     let notification = sample(reason);
     // As told at once.
@@ -42,9 +41,17 @@ pub fn preview(
     for (name, notifier) in own {
         let delivery = delivery(name, notification.clone());
         let rendered = notifier.preview(&delivery).map_err(|why| Failure::new(exit::SOFTWARE, why))?;
+        let is_message = |rendered: &&Rendered| notifier.kind() == "slack" && rendered.ending == "json";
+        let message = rendered.iter().find(is_message).map(|rendered| rendered.bytes.clone());
         for rendered in rendered {
             let path = directory.join(format!("{name}-{reason}.{}", rendered.ending));
             std::fs::write(&path, rendered.bytes).map_err(|error| unwritable(&path, &error))?;
+            written.push(path);
+        }
+        if let Some(message) = message {
+            let page = demo::slack_page(&message, notification.at).map_err(|why| Failure::new(exit::SOFTWARE, why))?;
+            let path = directory.join(format!("{name}-{reason}.html"));
+            std::fs::write(&path, page).map_err(|error| unwritable(&path, &error))?;
             written.push(path);
         }
     }
@@ -86,7 +93,7 @@ fn delivery(notifier: &str, notification: Notification) -> Delivery {
     Delivery { id, attempt: 1, is_ambiguous: false, notification, root, instead_of: None }
 }
 
-fn open(plan: &Plan, name: &str, clock: Clock) -> Result<std::sync::Arc<dyn Notifier>, Failure> {
+fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Failure> {
     let Some(planned) = plan.notifiers.get(name) else {
         let known: Vec<_> = plan.notifiers.keys().map(|name| format!("`{name}`")).collect();
         let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
@@ -97,7 +104,7 @@ fn open(plan: &Plan, name: &str, clock: Clock) -> Result<std::sync::Arc<dyn Noti
 }
 
 /// Slack and mail without a configuration.
-fn built_in(clock: Clock) -> Result<Vec<(&'static str, std::sync::Arc<dyn Notifier>)>, String> {
+fn built_in(clock: Clock) -> Result<Vec<(&'static str, Arc<dyn Notifier>)>, String> {
     let redactor = Redactor::new();
     let token = Secret::new("xoxb-preview".to_owned(), &redactor);
     let bot = SlackSettings::Bot { token, channel: "C0123456789".to_owned(), api_url: None };
@@ -110,8 +117,8 @@ fn built_in(clock: Clock) -> Result<Vec<(&'static str, std::sync::Arc<dyn Notifi
         to: vec!["ops@example.net".to_owned()],
     };
     Ok(vec![
-        ("slack", std::sync::Arc::new(slack::open(bot, redactor.clone(), clock)?)),
-        ("email", std::sync::Arc::new(email::open(mail, redactor, clock)?)),
+        ("slack", Arc::new(slack::open(bot, redactor.clone(), clock)?)),
+        ("email", Arc::new(email::open(mail, redactor, clock)?)),
     ])
 }
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
+use serde_json::{Map, Value as Json};
 
 use super::blocks::{Piece, Span, Tone, pieces, tone, tone_of_words};
 use super::gateway::{Counts, Fault, Gateway};
@@ -94,11 +95,30 @@ async fn style() -> Response {
 }
 
 fn render(view: &View) -> Result<String, minijinja::Error> {
+    environment()?.get_template("inbox.html")?.render(facts(view))
+}
+
+/// One message of Slack's as a page of its own.
+pub(super) fn message(content: &Map<String, Json>, at: Timestamp) -> Result<String, minijinja::Error> {
+    let pieces = pieces(content);
+    environment()?.get_template("message.html")?.render(context! {
+        title => content.get("text").and_then(Json::as_str),
+        style => include_str!("inbox.css"),
+        tone => tone_name(tone(content, &pieces)),
+        pieces => pieces.iter().map(piece).collect::<Vec<_>>(),
+        time => time(at),
+        stamp => at.to_string(),
+    })
+}
+
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // The name ends in .html, which switches escaping on.
+    // The names end in .html, which switches escaping on.
+    environment.add_template("pieces.html", include_str!("pieces.html"))?;
     environment.add_template("inbox.html", include_str!("inbox.html"))?;
-    environment.get_template("inbox.html")?.render(facts(view))
+    environment.add_template("message.html", include_str!("message.html"))?;
+    Ok(environment)
 }
 
 fn facts(view: &View) -> Value {

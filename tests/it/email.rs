@@ -1,10 +1,13 @@
 //! The email notifier against a scripted SMTP server, and against Postfix.
 
+mod t8;
+
 use std::time::Duration;
 
 use journeyman::clock::Clock;
 use journeyman::incident::NotifyReason;
 use journeyman::notifier::email::{Email, EmailSettings, Security, open};
+use journeyman::notifier::template::{Medium, Template, Templates};
 use journeyman::notifier::{Delivery, Notifier as _, NotifyError, Receipt};
 use journeyman::secret::{Redactor, Secret};
 
@@ -96,11 +99,13 @@ fn each_recipient_gets_a_mail_with_both_parts_and_the_receipt_is_the_servers_wor
         assert_eq!(header("X-Journeyman-State"), "DOWN");
         assert_eq!(header("X-Journeyman-Reason"), "first");
         assert_eq!(header("X-Journeyman-Delivery"), "7f3a2c01d2e4.1.ops-mail");
+        assert_eq!(header("X-Journeyman-Severity"), "critical");
+        assert_eq!(header("X-Journeyman-Run"), first().notification.report.unwrap().token.to_string());
         assert_eq!(header("Importance"), "high");
         assert_eq!(mail.header("References"), None);
 
         let kinds: Vec<_> = mail.parts().iter().map(|part| part.header("Content-Type").unwrap()).collect();
-        assert_eq!(kinds, ["text/plain; charset=utf-8", "text/html; charset=utf-8"]);
+        assert!(kinds[0] == "text/plain; charset=utf-8" && kinds[1].starts_with("multipart/related"), "{kinds:?}");
         let text = mail.part("text/plain").text();
         assert!(text.starts_with(&first().notification.text()), "{text}");
         let html = mail.part("text/html").text();
@@ -109,12 +114,12 @@ fn each_recipient_gets_a_mail_with_both_parts_and_the_receipt_is_the_servers_wor
         }
         assert!(html.contains("DOWN sms-round-trip · failed (not_received) at step `arrive`"));
         assert!(html.contains("<a href=\"https://wiki.example.net/sms?a=1&amp;b=2\">"));
-        assert!(!html.contains("<img") && !html.contains("src="));
-        // One scale for both runs: the failed receive fills it, the last good one took 4 % of it.
-        assert!(
-            html.contains("width=\"200\" bgcolor=\"#b3261e\"") && html.contains("width=\"8\" bgcolor=\"#767676\""),
-            "{html}"
-        );
+        let image = mail.part("image/png");
+        let id = image.header("Content-ID").unwrap();
+        let source = format!("src=\"cid:{}\"", id.trim_matches(['<', '>']));
+        assert!(html.matches("src=").count() == 1 && html.contains(&source), "nothing is loaded from elsewhere: {html}");
+        assert!(image.bytes().starts_with(b"\x89PNG") && image.header("Content-Disposition").unwrap().contains("inline"));
+        assert!(html.contains("1m <span style=\"color:#767676\">last good 2.4s</span>"), "{html}");
     });
 }
 
@@ -123,9 +128,9 @@ fn an_incident_is_one_thread() {
     block_on(async {
         let smtp = FakeSmtp::start().await;
         let email = email(&smtp, &[OPS, DUTY]);
-        email.notify(&first()).await.unwrap();
-        email.notify(&delivery(NotifyReason::Repeat, 2)).await.unwrap();
-        email.notify(&delivery(NotifyReason::Resolved, 3)).await.unwrap();
+        let root = email.notify(&delivery(NotifyReason::First, 4)).await.ok();
+        email.notify(&Delivery { root: root.clone(), ..delivery(NotifyReason::Repeat, 5) }).await.unwrap();
+        email.notify(&Delivery { root, ..delivery(NotifyReason::Resolved, 6) }).await.unwrap();
         for to in [OPS, DUTY] {
             let thread: Vec<Mail> =
                 smtp.mails().into_iter().filter(|taken| taken.to == [to]).map(|taken| taken.mail).collect();
@@ -136,117 +141,13 @@ fn an_incident_is_one_thread() {
                 assert_eq!(later.header("In-Reply-To"), root);
                 assert_eq!(later.header("References"), root);
                 assert_ne!(later.header("Message-ID"), root);
+                assert_eq!(later.header("Thread-Topic"), first.header("Subject"));
+                assert_eq!(later.header("Thread-Index").unwrap()[..28], first.header("Thread-Index").unwrap()[..28]);
             }
             assert_eq!(resolved.header("X-Journeyman-State").as_deref(), Some("WELL AGAIN"));
             assert_eq!(resolved.header("Importance"), None);
             assert!(resolved.part("text/plain").text().starts_with("WELL AGAIN sms-round-trip · after"));
         }
-    });
-}
-
-#[test]
-fn greylisting_is_waited_out() {
-    block_on(async {
-        let smtp = FakeSmtp::start().await;
-        smtp.script([Rule::once(At::Dot, Act::Say("451 4.7.1 Greylisted, please come back"))]);
-        let email = email(&smtp, &[OPS]);
-        let text = backoff(email.notify(&first()).await);
-        assert!(text.contains("451 4.7.1 Greylisted, please come back") && text.contains("greylisting"), "{text}");
-        assert_eq!(smtp.mails().len(), 0);
-        email.notify(&Delivery { attempt: 2, ..first() }).await.unwrap();
-        assert_eq!(smtp.mails().len(), 1);
-    });
-}
-
-#[test]
-fn who_took_it_is_not_sent_to_again_and_the_others_are() {
-    block_on(async {
-        let smtp = FakeSmtp::start().await;
-        smtp.script([Rule::once(At::Rcpt, Act::Say("450 4.2.1 busy")).to(DUTY)]);
-        let email = email(&smtp, &[OPS, DUTY]);
-        let text = backoff(email.notify(&first()).await);
-        assert!(text.contains("450 4.2.1 busy") && text.contains("ops@example.test: 250"), "{text}");
-        let receipt = email.notify(&Delivery { attempt: 2, ..first() }).await.unwrap();
-        assert_eq!(smtp.mails().iter().map(|taken| taken.to[0].as_str()).collect::<Vec<_>>(), [OPS, DUTY]);
-        assert!(receipt.said.contains("FAKE1") && receipt.said.contains("FAKE2"), "{}", receipt.said);
-        // The store failed and asks again: nobody is told twice.
-        email.notify(&Delivery { attempt: 3, ..first() }).await.unwrap();
-        assert_eq!(smtp.mails().len(), 2);
-        // Another delivery is another.
-        email.notify(&delivery(NotifyReason::Repeat, 2)).await.unwrap();
-        assert_eq!(smtp.mails().len(), 4);
-    });
-}
-
-#[test]
-fn a_recipient_refused_for_good_does_not_keep_the_others_from_being_told() {
-    block_on(async {
-        let smtp = FakeSmtp::start().await;
-        smtp.script([Rule::always(At::Rcpt, Act::Say("550 5.1.1 No such user")).to(DUTY)]);
-        let receipt = email(&smtp, &[OPS, DUTY]).notify(&first()).await.unwrap();
-        assert_eq!(smtp.mails().len(), 1);
-        assert!(
-            receipt.said.contains("duty@example.test") && receipt.said.contains("550 5.1.1 No such user"),
-            "{}",
-            receipt.said
-        );
-        let text = never(email(&smtp, &[DUTY]).notify(&first()).await);
-        assert!(text.contains("550 5.1.1 No such user; check the address in `to`"), "{text}");
-    });
-}
-
-#[test]
-fn what_the_server_says_decides_at_every_point() {
-    block_on(async {
-        let smtp = FakeSmtp::start().await;
-        let email = email(&smtp, &[OPS]);
-        let later = [
-            (At::Connect, "421 4.3.2 closing down"),
-            (At::Ehlo, "421 4.3.2 closing down"),
-            (At::Mail, "452 4.3.1 disk full"),
-            (At::Rcpt, "450 4.2.1 busy"),
-            (At::Data, "421 4.3.2 closing down"),
-            (At::Dot, "450-4.2.1 busy\r\n450 4.2.1 very busy"),
-        ];
-        for (at, words) in later {
-            smtp.script([Rule::once(at, Act::Say(words))]);
-            let text = backoff(email.notify(&first()).await);
-            assert!(text.contains(&words[..3]), "{at:?}: {text}");
-        }
-        let refused = [
-            (At::Connect, "554 5.7.1 go away"),
-            (At::Mail, "550 5.7.1 not your address"),
-            (At::Rcpt, "553 5.1.3 no address"),
-            (At::Data, "554 5.5.1 no valid recipients"),
-            (At::Dot, "554 5.7.1 spam"),
-        ];
-        for (at, words) in refused {
-            smtp.script([Rule::once(at, Act::Say(words))]);
-            let text = never(email.notify(&first()).await);
-            assert!(text.contains(&words[4..]), "{at:?}: {text}");
-        }
-        assert_eq!(smtp.mails().len(), 0);
-    });
-}
-
-#[test]
-fn a_connection_lost_before_the_content_is_harmless_and_after_it_is_doubt() {
-    block_on(async {
-        let smtp = FakeSmtp::start().await;
-        let email = email(&smtp, &[OPS]);
-        for at in [At::Connect, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
-            smtp.script([Rule::once(at, Act::Close)]);
-            backoff(email.notify(&first()).await);
-        }
-        smtp.script([Rule::once(At::Dot, Act::TakeAndClose)]);
-        let text = ambiguous(email.notify(&first()).await);
-        assert!(text.contains("the connection was lost"), "{text}");
-        // As after a crash: nothing is remembered but the delivery.
-        let email = self::email(&smtp, &[OPS]);
-        email.notify(&Delivery { attempt: 2, is_ambiguous: true, ..first() }).await.unwrap();
-        let ids: Vec<_> = smtp.mails().iter().map(|taken| taken.mail.header("Message-ID").unwrap()).collect();
-        assert_eq!(ids.len(), 2);
-        assert_eq!(ids[0], ids[1], "a mailbox that has it can tell");
     });
 }
 
@@ -258,50 +159,6 @@ fn nobody_listening_is_tried_again_later() {
         assert!(text.starts_with("connecting to the mail server 127.0.0.1:"), "{text}");
         assert_eq!(text.matches("refused").count(), 1, "said once, not once a recipient: {text}");
     });
-}
-
-/// The tests of time: as soon as the server stalls, the clock is tokio's and jumps from timer to timer.
-async fn stalled(at: At, act: Act) -> (Result<Receipt, NotifyError>, Duration, usize) {
-    journeyman::tls::init();
-    let smtp = FakeSmtp::start().await;
-    smtp.script([Rule::once(at, act)]);
-    let clock = Clock::system();
-    let email = open(settings(smtp.port(), &[OPS]), Redactor::new(), clock).expect("sound settings");
-    let delivery = first();
-    let pausing = async {
-        smtp.wait_for_stall().await;
-        tokio::time::pause();
-    };
-    let (answer, ()) = tokio::join!(email.notify(&delivery), pausing);
-    (answer, clock.now().mono.0, smtp.mails().len())
-}
-
-#[tokio::test]
-async fn a_server_that_never_greets_is_given_up_after_thirty_seconds() {
-    let (answer, took, _) = stalled(At::Connect, Act::Hang).await;
-    assert!(backoff(answer).contains("no answer within 30s"));
-    assert!((30..32).contains(&took.as_secs()), "{took:?}");
-}
-
-#[tokio::test]
-async fn a_server_that_sends_a_byte_a_second_is_given_up_too() {
-    let (answer, took, _) = stalled(At::Ehlo, Act::Drip).await;
-    assert!(backoff(answer).contains("no answer within 30s"));
-    assert!((30..32).contains(&took.as_secs()), "{took:?}");
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_before_the_content_is_harmless() {
-    let (answer, ..) = stalled(At::Data, Act::Hang).await;
-    assert!(backoff(answer).contains("announcing the message"));
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_after_the_dot_is_doubt() {
-    let (answer, took, mails) = stalled(At::Dot, Act::TakeAndHang).await;
-    assert!(ambiguous(answer).contains("no answer within 30s"));
-    assert!((30..32).contains(&took.as_secs()), "{took:?}");
-    assert_eq!(mails, 1);
 }
 
 #[test]
@@ -383,6 +240,30 @@ fn a_notice_that_comes_late_says_so_and_a_huge_one_stays_within_bounds() {
     });
 }
 
+#[test]
+fn texts_of_peoples_own_take_the_place_of_ours_and_give_way_if_they_cannot_be_sent() {
+    block_on(async {
+        let smtp = FakeSmtp::start().await;
+        let text = Template::parse("{{ state }}: {{ subject }} & co", Medium::Text).unwrap();
+        let source = "<p>{{ owner }}</p>{% if picture %}<img src=\"{{ picture }}\" alt=\"\">{% endif %}\
+                      {% if owner == 'huge' %}{% for n in range(60000) %}xx{% endfor %}{% endif %}";
+        let html = Template::parse(source, Medium::Html).unwrap();
+        let templates = Templates { subject: None, text: Some(text), html: Some(html) };
+        let email = email(&smtp, &[OPS]).with_templates(templates);
+        let mut delivery = first();
+        delivery.notification.owner = Some("<b>us</b>".to_owned());
+        email.notify(&delivery).await.unwrap();
+        delivery.notification.owner = Some("huge".to_owned());
+        delivery.id.push('2');
+        email.notify(&delivery).await.unwrap();
+        let mails = smtp.mails();
+        assert_eq!(mails[0].mail.part("text/plain").text().trim_end(), "DOWN: sms-round-trip & co");
+        let html = mails[0].mail.part("text/html").text();
+        assert!(html.starts_with("<p>&lt;b&gt;us&lt;") && html.contains("src=\"cid:waterfall."), "{html}");
+        assert!(mails[1].mail.part("text/html").text().starts_with("<!DOCTYPE html>"), "the built-in page");
+    });
+}
+
 fn credentials(redactor: &Redactor) -> Option<(String, Secret)> {
     Some(("journeyman".to_owned(), Secret::new("correct horse".to_owned(), redactor)))
 }
@@ -423,17 +304,6 @@ fn secured(security: Security, port: u16) -> Email {
     let redactor = Redactor::new();
     let settings = EmailSettings { security, credentials: credentials(&redactor), ..settings(port, &[OPS]) };
     open(settings, redactor, Clock::derived(noon())).expect("sound settings")
-}
-
-#[test]
-fn a_server_without_starttls_gets_nothing() {
-    block_on(async {
-        let smtp = FakeSmtp::start_with(Offer { auth: true, ..Offer::default() }).await;
-        let text = never(secured(Security::StartTls, smtp.port()).notify(&first()).await);
-        assert!(text.contains("does not offer STARTTLS, so nothing was sent"), "{text}");
-        let commands = smtp.commands();
-        assert!(commands.iter().all(|command| command.starts_with("EHLO") || command == "QUIT"), "{commands:?}");
-    });
 }
 
 #[test]
@@ -553,7 +423,8 @@ fn postfix_takes_it_and_delivers_it_whole() {
             "{}",
             receipt.said
         );
-        email.notify(&delivery(NotifyReason::Resolved, 2)).await.unwrap();
+        let root = Some(receipt.clone());
+        email.notify(&Delivery { root, ..delivery(NotifyReason::Resolved, 2) }).await.unwrap();
 
         let is_for_ops = |mail: &Mail, reason: &str| {
             mail.header("Delivered-To").as_deref() == Some(OPS)

@@ -33,6 +33,7 @@ mod mqtt;
 mod nats;
 mod notify_alertmanager;
 mod notify_pagerduty;
+mod notices;
 mod notify_webhook;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -246,3 +246,93 @@ fn escape(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::incident::Member;
+    use crate::incident::root::Resource;
+    use crate::incident::{NotifyReason, Root};
+    use crate::notice::sample::sample;
+    use crate::notifier::email::picture::waterfall;
+
+    /// The sample with `text` in every place that data comes to, `many` times where there are lists.
+    fn notice(reason: NotifyReason, text: &str, many: usize) -> Notification {
+        let mut notice = sample(reason);
+        let member = Member { subject: text.into(), said: text.to_owned(), since: Timestamp::UNIX_EPOCH, ended: None };
+        notice.subject = text.to_owned();
+        notice.members = vec![member; many];
+        notice.incident.members = 10_000;
+        notice.incident.root = Root::Shared { resource: Resource::Channel(text.into()), said: text.to_owned() };
+        notice.news = vec![text.to_owned(); many];
+        for place in [&mut notice.owner, &mut notice.location, &mut notice.objective] {
+            *place = Some(text.to_owned());
+        }
+        notice.runbook = Some(format!("https://wiki.example.net/{text}"));
+        notice.link = Some(text.to_owned());
+        notice.labels = [(text.to_owned(), text.to_owned())].into();
+        notice.decision = text.to_owned();
+        let report = notice.report.as_mut().expect("the sample has a run");
+        report.steps = report.steps.iter().cycle().take(many).cloned().collect();
+        for step in &mut report.steps {
+            (step.name, step.verb, step.detail) = (text.into(), text.to_owned(), Some(text.to_owned()));
+        }
+        notice
+    }
+
+    const REASONS: [NotifyReason; 5] = [
+        NotifyReason::First,
+        NotifyReason::Worse,
+        NotifyReason::Updated,
+        NotifyReason::Repeat,
+        NotifyReason::Resolved,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn any_notice_is_a_page_that_gmail_shows_whole_and_that_holds_no_markup_of_others(
+            text in "(<script>|</td>|<img src=x>|\"'&|&amp;|javascript:|\u{202e}|😀|\n|\\PC{1,40}){0,60}",
+            longest in prop::sample::select(vec![10_usize, 300, 5_000]),
+            reason in prop::sample::select(REASONS.to_vec()),
+            many in prop::sample::select(vec![0_usize, 3, 25, 600]),
+        ) {
+            let text: String = text.chars().cycle().take(longest).collect();
+            let notice = notice(reason, &text, many);
+            let report = notice.report.as_ref().expect("the sample has a run");
+            let picture = waterfall(report, notice.last_good.as_ref(), str::to_owned);
+            let inline = Inline { picture: &picture, address: "waterfall@example.net" };
+            let notes = vec![text.clone(); 2];
+            let html = page(&notice, &notes, Some(inline), &Redactor::new());
+            prop_assert!(html.len() < MOST, "{} bytes", html.len());
+            prop_assert!(html.trim_end().ends_with("</html>"));
+            prop_assert_eq!(html.matches("<img").count(), 1);
+            prop_assert!(!html.contains("<script") && !html.contains("href=\"javascript"));
+            prop_assert_eq!(html.matches("<td").count(), html.matches("</td>").count());
+            prop_assert_eq!(html.matches("<table").count(), html.matches("</table>").count());
+        }
+    }
+
+    #[test]
+    fn the_parts_come_in_order_and_the_text_has_them_too() {
+        let notice = sample(NotifyReason::Worse);
+        let html = page(&notice, &[], None, &Redactor::new());
+        let text = notice.text();
+        let parts = ["DOWN channel inbox", "Since", "mailbox was read", "3 members", "Likely cause", "What changed"];
+        let parts = parts.iter().chain(["certificate of mail.shop.example", "Runbook", "Page", "Decided by"].iter());
+        let (mut in_html, mut in_text) = (0, 0);
+        for part in parts {
+            in_html += html[in_html..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {html}"));
+            in_text += text[in_text..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {text}"));
+        }
+        let more = notice_of_many();
+        assert!(page(&more, &[], None, &Redactor::new()).contains("… and 9980 more"), "cut after {LISTED}");
+    }
+
+    fn notice_of_many() -> Notification {
+        notice(NotifyReason::First, "x", 25)
+    }
+}

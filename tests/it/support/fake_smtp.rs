@@ -32,6 +32,8 @@ pub enum Act {
     Say(&'static str),
     /// Answer as usual, one byte a second.
     Drip,
+    /// Answer with lines that promise another, as long as anybody reads.
+    Flood,
     /// Never answer.
     Hang,
     /// Close the connection.
@@ -394,6 +396,9 @@ impl Conversation {
                 }
                 Ok(true)
             }
+            Some(Act::Flood) => loop {
+                self.wire.write("250-and more\r\n".repeat(512).as_bytes()).await?;
+            },
             Some(Act::Hang | Act::TakeAndHang) => {
                 self.seen.lock().expect("no panic while held").stalled += 1;
                 std::future::pending().await

@@ -40,18 +40,33 @@ impl Mail {
 
     /// The part of that media type.
     pub fn part(&self, kind: &str) -> Mail {
-        let of_kind = |part: &Mail| part.header("Content-Type").is_some_and(|value| value.starts_with(kind));
-        self.parts().into_iter().find(of_kind).unwrap_or_else(|| panic!("no part of type {kind}"))
+        self.find(kind).unwrap_or_else(|| panic!("no part of type {kind}"))
+    }
+
+    /// The same, or nothing; parts of parts too.
+    fn find(&self, kind: &str) -> Option<Mail> {
+        let own = self.header("Content-Type")?;
+        if own.starts_with(kind) {
+            return Some(self.clone());
+        }
+        if !own.starts_with("multipart/") {
+            return None;
+        }
+        self.parts().iter().find_map(|part| part.find(kind))
+    }
+
+    /// The body as text, its transfer encoding undone.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.bytes()).expect("the body is UTF-8").replace("\r\n", "\n")
     }
 
     /// The body, its transfer encoding undone.
-    pub fn text(&self) -> String {
-        let bytes = match self.header("Content-Transfer-Encoding").as_deref() {
+    pub fn bytes(&self) -> Vec<u8> {
+        match self.header("Content-Transfer-Encoding").as_deref() {
             Some("quoted-printable") => unquote(&self.body.replace("=\n", ""), b'='),
             Some("base64") => unbase64(&self.body),
             _ => self.body.clone().into_bytes(),
-        };
-        String::from_utf8(bytes).expect("the body is UTF-8").replace("\r\n", "\n")
+        }
     }
 
     /// The header as it came.
