@@ -10,8 +10,8 @@ use crate::config::Plan;
 use crate::demo;
 use crate::exit::{self, Failure};
 use crate::incident::NotifyReason;
-use crate::notice::{Notification, delivery_id};
 use crate::notice::sample::{sample, test_notice};
+use crate::notice::{Notification, delivery_id};
 use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::SlackSettings;
 use crate::notifier::{Delivery, Notifier, Receipt, Rendered, email, slack};
@@ -26,9 +26,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// No such notifier, or a file that cannot be written.
-pub fn preview(
-    plan: Option<(&Plan, &str)>, reason: NotifyReason, directory: &Path,
-) -> Result<Vec<PathBuf>, Failure> {
+pub fn preview(plan: Option<(&Plan, &str)>, reason: NotifyReason, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let notification = sample(reason);
     // As told at once.
     let clock = Clock::derived(notification.at);
@@ -71,12 +69,20 @@ pub async fn test(plan: &Plan, name: &str, clock: Clock) -> Result<String, Failu
     let took = Human(clock.now().mono.since(now.mono));
     let clean = |text: &str| plan.redactor.clean(text);
     let failure = |why: String| {
-        Failure::new(exit::UNAVAILABLE, format!("notifier `{name}` ({}) was not told: {}", notifier.kind(), clean(&why)))
+        Failure::new(
+            exit::UNAVAILABLE,
+            format!("notifier `{name}` ({}) was not told: {}", notifier.kind(), clean(&why)),
+        )
     };
     match answer {
         Ok(Ok(Receipt { id, place, said })) => {
             let kind = notifier.kind();
-            Ok(format!("ok   notifier {name} ({kind}, {took}): {}\nid   {}\nat   {}\n", clean(&said), clean(&id), clean(&place)))
+            Ok(format!(
+                "ok   notifier {name} ({kind}, {took}): {}\nid   {}\nat   {}\n",
+                clean(&said),
+                clean(&id),
+                clean(&place)
+            ))
         }
         Ok(Err(error)) => Err(failure(error.to_string())),
         Err(_) => Err(failure(format!("no answer within {}", Human(LIMIT)))),
@@ -96,7 +102,8 @@ fn delivery(notifier: &str, notification: Notification) -> Delivery {
 fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Failure> {
     let Some(planned) = plan.notifiers.get(name) else {
         let known: Vec<_> = plan.notifiers.keys().map(|name| format!("`{name}`")).collect();
-        let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
         return Err(Failure::new(exit::USAGE, format!("no notifier is named `{name}`: {known}")));
     };
     open_notifier(planned, &plan.redactor, clock)

@@ -83,12 +83,14 @@ impl Template {
         let redactor = Redactor::new();
         for notification in NotifyReason::ALL.iter().map(|reason| sample(*reason)).chain([bare()]) {
             let id = delivery_id(&notification.incident.id, notification.incident.sequence, &"ops".into());
-            let delivery =
-                Delivery { id, attempt: 1, is_ambiguous: false, notification, root: None, instead_of: None };
+            let delivery = Delivery { id, attempt: 1, is_ambiguous: false, notification, root: None, instead_of: None };
             let text = template.render(&delivery, &[], None, &redactor)?;
             if text.trim().is_empty() {
                 let reason = delivery.notification.reason;
-                return Err(Fault { line: None, message: format!("it says nothing for a notice of reason `{reason}`") });
+                return Err(Fault {
+                    line: None,
+                    message: format!("it says nothing for a notice of reason `{reason}`"),
+                });
             }
         }
         Ok(template)

@@ -117,8 +117,13 @@ fn each_recipient_gets_a_mail_with_both_parts_and_the_receipt_is_the_servers_wor
         let image = mail.part("image/png");
         let id = image.header("Content-ID").unwrap();
         let source = format!("src=\"cid:{}\"", id.trim_matches(['<', '>']));
-        assert!(html.matches("src=").count() == 1 && html.contains(&source), "nothing is loaded from elsewhere: {html}");
-        assert!(image.bytes().starts_with(b"\x89PNG") && image.header("Content-Disposition").unwrap().contains("inline"));
+        assert!(
+            html.matches("src=").count() == 1 && html.contains(&source),
+            "nothing is loaded from elsewhere: {html}"
+        );
+        assert!(
+            image.bytes().starts_with(b"\x89PNG") && image.header("Content-Disposition").unwrap().contains("inline")
+        );
         assert!(html.contains("1m <span style=\"color:#767676\">last good 2.4s</span>"), "{html}");
     });
 }

@@ -76,7 +76,11 @@ fn a_test_notice_says_that_it_is_one_and_gives_the_receipt_or_the_error() {
         let arguments = ["notify", "test", "mail", "--config", "journeyman.toml"];
         let told = journeyman(scratch.path(), &arguments).await;
         assert_eq!(told.code, 0, "{}", told.stderr);
-        assert!(told.stdout.contains("ok   notifier mail") && told.stdout.contains("queued as FAKE1"), "{}", told.stdout);
+        assert!(
+            told.stdout.contains("ok   notifier mail") && told.stdout.contains("queued as FAKE1"),
+            "{}",
+            told.stdout
+        );
         let taken = smtp.mails().remove(0);
         assert!(taken.mail.part("text/plain").text().contains("TEST: nothing is wrong"), "{}", taken.raw);
         assert_eq!(taken.mail.header("Importance"), None, "nobody must get up for it");
@@ -97,8 +101,18 @@ fn a_preview_is_told_as_the_notifier_would_and_a_wrong_template_is_a_wrong_confi
         let scratch = Scratch::new("notify-preview");
         scratch.write("alert.txt", "{{ state }} at {{ owner }}\n");
         configuration(&scratch, 25, "template = { subject = \"{{ state }} {{ subject }}\", text = \"alert.txt\" }\n");
-        let arguments =
-            ["notify", "preview", "--notifier", "mail", "--reason", "resolved", "--out", "out", "--config", "journeyman.toml"];
+        let arguments = [
+            "notify",
+            "preview",
+            "--notifier",
+            "mail",
+            "--reason",
+            "resolved",
+            "--out",
+            "out",
+            "--config",
+            "journeyman.toml",
+        ];
         let shown = journeyman(scratch.path(), &arguments).await;
         assert_eq!(shown.code, 0, "{}", shown.stderr);
         assert_eq!(shown.stdout, "out/mail-resolved.eml\nout/mail-resolved.html\nout/mail-resolved.txt\n");

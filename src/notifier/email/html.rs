@@ -121,7 +121,9 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
     }
 
     fn numbers(&mut self, notification: &Notification) {
-        self.out.push_str("<tr><td style=\"padding:12px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n");
+        self.out.push_str(
+            "<tr><td style=\"padding:12px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n",
+        );
         for (name, value) in notification.numbers().into_iter().take(FACTS) {
             let value = self.safe(&value, VALUE);
             let _ = writeln!(
@@ -168,16 +170,17 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
             StepStatus::Skipped => ("·", GREY),
         };
         let took = if step.status == StepStatus::Skipped { "-".to_owned() } else { Human(step.took).to_string() };
-        let before = before.map(|before| format!(" <span style=\"color:{GREY}\">last good {}</span>", Human(before.took)));
+        let before =
+            before.map(|before| format!(" <span style=\"color:{GREY}\">last good {}</span>", Human(before.took)));
         let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
         let summary = step.summary();
         let told = if summary.is_empty() { way } else { format!("{way}: {summary}") };
         let (name, told) = (self.safe(&step.name, VALUE / 2), self.safe(&told, VALUE));
         // A failed step's mark is filled: red text is not readable on every ground.
         let mark = match step.status {
-            StepStatus::Failed => format!(
-                "<span style=\"background-color:{colour};color:#ffffff;padding:0 3px\">{mark}</span>"
-            ),
+            StepStatus::Failed => {
+                format!("<span style=\"background-color:{colour};color:#ffffff;padding:0 3px\">{mark}</span>")
+            }
             _ => format!("<span style=\"color:{GREY}\">{mark}</span>"),
         };
         let _ = writeln!(
@@ -283,13 +286,8 @@ mod tests {
         notice
     }
 
-    const REASONS: [NotifyReason; 5] = [
-        NotifyReason::First,
-        NotifyReason::Worse,
-        NotifyReason::Updated,
-        NotifyReason::Repeat,
-        NotifyReason::Resolved,
-    ];
+    const REASONS: [NotifyReason; 5] =
+        [NotifyReason::First, NotifyReason::Worse, NotifyReason::Updated, NotifyReason::Repeat, NotifyReason::Resolved];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
@@ -325,8 +323,10 @@ mod tests {
         let parts = parts.iter().chain(["certificate of mail.shop.example", "Runbook", "Page", "Decided by"].iter());
         let (mut in_html, mut in_text) = (0, 0);
         for part in parts {
-            in_html += html[in_html..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {html}"));
-            in_text += text[in_text..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {text}"));
+            in_html +=
+                html[in_html..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {html}"));
+            in_text +=
+                text[in_text..].find(part).unwrap_or_else(|| panic!("{part} is not there, or too early: {text}"));
         }
         let more = notice_of_many();
         assert!(page(&more, &[], None, &Redactor::new()).contains("… and 9980 more"), "cut after {LISTED}");

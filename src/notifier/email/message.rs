@@ -73,7 +73,8 @@ pub(super) fn content(
     });
     let address = waterfall.as_ref().map(|(_, address)| address.as_str());
     let own = |template: &Option<Template>, what: &str, is_sound: &dyn Fn(&str) -> bool| {
-        let rendered = template.as_ref()?.render(delivery, &notes, address.map(|id| format!("cid:{id}")).as_deref(), redactor);
+        let rendered =
+            template.as_ref()?.render(delivery, &notes, address.map(|id| format!("cid:{id}")).as_deref(), redactor);
         let checked = rendered.and_then(|text| match is_sound(&text) {
             true => Ok(text),
             false => Err(Fault { line: None, message: format!("{} bytes cannot be the {what}", text.len()) }),

@@ -16,16 +16,15 @@ const STEPS: usize = 24;
 const WIDTH: usize = 1_280;
 const MARGIN: usize = 24;
 /// The bars' column.
-const BARS: usize = 360;
+const BARS: usize = 304;
 const BARS_END: usize = 1_064;
 /// Letters of a step's name that fit before the bars.
-const NAME: usize = 18;
+const NAME: usize = 15;
 const TOP: usize = 60;
 const STEP: usize = 72;
 const BOTTOM: usize = 52;
-/// Points are drawn as squares of so many pixels.
-const LARGE: usize = 3;
-const SMALL: usize = 2;
+/// Points are drawn as squares of so many pixels: a letter is as high as the mail's own, shown at half the size.
+const SIZE: usize = 3;
 
 /// The palette, in the order of [`COLOURS`].
 #[derive(Clone, Copy)]
@@ -77,8 +76,8 @@ pub(super) fn waterfall(report: &Report, reference: Option<&Report>, name: impl 
         let is_skipped = step.status == StepStatus::Skipped;
         let took = if is_skipped { "skipped".to_owned() } else { Human(step.took).to_string() };
         let ink = if step.status == StepStatus::Failed { Ink::Red } else { Ink::Black };
-        canvas.text(MARGIN, top + 12, &shortened(&name(&step.name)), LARGE, ink);
-        canvas.text_to(WIDTH - MARGIN, top + 12, &took, LARGE, ink);
+        canvas.text(MARGIN, top + 12, &shortened(&name(&step.name)), ink);
+        canvas.text_to(WIDTH - MARGIN, top + 12, &took, ink);
         canvas.fill(BARS, top + 10, BARS_END - BARS, 26, Ink::Track);
         if !is_skipped {
             canvas.bar(top + 10, 26, step, scale, colour);
@@ -86,15 +85,15 @@ pub(super) fn waterfall(report: &Report, reference: Option<&Report>, name: impl 
         let before = reference.and_then(|reference| reference.steps.iter().find(|other| other.name == step.name));
         if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
             canvas.bar(top + 42, 12, before, scale, Ink::Grey);
-            canvas.text_to(WIDTH - MARGIN, top + 42, &Human(before.took).to_string(), SMALL, Ink::Muted);
+            canvas.text_to(WIDTH - MARGIN, top + 42, &Human(before.took).to_string(), Ink::Muted);
         }
     }
     let foot = TOP + shown * STEP;
     canvas.fill(BARS, foot + 2, BARS_END - BARS, 2, Ink::Grey);
-    canvas.text(BARS, foot + 14, "0", SMALL, Ink::Muted);
-    canvas.text_to(BARS_END, foot + 14, &Human(scale).to_string(), SMALL, Ink::Muted);
+    canvas.text(BARS, foot + 14, "0", Ink::Muted);
+    canvas.text_to(BARS_END, foot + 14, &Human(scale).to_string(), Ink::Muted);
     if more > 0 {
-        canvas.text(MARGIN, foot + 14, &format!("and {more} more steps"), SMALL, Ink::Muted);
+        canvas.text(MARGIN, foot + 14, &format!("and {more} more steps"), Ink::Muted);
     }
     Picture { width: WIDTH / 2, height: canvas.height / 2, png: canvas.png() }
 }
@@ -125,20 +124,20 @@ impl Canvas {
         }
     }
 
-    fn text(&mut self, x: usize, y: usize, text: &str, size: usize, ink: Ink) {
+    fn text(&mut self, x: usize, y: usize, text: &str, ink: Ink) {
         for (at, c) in text.chars().enumerate() {
             // Microseconds.
             let c = if matches!(c, 'µ' | 'μ') { 'u' } else { c };
             for (column, row) in points(c) {
-                self.fill(x + (at * ADVANCE + column) * size, y + row * size, size, size, ink);
+                self.fill(x + (at * ADVANCE + column) * SIZE, y + row * SIZE, SIZE, SIZE, ink);
             }
         }
     }
 
     /// Text that ends at `x`.
-    fn text_to(&mut self, x: usize, y: usize, text: &str, size: usize, ink: Ink) {
-        let width = text.chars().count() * ADVANCE * size;
-        self.text((x + size).saturating_sub(width), y, text, size, ink);
+    fn text_to(&mut self, x: usize, y: usize, text: &str, ink: Ink) {
+        let width = text.chars().count() * ADVANCE * SIZE;
+        self.text((x + SIZE).saturating_sub(width), y, text, ink);
     }
 
     /// The step's time on the scale; never invisible.
@@ -156,7 +155,7 @@ impl Canvas {
             for (at, ink) in swatches.iter().enumerate() {
                 self.fill(x + at * 10, 20, 10, 20, *ink);
             }
-            self.text(x + swatches.len() * 10 + 12, 20, text, LARGE, Ink::Muted);
+            self.text(x + swatches.len() * 10 + 12, 20, text, Ink::Muted);
         };
         entry(BARS, "this run", &[Ink::Green, Ink::Amber, Ink::Red]);
         if is_compared {

@@ -489,7 +489,8 @@ mod tests {
         // The secret begins just before the limit of whatever shows it.
         for padding in 0..620 {
             let delivery = delivery(NotifyReason::First, &format!("{}{secret}", "x".repeat(padding)), 1);
-            let content = Page { delivery: &delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
+            let content =
+                Page { delivery: &delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
             assert!(!serde_json::to_string(&content).unwrap().contains("s3cr3"), "with {padding} before it");
         }
     }
