@@ -27,6 +27,13 @@ pub enum Request {
     },
     /// To be told nothing of what matches.
     Silence(Silence),
+    /// To be told nothing of what fires in an incident.
+    SilenceMembers {
+        /// Which.
+        incident: String,
+        /// For how long, why, and who asks; it says nothing yet of what it matches.
+        silence: Silence,
+    },
     /// To end a silence early.
     Unsilence {
         /// Which.
@@ -83,4 +90,27 @@ impl Commands {
         })?;
         answered.await.map_err(|_| unavailable("the daemon is stopping"))?
     }
+}
+
+/// Takes the calls of another service through which people ask; the http listener hands them over as they came.
+pub trait Callback: Send + Sync {
+    /// Judges a call and takes it on; what follows from it comes later. `header` gives a header that is there once.
+    ///
+    /// # Errors
+    /// It was not taken.
+    fn called(&self, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Result<(), Denial>;
+}
+
+/// Why a call was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Whoever called is not who they say, or says it too late. Holds nothing of what they sent.
+    #[error("{0}")]
+    Forged(&'static str),
+    /// It is signed, and makes no sense.
+    #[error("{0}")]
+    Unreadable(&'static str),
+    /// Too many calls wait already.
+    #[error("too many calls wait already; try again")]
+    Busy,
 }

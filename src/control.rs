@@ -40,6 +40,21 @@ impl Matcher {
         Matcher { label: label.into(), is_negated: false, test: Test::Equals(value.into()) }
     }
 
+    /// A label that has one of these values.
+    ///
+    /// # Errors
+    /// There are none, or more than a matcher takes that is written down and read again.
+    pub fn one_of(label: &str, values: &[String]) -> Result<Matcher, String> {
+        match values {
+            [] => Err("nothing would match".to_owned()),
+            [value] => Ok(Matcher::equals(label, value)),
+            values => {
+                let pattern = values.iter().map(|value| regex::escape(value)).collect::<Vec<_>>().join("|");
+                Ok(Matcher { label: label.to_owned(), is_negated: false, test: regex(&pattern)? })
+            }
+        }
+    }
+
     /// Reads `label=value`, `label!=value`, `label=~regex`, `label!~regex`; quotes around the value may be there. A word alone is
     /// a journey's name, in which `*` stands for anything.
     ///

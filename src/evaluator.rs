@@ -261,6 +261,13 @@ impl Evaluator {
                 self.desk.silence(silence);
                 Ok(())
             }
+            Request::SilenceMembers { incident, silence } => {
+                let matchers = self.desk.matchers(&incident).map_err(Refusal::Unknown)?;
+                let silence = crate::control::Silence { matchers, ..silence };
+                round.changes.push(Change::Silence { silence: Box::new(silence.clone()) });
+                self.desk.silence(silence);
+                Ok(())
+            }
             Request::Unsilence { id } => {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
                 tracing::info!(silence = id, "asked to end a silence");

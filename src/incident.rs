@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertState, Subject, Transition};
-use crate::control::{Ack, Escalation, Labels, Route, Silence, route};
+use crate::control::{Ack, Escalation, Labels, Matcher, Route, Silence, route};
 use crate::detect::{Detector, Severity};
 use crate::incident::root::{Resource, Tally, chance, likeliest};
 use crate::journey::outcome::labelled;
@@ -416,6 +416,17 @@ impl Desk {
         self.dirty.extend(self.cases.keys().cloned());
     }
 
+    /// What matches all that fires in an incident, and nothing else.
+    ///
+    /// # Errors
+    /// No such incident is open, or too much fires in it; in words.
+    pub fn matchers(&self, id: &str) -> Result<Vec<Matcher>, String> {
+        let case = self.cases.get(id).ok_or_else(|| format!("no incident {id} is open"))?;
+        let subjects: Vec<_> = case.firing.iter().map(ToString::to_string).collect();
+        let too_many = |_| format!("{} members are too many for one silence: silence what they share", subjects.len());
+        Ok(vec![Matcher::one_of("subject", &subjects).map_err(too_many)?])
+    }
+
     /// A silence is taken back.
     ///
     /// # Errors
@@ -770,6 +781,12 @@ impl Desk {
             }
         }
         let is_quiet = incident.quiet.is_some();
+        let can_update = incident.told.keys().any(|name| self.updatable.contains(name));
+        if let Some(quiet) = incident.quiet.as_ref().filter(|_| !case.was_quiet && can_update) {
+            // Who sees it fire is to see why nothing more comes.
+            note(&mut case.news, quiet.clone());
+            case.last_quiet = None;
+        }
         let is_released = std::mem::replace(&mut case.was_quiet, is_quiet) && !is_quiet;
         let mut notices = Vec::new();
         for (name, concern) in &audience {

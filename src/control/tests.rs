@@ -113,3 +113,21 @@ fn a_grant_is_for_what_it_was_signed_for_and_nothing_else() {
     let silence = Grant { deed: Deed::Silence, ..grant }.sign(b"key");
     assert_ne!(silence.rsplit('.').next(), text.rsplit('.').next());
 }
+
+#[test]
+fn one_of_some_values_is_exactly_these_and_is_read_as_it_is_written() {
+    let values = ["sms".to_owned(), "mail.in: error budget".to_owned(), "channel: a|b".to_owned()];
+    for count in 1..=values.len() {
+        let matcher = Matcher::one_of("subject", &values[..count]).unwrap();
+        for (at, value) in values.iter().enumerate() {
+            assert_eq!(matcher.holds(&labels(&[("subject", value)])), at < count, "{matcher} and {value}");
+        }
+        for other in ["", "s", "smsx", "mailxin: error budget", "channel: a", "b"] {
+            assert!(!matcher.holds(&labels(&[("subject", other)])), "{matcher} and {other}");
+        }
+        assert_eq!(Matcher::parse(&matcher.to_string()).unwrap(), matcher);
+    }
+    assert!(Matcher::one_of("subject", &[]).is_err());
+    let many: Vec<_> = (0..100_000).map(|serial| format!("journey-{serial}")).collect();
+    assert!(Matcher::one_of("subject", &many).is_err(), "it could not be read again");
+}

@@ -432,6 +432,24 @@ fn a_silence_that_begins_later_still_lets_the_end_be_told_and_its_own_end_repeat
 }
 
 #[test]
+fn who_sees_it_fire_sees_that_it_was_silenced_and_for_whom() {
+    let mut stage = Stage::new().with(profile("sms", &[], &["slack"])).with(profile("mail.in", &[], &["mail"]));
+    stage.play("sms", 0, "fff");
+    let id = stage.desk.open().next().unwrap().id.clone();
+    let matchers = stage.desk.matchers(&id).unwrap();
+    assert_eq!(matchers, [crate::control::Matcher::equals("subject", "sms")]);
+    stage.desk.silence(Silence { matchers, ..silence(&[], 0, 600) });
+    stage.actions.clear();
+    stage.decide(125);
+    let Some(Action::Notify { reason, incident, news, .. }) = stage.actions.first() else { panic!("nothing is told") };
+    assert_eq!((*reason, incident.quiet.as_ref()), (Updated, news.first()));
+    assert!(news[0].starts_with("silenced by ann until "), "{news:?}");
+    stage.play("mail.in", 3, "fff");
+    assert_eq!(stage.reasons(), [(2, First), (2, Updated), (5, First)], "the other is told all the same");
+    assert!(stage.desk.matchers("nothing").is_err());
+}
+
+#[test]
 fn a_silence_until_resolved_ends_with_the_incident() {
     let mut stage = alone();
     stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms"], 0, 86_400) });
