@@ -67,7 +67,8 @@ pub struct Delivery {
     pub is_ambiguous: bool,
     /// What to tell.
     pub notification: Notification,
-    /// The receipt of the incident's first notice to this notifier: the message to edit, the thread to reply in.
+    /// The receipt of the message that stands for the incident at this notifier: the one to edit, the thread to reply in. The
+    /// first, unless a later one took its place.
     pub root: Option<Receipt>,
     /// Another notifier for which this one stands in, and what it said.
     pub instead_of: Option<(String, String)>,
@@ -82,6 +83,9 @@ pub struct Receipt {
     pub place: String,
     /// What the other side said, for people.
     pub said: String,
+    /// This message stands for the incident from now on, in place of an earlier one: it is the one to edit and to reply to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_root: bool,
 }
 
 /// Why an attempt failed, by what to do next.

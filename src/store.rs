@@ -326,7 +326,8 @@ pub trait Store: Send + Sync {
     /// The incident's undelivered notices to this notifier, oldest first.
     fn undelivered(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
 
-    /// The receipt of the incident's first delivered notice to this notifier.
+    /// The receipt of the message that stands for the incident at this notifier: the last that took an earlier one's place, or
+    /// that of the first delivered notice.
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>>;
 
     /// Until when the notifier last asked us to wait.

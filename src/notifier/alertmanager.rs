@@ -145,7 +145,7 @@ impl Notifier for Alertmanager {
                 said = format!("{said}; {error}");
             }
             let places: Vec<_> = took.iter().map(|(_, place)| place.as_str()).collect();
-            Ok(Receipt { id: notification.incident.id.clone(), place: places.join(", "), said })
+            Ok(Receipt { id: notification.incident.id.clone(), place: places.join(", "), said, is_root: false })
         })
     }
 

@@ -268,7 +268,7 @@ fn verdict(answers: &[(String, Result<String, NotifyError>)], id: String, place:
     } else if told().next().is_none() {
         Err(NotifyError::Never(said))
     } else {
-        Ok(Receipt { id, place: place.to_owned(), said })
+        Ok(Receipt { id, place: place.to_owned(), said, is_root: false })
     }
 }
 
@@ -380,6 +380,7 @@ mod tests {
                 id: "<id@example.net>".to_owned(),
                 place: "mail.example.net".to_owned(),
                 said: said.to_owned(),
+                is_root: false,
             })
         };
         assert_eq!(come_to(vec![ok(), ok()]), receipt("r0: 250 queued as 4711; r1: 250 queued as 4711"));

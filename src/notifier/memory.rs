@@ -45,7 +45,8 @@ impl Notifier for Memory {
         self.deliveries.lock().expect("no panic while held").push(delivery.clone());
         let scripted = self.answers.lock().expect("no panic while held").pop_front();
         let answer = scripted.unwrap_or_else(|| {
-            Ok(Receipt { id: format!("memory-{}", delivery.id), place: "memory".to_owned(), said: "ok".to_owned() })
+            let id = format!("memory-{}", delivery.id);
+            Ok(Receipt { id, place: "memory".to_owned(), said: "ok".to_owned(), is_root: false })
         });
         Box::pin(std::future::ready(answer))
     }

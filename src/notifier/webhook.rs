@@ -60,7 +60,7 @@ impl Webhook {
         let request = self.http.client.post(url).headers(headers).body(body);
         let answer = self.http.ask(request, &place, BEGINNING).await?;
         post::judge(&answer, &place, &HINTS)?;
-        Ok(Receipt { id: delivery.id.clone(), place, said: answer.said })
+        Ok(Receipt { id: delivery.id.clone(), place, said: answer.said, is_root: false })
     }
 }
 

@@ -96,7 +96,7 @@ fn owe(row: OutboxRow) -> Change {
 }
 
 fn sent(row: &OutboxRow, receipt: &str) -> Change {
-    let receipt = Receipt { id: receipt.into(), place: "C1".into(), said: "ok".into() };
+    let receipt = Receipt { id: receipt.into(), place: "C1".into(), said: "ok".into(), is_root: false };
     let state = OutboxState { status: OutboxStatus::Sent, receipt: Some(receipt), ..row.state.clone() };
     Change::Outbox { id: row.id.clone(), state }
 }
@@ -290,6 +290,16 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(due(100).await, Due::Row(Box::new(second.clone())));
     let root = store.root_receipt("i1".into(), "slack".into()).await.unwrap();
     assert_eq!(root.map(|receipt| receipt.id).as_deref(), Some("ts1"));
+    // What took the place of an earlier message stands for the incident from then on; of two such the later one.
+    for sequence in 2..=4 {
+        let mut moved = row("i2", sequence, "slack", 6);
+        store.apply(vec![owe(moved.clone())]).await.unwrap();
+        let receipt = Receipt { id: format!("ts2-{sequence}"), is_root: sequence < 4, ..Receipt::default() };
+        moved.state = OutboxState { status: OutboxStatus::Sent, receipt: Some(receipt), ..moved.state };
+        store.apply(vec![Change::Outbox { id: moved.id, state: moved.state }]).await.unwrap();
+    }
+    let root = store.root_receipt("i2".into(), "slack".into()).await.unwrap();
+    assert_eq!(root.map(|receipt| receipt.id).as_deref(), Some("ts2-3"));
     let dead = OutboxState { status: OutboxStatus::Dead, ..second.state.clone() };
     store.apply(vec![Change::Outbox { id: second.id.clone(), state: dead }]).await.unwrap();
     assert_eq!(due(100).await, Due::Nothing);
@@ -298,7 +308,7 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!((slack.pending, slack.dead, slack.oldest), (0, 1, None));
     assert_eq!(store.revive("slack".into(), at(200)).await.unwrap(), 1);
     assert!(matches!(due(200).await, Due::Row(row) if row.id == second.id));
-    assert_eq!(store.outbox(Some(OutboxStatus::Sent), 10).await.unwrap().len(), 2);
+    assert_eq!(store.outbox(Some(OutboxStatus::Sent), 10).await.unwrap().len(), 5);
     store.apply(vec![Change::Hold { notifier: "slack".into(), until: at(500) }]).await.unwrap();
     store.close().await.unwrap();
     drop(store);

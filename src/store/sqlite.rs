@@ -288,7 +288,8 @@ impl Store for Sqlite {
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>> {
         Box::pin(self.ask(move |connection| {
             let sql = "SELECT receipt FROM outbox WHERE incident = ? AND notifier = ? AND status = 'sent' AND receipt NOT NULL
-                ORDER BY sequence LIMIT 1";
+                ORDER BY coalesce(json_extract(receipt, '$.is_root'), 0) DESC,
+                    sequence * CASE WHEN json_extract(receipt, '$.is_root') THEN -1 ELSE 1 END LIMIT 1";
             connection.prepare_cached(sql)?.query_row([&incident, &*notifier], |row| from_json(row, 0)).optional()
         }))
     }
