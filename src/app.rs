@@ -22,6 +22,7 @@ use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender};
 use crate::evaluator::{Evaluator, Parts};
@@ -33,6 +34,7 @@ use crate::journey::token::Mint;
 use crate::journey::{Journey, Name};
 use crate::ledger::Settled;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
+use crate::notifier::slack::Buttons;
 use crate::notifier::{self, Notifier};
 use crate::runner::Runner;
 use crate::runner::switchboard::Switchboard;
@@ -80,9 +82,10 @@ pub async fn run(
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
     let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics)?, &store, clock, &board, &observations);
+    let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let parts = Parts {
         store: store.clone(),
@@ -110,6 +113,7 @@ pub async fn run(
         notifiers: plan.notifiers.keys().cloned().collect(),
     };
     let (commands, commanded) = crate::commands::channel();
+    let mut buttons = open_buttons(&plan, key, commands.clone(), clock)?;
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
     let counted = clock.now().wall;
     let evaluator = Evaluator::load(parts, &plan.journeys, counted, commanded)
@@ -142,6 +146,7 @@ pub async fn run(
         location: plan.location.clone(),
         ready: ready.clone(),
         commands,
+        slack: buttons.as_mut().and_then(|buttons| buttons.callback.take()),
     };
 
     // Everything is built. From here on tasks run, and each has a name and an owner.
@@ -159,6 +164,9 @@ pub async fn run(
         }
     });
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
+    if let Some(buttons) = buttons {
+        tasks.spawn("buttons", buttons.run(stop_http.clone()));
+    }
     let pulse = board.pulse("evaluator", clock.now().mono);
     tasks.spawn("evaluator", evaluator.run(observed, pulse));
     for worker in workers {
@@ -211,7 +219,7 @@ pub async fn run(
         tracing::warn!(%error, "the store did not close cleanly");
     }
     stop_http.cancel();
-    tasks.wait_for(&["http", "housekeeping", "watchdog"], DRAIN_PART).await;
+    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog"], DRAIN_PART).await;
     tasks.abort();
     match ended {
         None => {
@@ -313,9 +321,9 @@ pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, 
     })
 }
 
-fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics) -> Result<Vec<Lender>, Failure> {
+fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics, key: &Arc<[u8]>) -> Result<Vec<Lender>, Failure> {
     let lender = |(name, planned): (&Name, &NotifierPlan)| {
-        let notifier = open_notifier(planned, &plan.redactor, clock)
+        let notifier = open_notifier(planned, &plan.redactor, clock, Some(key))
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         let fallback = planned.fallback.clone().map(|fallback| (fallback, planned.fallback_after));
         Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name) })
@@ -323,12 +331,18 @@ fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics) -> Result<Vec<Lender>, 
     plan.notifiers.iter().map(lender).collect()
 }
 
-fn open_notifier(planned: &NotifierPlan, redactor: &Redactor, clock: Clock) -> Result<Arc<dyn Notifier>, String> {
+/// `key` signs what people may do with what they are told.
+fn open_notifier(
+    planned: &NotifierPlan,
+    redactor: &Redactor,
+    clock: Clock,
+    key: Option<&Arc<[u8]>>,
+) -> Result<Arc<dyn Notifier>, String> {
     let redactor = redactor.clone();
     let templates = planned.templates.clone();
     Ok(match planned.settings.clone() {
         notifier::Settings::Slack(settings) => {
-            Arc::new(notifier::slack::open(settings, redactor, clock)?.with_headline(templates.text))
+            Arc::new(notifier::slack::open(settings, redactor, clock, key.cloned())?.with_headline(templates.text))
         }
         notifier::Settings::Email(settings) => {
             Arc::new(notifier::email::open(settings, redactor, clock)?.with_templates(templates))
@@ -339,6 +353,16 @@ fn open_notifier(planned: &NotifierPlan, redactor: &Redactor, clock: Clock) -> R
             Arc::new(notifier::alertmanager::open(settings, redactor, clock)?)
         }
     })
+}
+
+/// What hears of buttons that people press in Slack.
+fn open_buttons(plan: &Plan, key: Arc<[u8]>, commands: Commands, clock: Clock) -> Result<Option<Buttons>, Failure> {
+    let slacks = plan.notifiers.iter().filter_map(|(name, planned)| match &planned.settings {
+        notifier::Settings::Slack(settings) => Some((name, settings)),
+        notifier::Settings::Email(_) | notifier::Settings::Webhook(_) => None,
+    });
+    notifier::slack::buttons(slacks, key, commands, plan.redactor.clone(), clock)
+        .map_err(|why| Failure::new(exit::CONFIG, format!("the buttons of Slack cannot be heard of: {why}")))
 }
 
 /// Issues this installation's tokens: its key is the store's.

@@ -4,6 +4,7 @@
 //! or hostile client costs one of a bounded number of connections, and nothing that journeys need.
 
 mod api;
+mod callbacks;
 mod charts;
 mod control;
 mod events;
@@ -30,7 +31,7 @@ use url::Url;
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::commands::Commands;
+use crate::commands::{Callback, Commands};
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Store, StoreError};
@@ -77,6 +78,8 @@ pub struct Views {
     pub ready: Arc<AtomicBool>,
     /// Asks the owner of alert state.
     pub commands: Commands,
+    /// Takes Slack's calls when somebody pressed a button; `None` if nothing is set up that could know them.
+    pub slack: Option<Arc<dyn Callback>>,
 }
 
 /// What every handler has.

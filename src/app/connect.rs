@@ -69,7 +69,7 @@ pub async fn connect(plan: &Plan, clock: Clock) -> Result<Vec<Proof>, Failure> {
         }));
     }
     for (name, planned) in &plan.notifiers {
-        let notifier = open_notifier(planned, &plan.redactor, clock)
+        let notifier = open_notifier(planned, &plan.redactor, clock, None)
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         proofs.push(Box::pin(async move {
             let began = clock.now().mono;

@@ -14,13 +14,14 @@ use crate::config::{NotifierPlan, values, wording};
 use crate::journey::Name;
 use crate::notifier::Settings;
 use crate::notifier::email::{EmailSettings, Security};
-use crate::notifier::slack::SlackSettings;
+use crate::notifier::slack::{Interactions, SlackSettings};
 use crate::notifier::template::Templates;
 use crate::notifier::webhook::WebhookSettings;
 use crate::secret::Secret;
 
 pub(super) const COMMON_KEYS: &[&str] = &["type", "fallback", "fallback_after"];
-pub(super) const SLACK_KEYS: &[&str] = &["token", "channel", "api_url", "webhook_url", "template"];
+pub(super) const SLACK_KEYS: &[&str] =
+    &["token", "channel", "api_url", "webhook_url", "signing_secret", "app_token", "template"];
 pub(super) const EMAIL_KEYS: &[&str] = &["smtp", "password", "from", "to", "template"];
 pub(super) const WEBHOOK_KEYS: &[&str] = &["url", "headers", "signing_key"];
 pub(super) use alertmanager::KEYS as ALERTMANAGER_KEYS;
@@ -101,7 +102,7 @@ fn slack(section: &Section<'_>, notifier: &mut Notifier) -> Option<SlackSettings
     let hint = "`token` (of a bot) with `channel` can edit and thread its messages; `webhook_url` cannot";
     let (key, node) = section.only_one(&["token", "webhook_url"], true, hint)?;
     if key == "webhook_url" {
-        for useless in ["channel", "api_url"] {
+        for useless in ["channel", "api_url", "signing_secret", "app_token"] {
             if section.get(useless).is_some() {
                 let problem = format!("`{useless}` does nothing beside `webhook_url`");
                 context.add(Problem::error(section.place_of(useless), problem).hint(hint));
@@ -116,12 +117,19 @@ fn slack(section: &Section<'_>, notifier: &mut Notifier) -> Option<SlackSettings
     if let Some(url) = &api_url {
         notifier.host = host(url);
     }
+    let secret = |key: &str| section.get(key).and_then(|node| context.secret(node, key));
+    let interactions = Interactions { signing_secret: secret("signing_secret"), app_token: secret("app_token") };
+    if interactions.app_token.is_some() && !cfg!(feature = "slack") {
+        let problem = "this build has no Socket Mode: it was made without the feature `slack`";
+        let problem = Problem::error(section.place_of("app_token"), problem);
+        context.add(problem.hint("use `signing_secret`, or a build with that feature"));
+    }
     section.require("channel", "the channel's id, as in \"C0123456789\"")?;
     let channel = section.text("channel")?.to_owned();
     if channel.is_empty() {
         context.add(Problem::error(section.place_of("channel"), "`channel` is empty"));
     }
-    Some(SlackSettings::Bot { token: token?, channel, api_url })
+    Some(SlackSettings::Bot { token: token?, channel, api_url, interactions })
 }
 
 fn email(section: &Section<'_>, notifier: &mut Notifier) -> Option<EmailSettings> {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, control, events, health, incident_pages, pages};
+use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub enum Visibility {
     Public,
     /// Whoever has the admin token; nobody if none is configured.
     Admin,
-    /// Whoever has an address that we signed, for what it was signed for.
+    /// Whoever has an address that we signed, for what it was signed for; or a service whose calls are signed, which their receiver
+    /// checks; nobody if there is none.
     Signed,
 }
 
@@ -65,6 +66,10 @@ fn routes() -> Vec<Route> {
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
+        Route {
+            info: RouteInfo { method: Method::POST, path: "/slack/interactions", visibility: Visibility::Signed },
+            handler: on(MethodFilter::POST, callbacks::slack),
+        },
         get("/events", events::events),
         get("/metrics", health::metrics),
         get("/live", health::live),

@@ -460,6 +460,10 @@ fn every_key_arrives_in_the_plan() {
     let notifier::Settings::Email(email) = &plan.notifiers["mail"].settings else { panic!() };
     assert_eq!((email.host.as_str(), email.port, email.security), ("mail.example.net", 587, Security::StartTls));
     assert_eq!(email.credentials.as_ref().unwrap().0, "probe@example.net");
+    let notifier::Settings::Slack(SlackSettings::Bot { interactions, .. }) = &plan.notifiers["slack"].settings else {
+        panic!()
+    };
+    assert!(interactions.signing_secret.is_some() && interactions.app_token.is_some());
     let notifier::Settings::Slack(SlackSettings::Webhook { url }) = &plan.notifiers["slack-hook"].settings else {
         panic!()
     };

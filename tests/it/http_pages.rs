@@ -4,11 +4,13 @@ mod gone;
 mod stage;
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use journeyman::board::{ChannelStatus, STUCK};
 use journeyman::channel::Readiness;
+use journeyman::commands::{Callback, Denial};
 use journeyman::http::{STORE_COMPONENT, Visibility, table};
 use journeyman::journey::outcome::{Cause, Verdict};
 use reqwest::{Client, Method, Response, StatusCode};
@@ -95,6 +97,10 @@ fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
                     signed += 1;
                     let refused = call(&closed, Some("the-admin-token")).await.unwrap();
                     assert_eq!(refused.status(), StatusCode::FORBIDDEN, "the token is no signature: {path}");
+                }
+                Visibility::Signed => {
+                    let refused = call(&open, Some("the-admin-token")).await.unwrap();
+                    assert_eq!(refused.status(), StatusCode::NOT_FOUND, "{path} is for nobody unless it is set up");
                 }
                 Visibility::Public => {
                     public += 1;
@@ -448,6 +454,52 @@ fn show() {
             let until_end = || std::io::stdin().read_to_end(&mut Vec::new());
             tokio::task::spawn_blocking(until_end).await.unwrap().unwrap();
         }
+        stage.stop().await;
+    });
+}
+
+/// Knows whoever sends the right signature; takes two calls.
+#[derive(Default)]
+struct Gate(std::sync::Mutex<Vec<Vec<u8>>>);
+
+impl Callback for Gate {
+    fn called(&self, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Result<(), Denial> {
+        let is_signed = header("x-slack-signature").as_deref() == Some("v0=right");
+        let mut taken = self.0.lock().unwrap();
+        match body {
+            _ if !is_signed => Err(Denial::Forged("wrong signature")),
+            b"" => Err(Denial::Unreadable("nothing")),
+            _ if taken.len() == 2 => Err(Denial::Busy),
+            body => {
+                taken.push(body.to_vec());
+                Ok(())
+            }
+        }
+    }
+}
+
+#[test]
+fn slacks_calls_are_handed_over_as_they_came() {
+    block_on(async {
+        let gate = Arc::new(Gate::default());
+        let stage = Stage::taking_calls(gate.clone()).await;
+        let call = |signatures: &'static [&'static str], body: Vec<u8>| {
+            let mut request = Client::new().post(format!("{}/slack/interactions", stage.url)).body(body);
+            for signature in signatures {
+                request = request.header("x-slack-signature", *signature);
+            }
+            async move { request.send().await.unwrap().status().as_u16() }
+        };
+        let body = || b"payload=%7B%22a%22%3A+1%7D&\xff".to_vec();
+        for forged in [&[][..], &["v0=wrong"], &["v0=right", "v0=right"], &["v0=right", "v0=wrong"]] {
+            assert_eq!(call(forged, body()).await, 401, "{forged:?}");
+        }
+        assert_eq!(call(&["v0=right"], Vec::new()).await, 400);
+        assert_eq!(call(&["v0=right"], vec![b'x'; 256 * 1024 + 1]).await, 413);
+        assert_eq!(call(&["v0=right"], body()).await, 200);
+        assert_eq!(call(&["v0=right"], vec![b'x'; 256 * 1024]).await, 200);
+        assert_eq!(call(&["v0=right"], body()).await, 503);
+        assert_eq!(gate.0.lock().unwrap()[0], body(), "not a byte is changed, for all are signed");
         stage.stop().await;
     });
 }

@@ -42,6 +42,8 @@ mod prometheus;
 mod redis;
 mod slack;
 #[cfg(feature = "slack")]
+mod slack_buttons;
+#[cfg(feature = "slack")]
 mod slack_channel;
 mod slo;
 #[cfg(feature = "smpp")]

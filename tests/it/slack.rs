@@ -12,14 +12,14 @@ use journeyman::journey::outcome::{Cause, Outcome};
 use journeyman::journey::report::{Report, StepReport, StepStatus};
 use journeyman::journey::token::Token;
 use journeyman::notice::Notification;
-use journeyman::notifier::slack::{Slack, SlackSettings, open};
+use journeyman::notifier::slack::{Interactions, Slack, SlackSettings, open};
 use journeyman::notifier::{Delivery, Notifier, NotifyError, Receipt};
 use journeyman::secret::{Redactor, Secret};
 use journeyman::time::later;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::fake_slack::{Answer, CHANNEL, FakeSlack, TOKEN, WEBHOOK_METHOD};
+use crate::support::fake_slack::{Answer, CHANNEL, FakeSlack, Request, TOKEN, WEBHOOK_METHOD};
 use crate::support::{block_on, free_port};
 
 const POST: &str = "chat.postMessage";
@@ -37,14 +37,15 @@ fn bot_with(api_url: &str, token: &str) -> Slack {
     let redactor = Redactor::new();
     let token = Secret::new(token.to_owned(), &redactor);
     let api_url = Some(api_url.parse().expect("a URL"));
-    let settings = SlackSettings::Bot { token, channel: CHANNEL.to_owned(), api_url };
-    open(settings, redactor, Clock::system()).expect("the notifier opens")
+    let interactions = Interactions::default();
+    let settings = SlackSettings::Bot { token, channel: CHANNEL.to_owned(), api_url, interactions };
+    open(settings, redactor, Clock::system(), None).expect("the notifier opens")
 }
 
 fn webhook(url: &str) -> Slack {
     let redactor = Redactor::new();
     let url = Secret::new(url.to_owned(), &redactor);
-    open(SlackSettings::Webhook { url }, redactor, Clock::system()).expect("the notifier opens")
+    open(SlackSettings::Webhook { url }, redactor, Clock::system(), None).expect("the notifier opens")
 }
 
 fn step(name: &str, verb: &str, channel: &str, took: Duration) -> StepReport {
@@ -206,7 +207,7 @@ fn a_reply_is_enough_when_the_edit_fails() {
         let fake = FakeSlack::start().await;
         let slack = bot(&fake.url());
         let root = slack.notify(&delivery(1, NotifyReason::First)).await.expect("Slack takes it");
-        for answer in [Answer::Status(503, TOKEN), Answer::Refuse("cant_update_message"), Answer::ResetAfterAccepting] {
+        for answer in [Answer::Status(503, TOKEN), Answer::Refuse("fatal_error"), Answer::ResetAfterAccepting] {
             fake.script(EDIT, [answer]);
             let next = Delivery { root: Some(root.clone()), ..delivery(2, NotifyReason::Repeat) };
             let receipt = slack.notify(&next).await.expect("the reply was taken");
@@ -325,15 +326,29 @@ fn an_answer_that_the_library_cannot_read_counts_as_taken() {
 fn every_answer_has_its_class_and_is_asked_for_once() {
     block_on(async {
         let fake = FakeSlack::start().await;
-        let slack = bot(&fake.url());
         let table = [
             (Answer::Slow(Duration::from_millis(20)), "ok"),
-            (Answer::RateLimited(Some("7")), "after 7"),
+            (Answer::RateLimited(Some("1")), "after 1"),
+            (Answer::RateLimited(Some("30")), "after 30"),
+            (Answer::RateLimited(Some("0")), "after 1"),
             (Answer::RateLimited(Some("soon")), "after 30"),
+            (Answer::RateLimited(Some("-1")), "after 30"),
+            (Answer::RateLimited(Some("1.5")), "after 30"),
+            (Answer::RateLimited(Some("86400")), "after 3600"),
             (Answer::RateLimited(None), "after 30"),
             (Answer::Status(429, "slow down"), "after 30"),
             (Answer::Status(500, TOKEN), "backoff"),
+            (Answer::Status(501, ""), "backoff"),
+            (Answer::Status(502, "<html>bad gateway"), "backoff"),
             (Answer::Status(503, ""), "backoff"),
+            (Answer::Status(504, ""), "backoff"),
+            (Answer::Status(404, ""), "backoff"),
+            (Answer::Status(410, ""), "backoff"),
+            (Answer::Garbage, "ambiguous"),
+            (Answer::Unexpected, "ok"),
+            (Answer::Reset, "ambiguous"),
+            (Answer::ResetAfterAccepting, "ambiguous"),
+            (Answer::ResetBeforeBody, "ambiguous"),
             (Answer::Status(403, "denied by the proxy"), "backoff"),
             (Answer::Status(200, "<html>Please log in</html>"), "ambiguous"),
             (Answer::Refuse("invalid_auth"), "never"),
@@ -345,7 +360,9 @@ fn every_answer_has_its_class_and_is_asked_for_once() {
         ];
         for (asked, (answer, expected)) in table.into_iter().enumerate() {
             fake.script(POST, [answer.clone()]);
-            assert_eq!(class(slack.notify(&delivery(1, NotifyReason::First)).await), expected, "{answer:?}");
+            // Each with a notifier of its own, which has kept no pace yet.
+            let told = bot(&fake.url()).notify(&delivery(1, NotifyReason::First)).await;
+            assert_eq!(class(told), expected, "{answer:?}");
             assert_eq!(fake.count(POST), asked + 1, "nobody but delivery tries again: {answer:?}");
         }
         let requests = fake.requests();
@@ -380,7 +397,7 @@ fn what_must_be_mended_is_said_and_secrets_are_not() {
         }
         let redactor = Redactor::new();
         let url = Secret::new("hooks.slack.com/s3cr3twebhookpath".to_owned(), &redactor);
-        let error = open(SlackSettings::Webhook { url }, redactor, Clock::system()).expect_err("that is no URL");
+        let error = open(SlackSettings::Webhook { url }, redactor, Clock::system(), None).expect_err("that is no URL");
         assert!(error.contains("is not a URL") && !error.contains("s3cr3t"), "{error}");
     });
 }
@@ -388,8 +405,13 @@ fn what_must_be_mended_is_said_and_secrets_are_not() {
 #[test]
 fn what_slack_will_not_show_is_left_out_step_by_step() {
     block_on(async {
-        let steps = [(0, true, true, true), (1, false, true, true), (2, false, false, true), (3, false, false, false)];
-        for (refusals, waterfall, evidence, blocks) in steps {
+        let steps = [
+            (0, [true, false, true, true]),
+            (1, [false, true, true, true]),
+            (2, [false, false, false, true]),
+            (3, [false, false, false, false]),
+        ];
+        for (refusals, parts) in steps {
             for mode in [POST, WEBHOOK_METHOD] {
                 let fake = FakeSlack::start().await;
                 let slack = if mode == POST { bot(&fake.url()) } else { webhook(&fake.webhook_url()) };
@@ -397,8 +419,8 @@ fn what_slack_will_not_show_is_left_out_step_by_step() {
                 assert_eq!(class(slack.notify(&delivery(1, NotifyReason::First)).await), "ok");
                 let shown = fake.messages(CHANNEL)[0].shown();
                 assert!(shown.contains("DOWN sms-round-trip"), "{shown}");
-                let found = ["▕", "What came back", "\"type\""].map(|part| shown.contains(part));
-                assert_eq!(found, [waterfall, evidence, blocks], "{mode}, {refusals} refusals");
+                let found = ["data_visualization", "▕", "What came back", "\"type\""].map(|part| shown.contains(part));
+                assert_eq!(found, parts, "{mode}, {refusals} refusals");
             }
         }
         let fake = FakeSlack::start().await;
@@ -505,5 +527,118 @@ fn a_webhook_takes_notices_and_tells_duplicates_apart_by_id() {
             assert_eq!(class(slack.notify(&first).await), expected, "{answer:?}");
         }
         assert_eq!(class(slack.notify(&again(&first)).await), "ok", "nothing can be looked up, so it is sent again");
+    });
+}
+
+/// The times at which messages were posted or edited, as seconds from the first.
+fn paces(fake: &FakeSlack) -> Vec<f64> {
+    let requests = fake.requests();
+    let written = |request: &&Request| request.method == POST || request.method == EDIT;
+    let times: Vec<_> = requests.iter().filter(written).map(|request| request.at.mono).collect();
+    times.windows(2).map(|pair| pair[1].since(pair[0]).as_secs_f64()).collect()
+}
+
+#[test]
+fn a_channel_is_sent_one_message_a_second_edits_and_lesser_ones_too() {
+    block_on(async {
+        let fake = FakeSlack::start().await;
+        let slack = bot(&fake.url());
+        fake.script(POST, [Answer::Refuse("invalid_blocks")]);
+        let root = slack.notify(&delivery(1, NotifyReason::First)).await.expect("Slack takes it");
+        let next = |sequence| Delivery { root: Some(root.clone()), ..delivery(sequence, NotifyReason::Updated) };
+        let (one, other) = (next(2), next(3));
+        let (one, other) = tokio::join!(slack.notify(&one), slack.notify(&other));
+        assert!(one.is_ok() && other.is_ok());
+        let paces = paces(&fake);
+        assert_eq!(paces.len(), 5);
+        // What is measured is when they came, not when they left.
+        assert!(paces.iter().all(|pace| *pace > 0.8), "{paces:?}");
+        let replies: Vec<_> =
+            fake.messages(CHANNEL).into_iter().filter(|message| message.thread_ts.is_some()).collect();
+        assert!(replies.len() == 2 && replies.iter().all(|reply| !reply.is_broadcast));
+    });
+}
+
+#[test]
+fn when_slack_wants_fewer_edits_only_replies_are_sent() {
+    block_on(async {
+        let fake = FakeSlack::start().await;
+        let slack = bot(&fake.url());
+        let root = slack.notify(&delivery(1, NotifyReason::First)).await.expect("Slack takes it");
+        fake.script(EDIT, [Answer::RateLimited(Some("30"))]);
+        for sequence in 2..=4 {
+            let next = Delivery { root: Some(root.clone()), ..delivery(sequence, NotifyReason::Worse) };
+            let receipt = slack.notify(&next).await.expect("the reply was taken");
+            assert!(receipt.said.contains("was not edited") && !receipt.is_root, "{}", receipt.said);
+        }
+        assert_eq!((fake.count(EDIT), fake.messages(CHANNEL).len()), (1, 4));
+    });
+}
+
+#[test]
+fn what_takes_the_place_of_a_message_is_the_one_from_then_on() {
+    block_on(async {
+        for code in ["message_not_found", "edit_window_closed", "cant_update_message"] {
+            let fake = FakeSlack::start().await;
+            let slack = bot(&fake.url());
+            let root = slack.notify(&delivery(1, NotifyReason::First)).await.expect("Slack takes it");
+            assert!(root.is_root);
+            fake.script(EDIT, [Answer::Refuse(code)]);
+            let next = Delivery { root: Some(root.clone()), ..delivery(2, NotifyReason::Worse) };
+            let moved = slack.notify(&next).await.expect("Slack takes it");
+            assert!(moved.is_root && moved.id != root.id, "{moved:?}");
+            let next = Delivery { root: Some(moved.clone()), ..delivery(3, NotifyReason::Resolved) };
+            let reply = slack.notify(&next).await.expect("Slack takes it");
+            assert!(!reply.is_root);
+            let messages = fake.messages(CHANNEL);
+            let new = messages.iter().find(|message| message.ts == moved.id).expect("it is there");
+            assert_eq!((new.edits, new.color()), (1, Some("#2e7d32")), "{code}");
+            assert_eq!(messages.last().and_then(|reply| reply.thread_ts.as_ref()), Some(&moved.id));
+        }
+    });
+}
+
+#[test]
+fn an_edit_that_slack_refuses_costs_nothing_but_the_edit() {
+    block_on(async {
+        let never = ["is_archived", "missing_scope", "invalid_metadata_format"];
+        let later = ["request_timeout", "service_unavailable", "update_failed", "never_heard_of"];
+        for code in never.into_iter().chain(later) {
+            let fake = FakeSlack::start().await;
+            let slack = bot(&fake.url());
+            let root = Receipt { id: fake.say(CHANNEL, "x"), place: CHANNEL.to_owned(), ..Receipt::default() };
+            fake.script(EDIT, [Answer::Refuse(code)]);
+            let next = Delivery { root: Some(root), ..delivery(2, NotifyReason::Worse) };
+            let receipt = slack.notify(&next).await.expect("the reply was taken");
+            assert!(receipt.said.contains("was not edited"), "{code}: {}", receipt.said);
+        }
+    });
+}
+
+#[test]
+fn what_is_over_is_shown_as_over_before_it_is_told() {
+    block_on(async {
+        let fake = FakeSlack::start().await;
+        let slack = bot(&fake.url());
+        let root = slack.notify(&delivery(1, NotifyReason::First)).await.expect("Slack takes it");
+        let last = Delivery { root: Some(root), ..delivery(2, NotifyReason::Resolved) };
+        let refusals = [(Answer::Status(503, ""), "backoff"), (Answer::ResetAfterAccepting, "ambiguous")];
+        for (answer, expected) in refusals {
+            fake.script(EDIT, [answer]);
+            assert_eq!(class(slack.notify(&last).await), expected);
+        }
+        assert_eq!(fake.messages(CHANNEL).len(), 1, "the reply would be told twice");
+        assert_eq!(class(slack.notify(&again(&last)).await), "ok");
+        let messages = fake.messages(CHANNEL);
+        assert_eq!((messages.len(), messages[0].color()), (2, Some("#2e7d32")));
+        // In the end people are told, whatever the message shows; and at once if no attempt can help.
+        fake.script(EDIT, [Answer::Status(503, "")]);
+        let fourth = Delivery { attempt: 4, id: "7f3a00c0ffee.3.chat".to_owned(), ..last.clone() };
+        let receipt = slack.notify(&fourth).await.expect("the reply was taken");
+        assert!(receipt.said.contains("was not edited"), "{}", receipt.said);
+        fake.script(EDIT, [Answer::Refuse("invalid_metadata_format")]);
+        let other = Delivery { id: "7f3a00c0ffee.4.chat".to_owned(), ..last };
+        let receipt = slack.notify(&other).await.expect("the reply was taken");
+        assert!(receipt.said.contains("was not edited"), "{}", receipt.said);
     });
 }

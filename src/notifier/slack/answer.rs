@@ -158,7 +158,11 @@ fn refused(code: &str, answer: &Value) -> Refusal {
         "token_revoked" => never("the token was revoked: install the app again and put the new token in place"),
         "token_expired" => never("the token has expired: make a new one, without token rotation"),
         "account_inactive" => never("the bot's account was deactivated: install the app again"),
-        "no_permission" => never("the app may not do this in the workspace: ask its administrators"),
+        "not_allowed_token_type" | "is_bot" => never("`token` is to be a bot's, which begins with xoxb-"),
+        "deprecated_endpoint" | "method_deprecated" => never("Slack has taken this method away: update Journeyman"),
+        "no_permission" | "access_denied" | "enterprise_is_restricted" | "two_factor_setup_required" => {
+            never("the app may not do this in the workspace: ask its administrators")
+        }
         "missing_scope" => {
             let needed = answer["needed"].as_str().map_or_else(|| "chat:write".to_owned(), shown);
             never(&format!("add the scope {needed} to the app and install it again"))
@@ -168,23 +172,63 @@ fn refused(code: &str, answer: &Value) -> Refusal {
              C0123456789) and invite the bot with /invite @journeyman",
         ),
         "not_in_channel" => never("invite the bot with /invite @journeyman in the channel"),
-        "is_archived" => never("the channel is archived: restore it, or name another `channel`"),
-        "org_login_required" | "ekm_access_denied" | "team_access_not_granted" => {
+        "is_archived" | "is_inactive" => never("the channel is archived: restore it, or name another `channel`"),
+        "org_login_required" | "ekm_access_denied" | "team_access_not_granted" | "team_not_found" => {
             never("the workspace's administrators do not let the app in: ask them")
         }
+        "messages_tab_disabled" => never("`channel` is the app's own home, where messages are switched off"),
+        code if code.starts_with("slack_connect_") => never(
+            "the channel is shared with another company, which does not let such links in: name another `channel`",
+        ),
+        code if is_our_fault(code) => never("please report this with the incident's id"),
+        // A thread that takes no replies, or a message that takes no edits: it is as good as gone.
+        "message_not_found"
+        | "thread_not_found"
+        | "cannot_reply_to_message"
+        | "cant_update_message"
+        | "edit_window_closed"
+        | "restricted_action_thread_locked"
+        | "restricted_action_non_threadable_channel" => Refusal::Gone(code.to_owned()),
         code if code.starts_with("restricted_action") => {
             never("the channel's or the workspace's rules do not let the app post: ask its administrators")
         }
         "ratelimited" | "rate_limited" | "message_limit_exceeded" => Refusal::Over(slow_down(None, code)),
         "invalid_blocks"
         | "invalid_blocks_format"
+        | "invalid_arguments"
+        | "block_mismatch"
         | "msg_blocks_too_long"
         | "msg_too_long"
+        | "no_text"
         | "invalid_attachments"
+        | "attachment_payload_limit_exceeded"
         | "too_many_attachments" => Refusal::TooMuch(code.to_owned()),
-        "message_not_found" | "thread_not_found" | "cannot_reply_to_message" => Refusal::Gone(code.to_owned()),
         code => Refusal::Over(NotifyError::Backoff(format!("Slack could not take the notice ({})", shown(code)))),
     }
+}
+
+/// Codes for a request that is not as Slack wants it, whatever it says; once more would be as wrong.
+fn is_our_fault(code: &str) -> bool {
+    const FORM: [&str; 6] = [
+        "invalid_arg_name",
+        "invalid_array_arg",
+        "invalid_charset",
+        "invalid_form_data",
+        "invalid_post_type",
+        "missing_post_type",
+    ];
+    const CONTENT: [&str; 8] = [
+        "invalid_metadata_format",
+        "invalid_metadata_schema",
+        "metadata_must_be_sent_from_app",
+        "metadata_too_large",
+        "markdown_text_conflict",
+        "as_user_not_supported",
+        "too_many_contact_cards",
+        "cant_broadcast_message",
+    ];
+    const SEARCH: [&str; 4] = ["invalid_cursor", "invalid_ts_oldest", "invalid_ts_latest", "invalid_limit"];
+    FORM.contains(&code) || CONTENT.contains(&code) || SEARCH.contains(&code)
 }
 
 fn slow_down(wait: Option<Duration>, what: &str) -> NotifyError {
@@ -269,11 +313,23 @@ mod tests {
                 "never",
                 "channel_not_found not_in_channel is_archived restricted_action restricted_action_read_only_channel",
             ),
-            ("never", "org_login_required ekm_access_denied team_access_not_granted"),
+            ("never", "org_login_required ekm_access_denied team_access_not_granted team_not_found access_denied"),
+            ("never", "is_inactive not_allowed_token_type is_bot deprecated_endpoint method_deprecated"),
+            ("never", "enterprise_is_restricted two_factor_setup_required messages_tab_disabled"),
+            ("never", "slack_connect_canvas_sharing_blocked slack_connect_file_link_sharing_blocked"),
+            ("never", "slack_connect_lists_sharing_blocked restricted_action_thread_only_channel"),
+            ("never", "invalid_arg_name invalid_array_arg invalid_charset invalid_form_data invalid_post_type"),
+            ("never", "missing_post_type invalid_metadata_format invalid_metadata_schema metadata_too_large"),
+            ("never", "metadata_must_be_sent_from_app markdown_text_conflict as_user_not_supported"),
+            ("never", "too_many_contact_cards cant_broadcast_message"),
+            ("never", "invalid_cursor invalid_ts_oldest invalid_ts_latest invalid_limit"),
             ("after 30", "ratelimited rate_limited message_limit_exceeded"),
             ("backoff", "internal_error fatal_error service_unavailable request_timeout accesslimited something_new"),
-            ("less", "invalid_blocks msg_blocks_too_long msg_too_long invalid_attachments"),
-            ("gone", "message_not_found thread_not_found cannot_reply_to_message"),
+            ("backoff", "team_added_to_org external_channel_migrating update_failed streaming_state_conflict"),
+            ("less", "invalid_blocks invalid_blocks_format msg_blocks_too_long msg_too_long invalid_attachments"),
+            ("less", "invalid_arguments block_mismatch no_text too_many_attachments attachment_payload_limit_exceeded"),
+            ("gone", "message_not_found thread_not_found cannot_reply_to_message cant_update_message"),
+            ("gone", "edit_window_closed restricted_action_thread_locked restricted_action_non_threadable_channel"),
         ];
         for (class, codes) in codes {
             table.extend(codes.split(' ').map(|code| (api(code, ""), class)));

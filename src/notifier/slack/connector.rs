@@ -35,7 +35,8 @@ impl Connector {
     }
 }
 
-type Stream = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+/// A connection.
+pub(super) type Stream = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Service<Uri> for Connector {

@@ -1,28 +1,38 @@
 //! A notice as Slack shows it: pure rendering to blocks, within Slack's limits, from data alone.
 //!
-//! The header and the verdict are the message's own blocks. The rest hangs in an attachment, because only attachments have a
-//! colour bar, and Slack folds long ones away. <https://docs.slack.dev/messaging/formatting-message-text#attachments>
+//! What people look for first, and the buttons, are the message's own blocks. The rest hangs in an attachment, because only
+//! attachments have a colour bar, and Slack folds long ones away.
+//! <https://docs.slack.dev/messaging/formatting-message-text#attachments>
+
+mod chart;
+mod facts;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use slack_morphism::prelude::{
-    SlackBlock, SlackBlockMarkDownText, SlackBlockPlainText, SlackBlockText, SlackContextBlock,
-    SlackContextBlockElement, SlackHeaderBlock, SlackMessageAttachment, SlackMessageContent, SlackMessageMetadata,
-    SlackSectionBlock,
+    SlackActionBlockElement, SlackActionsBlock, SlackBlock, SlackBlockButtonElement, SlackBlockMarkDownText,
+    SlackBlockPlainText, SlackBlockText, SlackContextBlock, SlackContextBlockElement, SlackHeaderBlock,
+    SlackMessageAttachment, SlackMessageContent, SlackMessageMetadata, SlackSectionBlock,
 };
 use url::Url;
 
 use super::escape::{self, length};
+use crate::control::grant::{Deed, Grant};
 use crate::detect::Severity;
 use crate::incident::NotifyReason;
 use crate::journey::report::Report;
 use crate::notifier::Delivery;
 use crate::notifier::template::{Fault, Template};
 use crate::secret::Redactor;
-use crate::time::{Human, between};
+use crate::time::later;
 
 /// Names our metadata among those of other apps.
 pub(super) const EVENT_TYPE: &str = "journeyman_notice";
+/// Begins the `action_id` of each button of ours.
+pub(super) const ACTION: &str = "journeyman_";
+/// A button works for so long after the notice that shows it; an incident's message is brought up to date more often than that.
+const GRANT_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 /// Slack's limits. <https://docs.slack.dev/reference/block-kit/blocks>
 mod limit {
@@ -32,6 +42,10 @@ mod limit {
     pub(super) const FIELDS: usize = 10;
     /// Elements of a context.
     pub(super) const CONTEXT: usize = 10;
+    /// Characters of a button's URL.
+    pub(super) const BUTTON_URL: usize = 3_000;
+    /// Characters of a block's id.
+    pub(super) const BLOCK_ID: usize = 255;
     /// Characters of `text` in `chat.update`, the stricter of the two methods.
     pub(super) const TEXT: usize = 4_000;
 }
@@ -40,18 +54,24 @@ mod limit {
 // That limit is not documented: https://github.com/slackapi/bolt-js/issues/2509
 const HEADLINE: usize = 600;
 const FIELD_NAME: usize = 20;
-const FIELD_VALUE: usize = 400;
-const WATERFALL: usize = 2_900;
+const FIELD_VALUE: usize = 300;
+const WATERFALL: usize = 2_000;
 const EVIDENCE: usize = 600;
 const LINK: usize = 600;
 const CONTEXT: usize = 120;
 const INSTEAD: usize = 300;
+const CAUSE: usize = 400;
+const NEWS: usize = 600;
+const STANDING: usize = 200;
+const MEMBERS: usize = 1_500;
+const MEMBER: usize = 150;
 /// Cells of a bar; wider ones wrap in Slack's window.
 const BAR: usize = 16;
 
 const RED: &str = "#d32f2f";
 const AMBER: &str = "#f9a825";
 const GREEN: &str = "#2e7d32";
+const GREY: &str = "#9e9e9e";
 
 /// Which message it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +87,9 @@ pub(super) enum Part {
 pub(super) enum Detail {
     /// Everything.
     Full,
-    /// All but the waterfall.
-    NoWaterfall,
-    /// All but the waterfall and what came back.
+    /// The bars as text: their block is new, and Slack may not take it everywhere.
+    NoChart,
+    /// No bars, no members, nothing of what came back.
     NoEvidence,
     /// No blocks at all.
     TextOnly,
@@ -79,8 +99,8 @@ impl Detail {
     /// The next step down.
     pub(super) fn less(self) -> Option<Detail> {
         match self {
-            Detail::Full => Some(Detail::NoWaterfall),
-            Detail::NoWaterfall => Some(Detail::NoEvidence),
+            Detail::Full => Some(Detail::NoChart),
+            Detail::NoChart => Some(Detail::NoEvidence),
             Detail::NoEvidence => Some(Detail::TextOnly),
             Detail::TextOnly => None,
         }
@@ -96,6 +116,8 @@ pub(super) struct Page<'a> {
     pub(super) template: Option<&'a Template>,
     /// Goes over every text before it is escaped or cut, so that no half of a secret is left.
     pub(super) redactor: &'a Redactor,
+    /// Signs what buttons may do; without there are links and no buttons, for nobody would hear that one was pressed.
+    pub(super) key: Option<&'a [u8]>,
 }
 
 impl Page<'_> {
@@ -109,7 +131,8 @@ impl Page<'_> {
         }
         let more =
             SlackMessageAttachment::new().with_color(self.color().to_owned()).with_blocks(self.more(part, detail));
-        SlackMessageContent::new().with_text(self.headline()).with_blocks(self.top(part)).with_attachments(vec![more])
+        let top = self.top(part, detail);
+        SlackMessageContent::new().with_text(self.headline()).with_blocks(top).with_attachments(vec![more])
     }
 
     /// By what the message is found again.
@@ -136,8 +159,9 @@ impl Page<'_> {
     fn plain(self) -> String {
         let mut lines = vec![format!("*{}*", self.headline())];
         lines.extend(self.instead());
-        lines.extend(self.facts().into_iter().map(|(name, value)| format!("{name}: {value}")));
-        lines.extend(self.links());
+        lines.extend(self.standing());
+        lines.extend(self.fields().into_iter().map(|(name, value)| format!("{name}: {value}")));
+        lines.extend(self.links(|_| true));
         lines.push(self.ids().join(" · "));
         let mut out = String::new();
         for line in lines {
@@ -150,37 +174,51 @@ impl Page<'_> {
         out
     }
 
-    fn top(self, part: Part) -> Vec<SlackBlock> {
+    fn top(self, part: Part, detail: Detail) -> Vec<SlackBlock> {
         let notification = &self.delivery.notification;
         let title = format!("{} {}", notification.state_word(), notification.subject);
-        match part {
-            Part::Root => {
-                let header = SlackBlockPlainText::new(self.line(&title, limit::HEADER));
-                vec![SlackHeaderBlock::new(header.into()).into(), section(self.line(&self.verdict(), HEADLINE))]
-            }
-            Part::Reply => {
-                let title = self.line(&title, limit::HEADER);
-                vec![section(format!("*{title}*\n{}", self.line(&self.verdict(), HEADLINE)))]
-            }
+        let title = self.line(&title, limit::HEADER);
+        if part == Part::Reply {
+            return vec![section(format!("*{title}*\n{}", self.line(&self.verdict(part), HEADLINE)))];
         }
+        let header = SlackBlockPlainText::new(title);
+        let mut blocks =
+            vec![SlackHeaderBlock::new(header.into()).into(), section(self.line(&self.verdict(part), HEADLINE))];
+        if let Some(report) = notification.report.as_ref().filter(|_| detail == Detail::Full && !self.is_over()) {
+            let good = notification.last_good.as_ref();
+            blocks.extend(chart::bars(report, good, |text, limit| self.line(text, limit)));
+        }
+        blocks.extend(self.buttons());
+        blocks
     }
 
     fn more(self, part: Part, detail: Detail) -> Vec<SlackBlock> {
         let mut blocks = Vec::new();
+        let notification = &self.delivery.notification;
         if part == Part::Root {
-            let fields = self.facts().into_iter().map(|(name, value)| mrkdwn(format!("*{name}*\n{value}")).into());
+            let fields = self.fields().into_iter().map(|(name, value)| mrkdwn(format!("*{name}*\n{value}")).into());
             let fields: Vec<SlackBlockText> = fields.take(limit::FIELDS).collect();
             blocks.push(SlackSectionBlock::new().with_fields(fields).into());
+            blocks.extend(self.standing().into_iter().map(section));
         }
-        let notification = &self.delivery.notification;
-        if let Some(waterfall) = notification.waterfall(BAR).filter(|_| detail == Detail::Full) {
+        let members = self.members();
+        if part == Part::Root && detail != Detail::NoEvidence && !members.is_empty() {
+            blocks.push(section(members));
+        }
+        // The message has its bars, unless they are left out.
+        let is_shown = match part {
+            Part::Root => detail == Detail::NoChart && !self.is_over(),
+            Part::Reply => detail == Detail::Full && notification.reason != NotifyReason::Updated,
+        };
+        if let Some(waterfall) = notification.waterfall(BAR).filter(|_| is_shown) {
             blocks.push(section(self.code(&waterfall, WATERFALL)));
         }
         let excerpt = notification.report.as_ref().and_then(Report::failed_step).and_then(|step| step.excerpt.as_ref());
-        if let Some(excerpt) = excerpt.filter(|_| detail != Detail::NoEvidence) {
+        let is_news = part == Part::Reply && notification.reason == NotifyReason::Updated;
+        if let Some(excerpt) = excerpt.filter(|_| detail != Detail::NoEvidence && !is_news) {
             blocks.push(section(format!("*What came back*\n{}", self.code(excerpt, EVIDENCE))));
         }
-        let links = self.links();
+        let links = self.links(|link| part == Part::Reply || self.button_url(link).is_none());
         if !links.is_empty() {
             blocks.push(section(links.join("  ·  ")));
         }
@@ -189,55 +227,46 @@ impl Page<'_> {
         blocks
     }
 
+    /// What can be done with a click. What is done already, or over, has no button.
+    fn buttons(self) -> Option<SlackBlock> {
+        let key = self.key?;
+        let notification = &self.delivery.notification;
+        let incident = &notification.incident;
+        let until = later(notification.at, GRANT_LIFE);
+        let deed = |deed: Deed, label: &str| {
+            let value = Grant { deed, incident: incident.id.clone(), until }.sign(key);
+            button(deed.as_str(), label).with_value(value).into()
+        };
+        let mut buttons: Vec<SlackActionBlockElement> = Vec::new();
+        if !self.is_over() && incident.acked.is_none() {
+            buttons.push(deed(Deed::Acknowledge, "Acknowledge"));
+        }
+        if !self.is_over() && incident.quiet.is_none() {
+            buttons.push(deed(Deed::Silence, "Silence 1 h"));
+        }
+        for (name, link) in [("Runbook", &notification.runbook), ("Page", &notification.link)] {
+            let url = link.as_ref().and_then(|link| self.button_url(link));
+            buttons.extend(url.map(|url| button(&name.to_lowercase(), name).with_url(url).into()));
+        }
+        // A block that is edited is to have another id. <https://docs.slack.dev/reference/block-kit/blocks/actions-block>
+        let id = escape::line(&self.delivery.id, limit::BLOCK_ID);
+        (!buttons.is_empty()).then(|| SlackActionsBlock::new(buttons).with_block_id(id.into()).into())
+    }
+
     fn color(self) -> &'static str {
         let notification = &self.delivery.notification;
-        let now = notification.incident.detectors.iter().map(|detector| detector.severity()).max();
-        match (notification.reason, now.unwrap_or(notification.incident.worst)) {
+        let incident = &notification.incident;
+        match (notification.reason, notification.severity()) {
             (NotifyReason::Resolved, _) => GREEN,
+            _ if incident.quiet.is_some() => GREY,
+            _ if incident.acked.is_some() => AMBER,
             (_, Severity::Critical) => RED,
             (_, Severity::Warning) => AMBER,
         }
     }
 
-    /// What is the matter, without the name, which stands above it.
-    fn verdict(self) -> String {
-        let notification = &self.delivery.notification;
-        let incident = &notification.incident;
-        let lasted = Human(between(incident.since, notification.at));
-        let verdict = notification.report.as_ref().map_or_else(|| notification.decision.clone(), Report::verdict_line);
-        match notification.reason {
-            NotifyReason::Resolved => format!("well again after {lasted}, {} bad runs", incident.bad_runs),
-            NotifyReason::Repeat => format!("still, for {lasted}: {verdict}"),
-            NotifyReason::Updated => notification.news.join("; "),
-            NotifyReason::First | NotifyReason::Worse => verdict,
-        }
-    }
-
-    /// Facts for fields: those that are not in the context line, escaped.
-    fn facts(self) -> Vec<(String, String)> {
-        let notification = &self.delivery.notification;
-        let incident = &notification.incident;
-        let mut facts = Vec::new();
-        if notification.reason == NotifyReason::Resolved {
-            facts.push(("Lasted", Human(between(incident.since, notification.at)).to_string()));
-            facts.push(("Runs lost", incident.bad_runs.to_string()));
-        }
-        let in_context = ["Run", "Trace", "Seen from", "Incident"];
-        facts.extend(notification.facts().into_iter().filter(|(name, _)| !in_context.contains(name)));
-        facts.into_iter().map(|(name, value)| (self.line(name, FIELD_NAME), self.line(&value, FIELD_VALUE))).collect()
-    }
-
-    /// What identifies the notice, for whoever looks into logs and traces.
-    fn ids(self) -> Vec<String> {
-        let notification = &self.delivery.notification;
-        let mut ids = Vec::new();
-        if let Some(report) = &notification.report {
-            ids.push(("run", report.token.to_string()));
-            ids.push(("trace", report.token.trace_id()));
-        }
-        ids.extend(notification.location.clone().map(|location| ("seen from", location)));
-        ids.push(("delivery", self.delivery.id.clone()));
-        ids.into_iter().map(|(name, id)| format!("{name} {}", self.line(&id, CONTEXT))).collect()
+    fn is_over(self) -> bool {
+        self.delivery.notification.reason == NotifyReason::Resolved
     }
 
     /// For whom this notifier stands in.
@@ -246,22 +275,32 @@ impl Page<'_> {
         Some(self.line(&format!("Told here because {other} did not take it: {said}"), INSTEAD))
     }
 
-    fn links(self) -> Vec<String> {
+    fn links(self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let notification = &self.delivery.notification;
         let links = [("Runbook", &notification.runbook), ("Page", &notification.link)];
-        links.into_iter().filter_map(|(name, link)| Some(self.link(name, link.as_ref()?))).collect()
+        let links = links.into_iter().filter_map(|(name, link)| Some((name, link.as_ref()?)));
+        links.filter(|(_, link)| is_wanted(link)).map(|(name, link)| self.link(name, link)).collect()
+    }
+
+    /// What a link's button opens; `None` if there are no buttons, or it is nothing that can be opened.
+    fn button_url(self, link: &str) -> Option<Url> {
+        self.key?;
+        self.address(link).filter(|url| length(url.as_str()) <= limit::BUTTON_URL)
     }
 
     /// A link if it is one that people can follow, otherwise what it says.
     fn link(self, name: &str, to: &str) -> String {
-        let clean = self.redactor.clean(to);
-        let url = Url::parse(&clean).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         // Within `<…|…>` a bar or an angle bracket would end the address.
-        let address = url.map(|url| url.as_str().replace('|', "%7C").replace('<', "%3C").replace('>', "%3E"));
+        let address =
+            self.address(to).map(|url| url.as_str().replace('|', "%7C").replace('<', "%3C").replace('>', "%3E"));
         match address.map(|address| address.replace('&', "&amp;")).filter(|address| length(address) <= LINK) {
             Some(address) => format!("<{address}|{name}>"),
             None => format!("{name}: {}", self.line(to, LINK)),
         }
+    }
+
+    fn address(self, to: &str) -> Option<Url> {
+        Url::parse(&self.redactor.clean(to)).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
     }
 
     fn line(self, text: &str, limit: usize) -> String {
@@ -271,6 +310,11 @@ impl Page<'_> {
     fn code(self, text: &str, limit: usize) -> String {
         format!("```\n{}\n```", escape::block(&self.redactor.clean(text), limit))
     }
+}
+
+fn button(action: &str, label: &str) -> SlackBlockButtonElement {
+    SlackBlockButtonElement::new(SlackBlockPlainText::new(label.to_owned()).into())
+        .with_action_id(format!("{ACTION}{action}").into())
 }
 
 fn section(text: String) -> SlackBlock {
@@ -288,222 +332,4 @@ fn mrkdwn(text: String) -> SlackBlockMarkDownText {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use jiff::Timestamp;
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::super::escape::tests::is_safe;
-    use super::*;
-    use crate::alert::Subject;
-    use crate::detect::Detector;
-    use crate::incident::{Incident, Root};
-    use crate::journey::outcome::{Cause, Outcome};
-    use crate::journey::report::{StepReport, StepStatus};
-    use crate::journey::token::Token;
-    use crate::notice::Notification;
-
-    /// <https://docs.slack.dev/reference/block-kit/blocks>
-    const SECTION: usize = 3_000;
-    const FIELD: usize = 2_000;
-    const BLOCKS: usize = 50;
-    const ALL_BLOCKS: usize = 13_200;
-
-    fn step(text: &str) -> StepReport {
-        StepReport {
-            name: text.into(),
-            verb: "receive".into(),
-            channel: Some(text.into()),
-            at: Duration::ZERO,
-            took: Duration::from_secs(60),
-            status: StepStatus::Failed,
-            detail: Some(text.to_owned()),
-            ack: None,
-            phases: vec![],
-            hops: vec![],
-            checks: vec![],
-            excerpt: Some(text.to_owned()),
-            seen: Vec::new(),
-        }
-    }
-
-    fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
-        let since: Timestamp = "2026-01-15T12:00:00Z".parse().unwrap();
-        let report = Report {
-            journey: text.into(),
-            token: Token::from_bits(7),
-            slot: since,
-            started: since,
-            outcome: Outcome::Failed { step: text.into(), cause: Cause::NotReceived },
-            latency: Duration::from_secs(60),
-            lateness: Duration::ZERO,
-            steps: vec![step(text); steps],
-            beneath: None,
-            note: None,
-            configuration: String::new(),
-            version: String::new(),
-        };
-        let incident = Incident {
-            detectors: [Detector::Down].into(),
-            worst: Severity::Critical,
-            sequence: 1,
-            bad_runs: 7,
-            members: 1,
-            firing: 1,
-            ..Incident::new("0123456789ab".to_owned(), since, Root::Alone(Subject::Journey("sms".into())))
-        };
-        let notification = Notification {
-            reason,
-            incident,
-            at: crate::time::later(since, Duration::from_secs(720)),
-            subject: text.to_owned(),
-            members: Vec::new(),
-            news: Vec::new(),
-            is_whole: false,
-            owner: Some(text.to_owned()),
-            runbook: Some(format!("https://wiki.example/{text}?a=1&b=<2>|3")),
-            labels: [(text.to_owned(), text.to_owned())].into(),
-            location: Some(text.to_owned()),
-            budget: Some(Duration::from_secs(5)),
-            deadline: Some(Duration::from_secs(60)),
-            decision: text.to_owned(),
-            report: (steps > 0).then_some(report),
-            last_good: None,
-            objective: Some(text.to_owned()),
-            link: Some(text.to_owned()),
-            ack_link: None,
-        };
-        Delivery {
-            id: "0123456789ab.1.chat".to_owned(),
-            attempt: 1,
-            is_ambiguous: false,
-            notification,
-            root: None,
-            instead_of: Some((text.to_owned(), text.to_owned())),
-        }
-    }
-
-    /// Every `text` of a block, with the length that Slack allows it.
-    fn texts(block: &Value) -> Vec<(String, usize)> {
-        let text = |value: &Value| value["text"].as_str().expect("a text object has text").to_owned();
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        match block["type"].as_str().expect("a block has a type") {
-            "header" => vec![(text(&block["text"]), limit::HEADER)],
-            "section" => {
-                let fields = list(&block["fields"]);
-                assert!(fields.len() <= limit::FIELDS);
-                let own = block.get("text").map(|own| (text(own), SECTION));
-                own.into_iter().chain(fields.iter().map(|field| (text(field), FIELD))).collect()
-            }
-            "context" => {
-                let elements = list(&block["elements"]);
-                assert!(!elements.is_empty() && elements.len() <= limit::CONTEXT);
-                elements.iter().map(|element| (text(element), FIELD)).collect()
-            }
-            other => panic!("no limits known for {other}"),
-        }
-    }
-
-    /// The text without what we ourselves write around data: code fences and `<https://…|Name>`.
-    fn data_of(text: &str) -> String {
-        let links = regex::Regex::new(r"<https?://[^<>|]*\|(Runbook|Page)>").unwrap();
-        links.replace_all(text, "").replace("```\n", "").replace("\n```", "")
-    }
-
-    const REASONS: [NotifyReason; 4] =
-        [NotifyReason::First, NotifyReason::Worse, NotifyReason::Repeat, NotifyReason::Resolved];
-    const DETAILS: [Detail; 4] = [Detail::Full, Detail::NoWaterfall, Detail::NoEvidence, Detail::TextOnly];
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn any_notice_is_within_the_limits_and_carries_no_control_sequence(
-            text in "(<!channel>|<@U1\\|x>|@here|```|&|<|>|\\*|\n|\u{202e}|😀|[a-z ]{1,400}){0,40}",
-            reason in prop::sample::select(REASONS.to_vec()),
-            part in prop::sample::select(vec![Part::Root, Part::Reply]),
-            detail in prop::sample::select(DETAILS.to_vec()),
-            steps in 0_usize..30,
-            longest in prop::sample::select(vec![200, 3_000]),
-        ) {
-            let text: String = text.chars().cycle().take(longest).collect();
-            let delivery = delivery(reason, &text, steps);
-            let redactor = Redactor::new();
-            let content = Page { delivery: &delivery, template: None, redactor: &redactor }.content(part, detail);
-            let content = serde_json::to_value(content).expect("content is JSON");
-            let fallback = content["text"].as_str().expect("there is text");
-            prop_assert!(!fallback.trim().is_empty() && length(fallback) <= limit::TEXT);
-            prop_assert!(is_safe(&data_of(fallback)), "{fallback:?}");
-            let own = content["blocks"].as_array().expect("there are blocks");
-            let attached = content["attachments"].as_array().expect("there are attachments");
-            let attached: Vec<_> = attached.iter().flat_map(|more| more["blocks"].as_array().unwrap()).collect();
-            prop_assert!(own.len() + attached.len() <= BLOCKS);
-            let mut sum = 0;
-            for (text, limit) in own.iter().chain(attached).flat_map(texts) {
-                prop_assert!(!text.is_empty() && length(&text) <= limit, "{} > {limit}: {text:?}", length(&text));
-                prop_assert!(is_safe(&data_of(&text)), "{text:?}");
-                sum += length(&text);
-            }
-            prop_assert!(sum <= ALL_BLOCKS, "{sum} in all");
-        }
-    }
-
-    #[test]
-    fn each_step_down_says_less_and_the_last_still_says_what_is_the_matter() {
-        let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-        let page = Page { delivery: &delivery, template: None, redactor: &redactor };
-        let json = |detail| serde_json::to_string(&page.content(Part::Root, detail)).unwrap();
-        let parts = ["▕", "What came back", "*Since*", "DOWN sms"];
-        let shown = |detail| parts.map(|part| json(detail).contains(part));
-        assert_eq!(shown(Detail::Full), [true, true, true, true]);
-        assert_eq!(shown(Detail::NoWaterfall), [false, true, true, true]);
-        assert_eq!(shown(Detail::NoEvidence), [false, false, true, true]);
-        assert_eq!(shown(Detail::TextOnly), [false, false, false, true]);
-        assert!(json(Detail::TextOnly).contains(r#""blocks":[],"attachments":[]"#));
-        assert_eq!(Detail::TextOnly.less(), None);
-    }
-
-    #[test]
-    fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
-        let redactor = Redactor::new();
-        let json = |delivery: &Delivery| {
-            let content = Page { delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
-            serde_json::to_string(&content).unwrap()
-        };
-        let mut firing = delivery(NotifyReason::First, "sms", 1);
-        assert!(json(&firing).contains(RED));
-        firing.notification.incident.detectors = [Detector::Slow].into();
-        assert!(json(&firing).contains(AMBER));
-        let resolved = json(&delivery(NotifyReason::Resolved, "sms", 1));
-        for part in [GREEN, "WELL AGAIN sms", r"*Lasted*\n12m", r"*Runs lost*\n7"] {
-            assert!(resolved.contains(part), "{part} is missing: {resolved}");
-        }
-    }
-
-    #[test]
-    fn a_secret_is_taken_out_before_anything_is_cut() {
-        let redactor = Redactor::new();
-        let secret = "s3cr3t".repeat(40);
-        redactor.add(&secret);
-        // The secret begins just before the limit of whatever shows it.
-        for padding in 0..620 {
-            let delivery = delivery(NotifyReason::First, &format!("{}{secret}", "x".repeat(padding)), 1);
-            let content =
-                Page { delivery: &delivery, template: None, redactor: &redactor }.content(Part::Root, Detail::Full);
-            assert!(!serde_json::to_string(&content).unwrap().contains("s3cr3"), "with {padding} before it");
-        }
-    }
-
-    #[test]
-    fn only_addresses_become_links() {
-        let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-        let page = Page { delivery: &delivery, template: None, redactor: &redactor };
-        assert_eq!(
-            page.link("Runbook", "https://wiki.example/a?b=1&c=x|y"),
-            "<https://wiki.example/a?b=1&amp;c=x%7Cy|Runbook>"
-        );
-        assert_eq!(page.link("Runbook", "javascript:alert(1)"), "Runbook: javascript:alert(1)");
-        assert_eq!(page.link("Runbook", "see <the> binder"), "Runbook: see &lt;the&gt; binder");
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use journeyman::alert::{Phase as AlertPhase, Subject};
 use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, STRIP_CELLS};
 use journeyman::channel::Readiness;
 use journeyman::clock::Clock;
+use journeyman::commands::Callback;
 use journeyman::control::{Ack, Matcher, Silence};
 use journeyman::detect::{Detector, Finding, Severity};
 use journeyman::http::{STORE_COMPONENT, Views, serve};
@@ -58,15 +59,27 @@ impl Stage {
     pub(crate) async fn new(admin_token: Option<&str>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, admin_token).await
+        Stage::over(store, scratch, admin_token, None).await
+    }
+
+    /// With somebody who takes Slack's calls.
+    pub(crate) async fn taking_calls(callback: Arc<dyn Callback>) -> Stage {
+        let scratch = Scratch::new("pages");
+        let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
+        Stage::over(store, scratch, None, Some(callback)).await
     }
 
     /// With a store that answers nothing but faults.
     pub(crate) async fn without_store() -> Stage {
-        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None).await
+        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None, None).await
     }
 
-    async fn over(store: Arc<dyn Store>, scratch: Scratch, admin_token: Option<&str>) -> Stage {
+    async fn over(
+        store: Arc<dyn Store>,
+        scratch: Scratch,
+        admin_token: Option<&str>,
+        slack: Option<Arc<dyn Callback>>,
+    ) -> Stage {
         journeyman::tls::init();
         let clock = Clock::derived(start());
         let board = Arc::new(Board::default());
@@ -87,6 +100,7 @@ impl Stage {
             public_url: Some("https://monitor.example.net/".parse().unwrap()),
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
+            slack,
             ready: ready.clone(),
         };
         let mut serving = JoinSet::new();
@@ -487,6 +501,7 @@ pub(crate) async fn fill(stage: &Stage) {
             id: "1763710738.000100".to_owned(),
             place: "C024BE91L".to_owned(),
             said: "ok".to_owned(),
+            is_root: true,
         }),
         ..OutboxState::pending(ago(124))
     };

@@ -56,6 +56,7 @@ impl State {
             "chat.postMessage" => self.post(arguments),
             "chat.update" => self.update(arguments),
             "chat.delete" => self.remove(arguments),
+            "chat.postEphemeral" => self.readable(arguments).map(|_| json!({ "message_ts": "1.000001" })),
             "conversations.history" => self.history(arguments),
             "conversations.replies" => self.replies(arguments),
             "apps.connections.open" => Err("not_allowed_token_type"),
@@ -224,11 +225,20 @@ pub(super) fn check(arguments: &Value, longest_text: usize) -> Result<(), &'stat
     if blocks.len() > 50 {
         return Err("invalid_blocks");
     }
-    let mut sum = 0;
+    let (mut sum, mut charts) = (0, 0);
     for block in &blocks {
         let longest = match block["type"].as_str() {
             Some("header") => 150,
             Some("section" | "context") => 3_000,
+            Some("actions") => {
+                check_buttons(&list(&block["elements"]))?;
+                continue;
+            }
+            Some("data_visualization") => {
+                check_chart(block)?;
+                charts += 1;
+                continue;
+            }
             _ => return Err("invalid_blocks"),
         };
         let fields = list(&block["fields"]);
@@ -248,7 +258,45 @@ pub(super) fn check(arguments: &Value, longest_text: usize) -> Result<(), &'stat
             sum += length;
         }
     }
+    if charts > 2 {
+        return Err("invalid_blocks");
+    }
     if sum > 13_200 { Err("msg_blocks_too_long") } else { Ok(()) }
+}
+
+fn is_text(value: &Value, longest: usize) -> bool {
+    value.as_str().is_some_and(|text| (1..=longest).contains(&text.chars().count()))
+}
+
+/// <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
+fn check_buttons(buttons: &[Value]) -> Result<(), &'static str> {
+    let is_button = |button: &Value| {
+        is_text(&button["text"]["text"], 75)
+            && is_text(&button["action_id"], 255)
+            && (button.get("value").is_none() || is_text(&button["value"], 2_000))
+            && (button.get("url").is_none() || is_text(&button["url"], 3_000))
+    };
+    let is_right = (1..=25).contains(&buttons.len()) && buttons.iter().all(is_button);
+    is_right.then_some(()).ok_or("invalid_blocks")
+}
+
+/// <https://docs.slack.dev/reference/block-kit/blocks/data-visualization-block>
+fn check_chart(block: &Value) -> Result<(), &'static str> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let categories = list(&block["chart"]["axis_config"]["categories"]);
+    let series = list(&block["chart"]["series"]);
+    let is_series = |one: &Value| {
+        let points = list(&one["data"]);
+        is_text(&one["name"], 20)
+            && points.iter().map(|point| &point["label"]).eq(&categories)
+            && points.iter().all(|point| point["value"].is_number())
+    };
+    let is_right = is_text(&block["title"], 50)
+        && (1..=20).contains(&categories.len())
+        && categories.iter().all(|category| is_text(category, 20))
+        && (1..=6).contains(&series.len())
+        && series.iter().all(is_series);
+    is_right.then_some(()).ok_or("invalid_blocks")
 }
 
 /// The messages after `oldest`, a page of them, with a cursor for the next.
