@@ -214,13 +214,14 @@ mod tests {
 
     #[test]
     fn values_come_in_escaped_for_the_medium_and_without_secrets() {
-        let source = "{{ state }} {{ subject }}{% for m in members if m.firing %} {{ m.subject }}{% endfor %}: {{ news[0] }} {{ labels.tier }}";
+        let source = "{{ state }} {{ subject }}{% for m in members if m.firing %} {{ m.subject }}{% endfor %}:\
+                      {% for line in news %} {{ line }}{% endfor %} {{ labels.tier | default('-') }}";
         let hostile = |notice: &mut Notification| notice.news = vec!["<b>correct horse & \"cart\"</b>".to_owned()];
         assert_eq!(
             rendered(source, Medium::Text, hostile),
             "DOWN channel inbox checkout-mail password-reset invoice-mail: <b>••• & \"cart\"</b> 1"
         );
-        let html = rendered("{{ news[0] }}", Medium::Html, hostile);
+        let html = rendered("{% for line in news %}{{ line }}{% endfor %}.", Medium::Html, hostile);
         assert!(!html.contains('<') && html.contains("&lt;b&gt;••• &amp;"), "{html}");
     }
 
