@@ -21,10 +21,11 @@ use crate::commands::{Command, Refusal, Request};
 use crate::control::Route;
 use crate::delivery::Outbox;
 use crate::detect::{Detector, Finding, Severity};
-use crate::evaluator::watched::{Watched, settle};
+use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::Resource;
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
 use crate::journey::{Dependency, Journey, Name};
+use crate::judge;
 use crate::metrics::{DaemonMetrics, Metrics};
 use crate::scheduler::Observation;
 use crate::slo::{self, Composition, Hop, SpanChange};
@@ -152,7 +153,7 @@ impl Evaluator {
             let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
             blind = blind.max(watched.count_missed(&mut round, counted));
             watched.refresh(now.wall);
-            let [health, budget] = watched.profiles(evaluator.parts.location.as_deref());
+            let [health, budget] = judge::profiles(journey, evaluator.parts.location.as_deref());
             evaluator.desk.enrol(health, watched.alerts.health.clone());
             evaluator.desk.enrol(budget, watched.alerts.budget.clone());
             evaluator.journeys.insert(journey.name.clone(), watched);
@@ -338,7 +339,8 @@ impl Evaluator {
         let before = alert.clone();
         let is_bad = !findings.is_empty();
         let look = Look { findings, ..Look::default() };
-        settle(alert, &subject, look, is_bad, None, &mut self.desk, now);
+        judge::settle(alert, &subject, look, is_bad, None, &mut self.desk, now);
+        say_phase(&subject, before.phase, alert);
         if *alert != before {
             round.changes.push(Change::Condition { subject, state: Box::new(alert.clone()) });
         }

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::alert::{AlertState, JourneyAlerts, Look, Subject};
+use crate::alert::{AlertState, JourneyAlerts, Phase, Subject};
 use crate::board::{JourneyStatus, STRIP_CELLS};
-use crate::detect::{Detector, Rules, Sample, burn};
+use crate::detect::{Rules, Sample};
 use crate::evaluator::{Parts, Round, push_spans};
 use crate::incident::root::Resource;
-use crate::incident::{Desk, Incident, Profile};
+use crate::incident::{Desk, Incident};
 use crate::journey::Journey;
 use crate::journey::objective::Window;
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
 use crate::journey::spend::Thinning;
 use crate::journey::token::Token;
+use crate::judge;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
 use crate::slo::{self, Composition, Counts, History, SloStatus, SpanChange};
@@ -56,11 +57,7 @@ impl Watched {
         let mut alerts = saved.alerts;
         alerts.detectors.resume(now);
         let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
-        let rules = Rules {
-            policy: journey.alert.clone(),
-            stale_after: thinning.interval(journey.schedule.interval(now)) * 2 + journey.deadline,
-            allowed: journey.objective.as_ref().map_or(0.0, |objective| 1.0 - objective.delivered),
-        };
+        let rules = judge::rules(&journey, thinning.interval(journey.schedule.interval(now)));
         let metrics = parts.metrics.journey(&journey);
         if thinning.is_any() {
             metrics.without_run(&Outcome::Excluded { why: ExcludedWhy::Spend }, 0);
@@ -204,19 +201,14 @@ impl Watched {
     /// Looks what the detectors find, and tells the desk.
     pub(super) fn look(&mut self, is_bad_run: bool, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let mut before = self.alerts.clone();
-        let findings = self.alerts.detectors.look(&self.rules, now);
-        let detectors = &self.alerts.detectors;
-        let look = Look {
-            findings,
-            is_suspicious: detectors.is_suspicious(),
-            since: detectors.since(),
-            is_good: detectors.good > 0,
-            is_bad_run,
-        };
+        let name = &self.journey.name;
         let blamed = self.last.as_ref().and_then(|report| report.failed_step()?.channel.clone()).map(Resource::Channel);
-        let is_bad = detectors.is_suspicious() || !look.findings.is_empty() && detectors.good == 0;
-        settle(&mut self.alerts.health, &Subject::Journey(self.journey.name.clone()), look, is_bad, blamed, desk, now);
-        self.look_at_budget(desk, now);
+        judge::look_at_health(name, &self.rules, &mut self.alerts, is_bad_run, blamed, desk, now);
+        if let Some(status) = self.slo_status(now) {
+            judge::look_at_budget(name, &self.history, &status, &mut self.alerts.budget, desk, now);
+        }
+        say_phase(&Subject::Journey(name.clone()), before.health.phase, &self.alerts.health);
+        say_phase(&Subject::Budget(name.clone()), before.budget.phase, &self.alerts.budget);
         // When we last heard is not saved.
         before.detectors.heard = self.alerts.detectors.heard;
         if self.alerts != before {
@@ -225,43 +217,9 @@ impl Watched {
         }
     }
 
-    fn look_at_budget(&mut self, desk: &mut Desk, now: Timestamp) {
-        let Some(status) = self.slo_status(now) else { return };
-        let budget = &self.alerts.budget;
-        let was_gone = budget.findings.iter().any(|finding| finding.detector == Detector::Exhausted);
-        let findings = burn::findings(&self.history, &status, was_gone, now);
-        if findings.is_empty() && !budget.phase.is_firing() {
-            return;
-        }
-        let is_bad = !findings.is_empty();
-        let look = Look { findings, since: None, is_suspicious: false, is_good: false, is_bad_run: false };
-        settle(&mut self.alerts.budget, &Subject::Budget(self.journey.name.clone()), look, is_bad, None, desk, now);
-    }
-
     /// When time alone can change its alerts.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        let flapping = [self.alerts.health.deadline(), self.alerts.budget.deadline()];
-        flapping.into_iter().flatten().chain(self.alerts.detectors.deadline(&self.rules)).min()
-    }
-
-    /// What the desk must know of its two alerts.
-    pub(super) fn profiles(&self, location: Option<&str>) -> [Profile; 2] {
-        let journey = &self.journey;
-        let labels = journey.alert_labels(location);
-        let channels = journey.channels().into_iter().map(Resource::Channel);
-        let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));
-        let place = location.map(|location| Resource::Location(location.to_owned()));
-        let resources: Vec<_> = channels.chain(labelled).chain(place).collect();
-        let profile = |subject: Subject| Profile {
-            subject,
-            labels: labels.clone(),
-            resources: resources.clone(),
-            notify: journey.notify.clone(),
-            remind: journey.alert.remind,
-            muted: journey.muted,
-            maintenance: journey.maintenance.clone(),
-        };
-        [Subject::Journey(journey.name.clone()), Subject::Budget(journey.name.clone())].map(profile)
+        judge::deadline(&self.rules, &self.alerts)
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {
@@ -292,23 +250,12 @@ impl Watched {
     }
 }
 
-/// Settles what was found about a subject, and tells the desk.
-pub(super) fn settle(
-    alert: &mut AlertState,
-    subject: &Subject,
-    look: Look,
-    is_bad: bool,
-    blamed: Option<Resource>,
-    desk: &mut Desk,
-    now: Timestamp,
-) {
-    let from = alert.phase;
-    let transition = alert.settle(look, now);
+/// Logs that an alert is in another phase than before.
+pub(super) fn say_phase(subject: &Subject, from: Phase, alert: &AlertState) {
     if alert.phase != from {
         let why = alert.findings.first().map(|finding| finding.said.as_str());
         tracing::info!(%subject, from = from.as_str(), to = alert.phase.as_str(), why, "alert state changed");
     }
-    alert.incident = desk.update(subject, alert, transition, is_bad, blamed, now);
 }
 
 /// How many slots the journey's window has, and until when that is so.

@@ -8,8 +8,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Pure decisions: no runtime, no clock, no files, no sockets.
-const CORE: &[&str] =
-    &["time", "journey", "slo", "detect", "alert", "control", "incident", "ledger", "notice", "breaker"];
+const CORE: &[&str] = &[
+    "time", "journey", "slo", "detect", "alert", "control", "incident", "judge", "replay", "ledger", "notice",
+    "breaker",
+];
 /// What every room above the core may rely on.
 const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands"];
 /// What the drivers write their numbers and their state to.
@@ -27,6 +29,8 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("alert",     &[&["journey", "time", "detect"]]),
     ("control",   &[&["journey", "time"]]),
     ("incident",  &[&["journey", "time", "detect", "alert", "control"]]),
+    ("judge",     &[&["journey", "time", "slo", "detect", "alert", "incident"]]),
+    ("replay",    &[&["journey", "time", "slo", "detect", "alert", "control", "incident", "judge"]]),
     ("ledger",    &[&["journey", "time"]]),
     ("notice",    &[&["incident", "alert", "control", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),

@@ -1,0 +1,186 @@
+//! When people are called, and when for nothing: `cargo bench --features full --bench detection`.
+//!
+//! Seeded Monte Carlo over the real detectors, alerts, budgets and desk, beside the policies that others have. One section alone:
+//! `-- policies` (or `confirm`, `recovery`, `schedules`, `drift`).
+
+#[path = "detection/model.rs"]
+mod model;
+#[path = "detection/reference.rs"]
+mod reference;
+
+use std::time::Duration;
+
+use journeyman::time::Human;
+use model::{Detection, Healthy, Ours, Policy, Rate, Schedule, detect, endure, healthy, quantiles, recover};
+use reference::{Reference, burn, consecutive, cusum, of_last};
+
+/// Trials for every quantile.
+const TRIALS: u64 = 400;
+/// Days without anything broken; enough that three false pages a year are seen.
+const DAYS: u64 = 30 * 200;
+const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTELY: Schedule = Schedule { every: 60, objective: "99.9%" };
+
+type Make<'a> = Box<dyn Fn() -> Box<dyn Policy> + 'a>;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |section: &str| wanted.is_empty() || wanted.iter().any(|word| word == section);
+    if is_wanted("policies") {
+        policies(MINUTELY);
+        policies(Schedule { every: 300, ..MINUTELY });
+    }
+    if is_wanted("confirm") {
+        confirmations();
+    }
+    if is_wanted("recovery") {
+        recovery();
+    }
+    if is_wanted("schedules") {
+        schedules();
+    }
+}
+
+/// Everybody's policy on one schedule.
+fn policies(schedule: Schedule) {
+    let Schedule { every, objective } = schedule;
+    println!("\n### Every {}, {objective}\n", Human(Duration::from_secs(every)));
+    println!(
+        "| policy | pages for nothing / 30 d, blips 0.05 % | blips 0.2 % | total outage: runs after the first, time | 30 % loss: median, p90 | 10 % loss: median, p90 |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let naive = |least| -> Make<'_> { Box::new(move || Box::new(Reference::new(burn(every, 0.999, least)))) };
+    let others: Vec<(&str, Make<'_>)> = vec![
+        ("burn 14.4 and 6, naive", naive(1)),
+        ("burn 14.4 and 6, ≥ 2 failures", naive(2)),
+        ("burn 14.4 and 6, ≥ 3 failures", naive(3)),
+        ("2 in a row", Box::new(|| Box::new(Reference::new(consecutive(2))))),
+        ("3 in a row", Box::new(|| Box::new(Reference::new(consecutive(3))))),
+        ("2 of the last 3", Box::new(|| Box::new(Reference::new(of_last(2, 3))))),
+        ("3 of the last 5", Box::new(|| Box::new(Reference::new(of_last(3, 5))))),
+        ("CUSUM alone (0.2 %, 10 %, h = 8)", Box::new(|| Box::new(Reference::new(cusum(0.002, 0.1, 8.0))))),
+    ];
+    row("**Journeyman**", schedule, &|| Box::new(Ours::new(schedule, &[])));
+    for (name, make) in &others {
+        row(name, schedule, make);
+    }
+}
+
+fn row(name: &str, schedule: Schedule, make: &dyn Fn() -> Box<dyn Policy>) {
+    let [few, many] = [0.0005, 0.002].map(|blip| healthy(&mut *make(), schedule, blip, DAYS, 1));
+    let total = detections(schedule, make, 1.0, HOUR, false);
+    let runs = quantiles(total.iter().map(|found| found.runs).collect());
+    let runs = runs.map_or("never".to_owned(), |(median, _)| median.to_string());
+    let [third, tenth] = [0.3, 0.1].map(|loss| times(&detections(schedule, make, loss, HOUR * 72, false)));
+    println!(
+        "| {name} | {} | {} | {runs}, {} | {third} | {tenth} |",
+        shown(few.pages),
+        shown(many.pages),
+        times(&total)
+    );
+    for (blip, Healthy { tickets, budget_pages, .. }) in [("0.05 %", few), ("0.2 %", many)] {
+        if tickets.count + budget_pages.count > 0 {
+            eprintln!(
+                "{name}, blips {blip}: {} tickets and {} pages about the budget in 30 days",
+                shown(tickets),
+                shown(budget_pages)
+            );
+        }
+    }
+}
+
+fn detections(
+    schedule: Schedule,
+    make: &dyn Fn() -> Box<dyn Policy>,
+    loss: f64,
+    patience: Duration,
+    is_ticket: bool,
+) -> Vec<Detection> {
+    (0..TRIALS).filter_map(|seed| detect(&mut *make(), schedule, loss, patience, is_ticket, 1_000 + seed)).collect()
+}
+
+/// Median and 90th percentile; what fewer than nine tenths of the trials found has no more than a share.
+fn times(found: &[Detection]) -> String {
+    if (found.len() as u64) < TRIALS * 9 / 10 {
+        return format!("found in {:.0} %", found.len() as f64 * 100.0 / TRIALS as f64);
+    }
+    let (median, most) = quantiles(found.iter().map(|found| found.after).collect()).unwrap_or_default();
+    format!("{}, {}", Human(median), Human(most))
+}
+
+fn shown(rate: Rate) -> String {
+    let (low, high) = rate.interval();
+    format!("{:.2} ({low:.2}–{high:.2})", rate.a_month())
+}
+
+/// What runs that confirm a failure bring. A blip repeats in a fifth of them.
+fn confirmations() {
+    println!("\n### Confirmation after 10 s and 30 s; a blip repeats in 20 % of the confirmations\n");
+    println!(
+        "| schedule | confirmations | pages for nothing / 30 d, blips 0.05 % | blips 0.2 % | total outage | 30 % loss | 10 % loss |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for every in [60, 300, 900] {
+        let schedule = Schedule { every, ..MINUTELY };
+        for confirm in [&[][..], &[10, 30]] {
+            let make = || -> Box<dyn Policy> { Box::new(Ours::new(schedule, confirm)) };
+            let [few, many] = [0.0005, 0.002].map(|blip| shown(healthy(&mut *make(), schedule, blip, DAYS, 1).pages));
+            let [total, third, tenth] =
+                [1.0, 0.3, 0.1].map(|loss| times(&detections(schedule, &make, loss, HOUR * 72, false)));
+            let word = if confirm.is_empty() { "none" } else { "10 s, 30 s" };
+            println!(
+                "| {} | {word} | {few} | {many} | {total} | {third} | {tenth} |",
+                Human(Duration::from_secs(every))
+            );
+        }
+    }
+}
+
+/// How it ends, and what does not end well.
+fn recovery() {
+    println!("\n### The end of it, every minute, 99.9 %\n");
+    println!("| after two hours of | told that it is over, after the last bad slot: median, p90 |");
+    println!("|---|---|");
+    for (what, loss) in [("total outage", 1.0), ("30 % loss", 0.3), ("10 % loss", 0.1)] {
+        let found: Vec<_> =
+            (0..TRIALS).filter_map(|seed| recover(&mut Ours::new(MINUTELY, &[]), MINUTELY, loss, 2, seed)).collect();
+        let (median, most) = quantiles(found).unwrap_or_default();
+        println!("| {what} | {}, {} |", Human(median), Human(most));
+    }
+    println!("\n| for ten days | pages a day | told that it is over, a day |\n|---|---|---|");
+    let half = |minutes: u64| move |slot: u64| if slot / minutes % 2 == 0 { 1.0 } else { 0.0 };
+    let patterns: [(&str, Box<dyn Fn(u64) -> f64>); 6] = [
+        ("5 minutes down, 5 well", Box::new(half(5))),
+        ("30 minutes down, 30 well", Box::new(half(30))),
+        ("30 % loss", Box::new(|_| 0.3)),
+        ("10 % loss", Box::new(|_| 0.1)),
+        ("3 % loss", Box::new(|_| 0.03)),
+        ("1 % loss", Box::new(|_| 0.01)),
+    ];
+    for (what, pattern) in &patterns {
+        const EACH: u64 = 10;
+        let all = (0..EACH).map(|seed| endure(&mut Ours::new(MINUTELY, &[]), MINUTELY, pattern, 10, seed));
+        let (pages, resolved) = all.fold((0, 0), |sum, calls| (sum.0 + calls.pages, sum.1 + calls.resolved));
+        let a_day = |count: u32| f64::from(count) / (EACH * 10) as f64;
+        println!("| {what} | {:.2} | {:.2} |", a_day(pages), a_day(resolved));
+    }
+}
+
+/// When will I be paged?
+fn schedules() {
+    println!("\n### When people are called: median, p90; from the first slot of what is broken\n");
+    println!("| every | objective | total outage | 30 % loss | 10 % loss | 3 % loss: page | 3 % loss: any word |");
+    println!("|---|---|---|---|---|---|---|");
+    for every in [10, 60, 300, 900, 3_600] {
+        for objective in ["99.9%", "99%"] {
+            let schedule = Schedule { every, objective };
+            let make = || -> Box<dyn Policy> { Box::new(Ours::new(schedule, &[])) };
+            let patience = HOUR * 72 * if every > 900 { 10 } else { 1 };
+            let [total, third, tenth, little] =
+                [1.0, 0.3, 0.1, 0.03].map(|loss| times(&detections(schedule, &make, loss, patience, false)));
+            let word = times(&detections(schedule, &make, 0.03, patience, true));
+            let every = Human(Duration::from_secs(every));
+            println!("| {every} | {objective} | {total} | {third} | {tenth} | {little} | {word} |");
+        }
+    }
+}
