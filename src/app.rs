@@ -4,6 +4,7 @@ mod channels;
 pub mod connect;
 pub mod demo;
 pub mod notify;
+pub mod replay;
 pub mod slo;
 mod tasks;
 

@@ -4,11 +4,13 @@ pub mod ask;
 pub mod control;
 mod openslo;
 mod promql;
+pub mod replay;
 mod slo;
 mod sloth;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -111,6 +113,24 @@ pub enum Command {
     /// Look at what people are told, or tell a notifier that this is a test
     #[command(subcommand)]
     Notify(Notify),
+    /// Tell what people would have been told of the recorded runs: by this configuration, and by a changed one
+    Replay {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// A probe file whose journeys are judged by its `alert`, `objective` and `notify` instead; copy yours and change it
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// How far to go back
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = crate::config::read_duration)]
+        from: Duration,
+        /// Only these journeys
+        #[arg(long, value_name = "NAME", num_args = 1..)]
+        journey: Vec<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
 }

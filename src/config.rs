@@ -56,6 +56,25 @@ pub fn load(path: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
     plan(context, main, probes)
 }
 
+/// As [`load`], with one probe file instead of those that the daemon's file names.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_instead(path: &Path, probes: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let context = Context::new(path.parent().unwrap_or(Path::new("")).to_owned());
+    let main = read_file(&context, path, 0, None).and_then(|source| Node::parse(&context, &source));
+    let probes = vec![read_file(&context, probes, 1, None)];
+    plan(context, main, probes)
+}
+
+/// A duration as the configuration has them: `30d`.
+///
+/// # Errors
+/// It is none, in words.
+pub fn read_duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|error| format!("{error}: {}", values::DURATION_HINT))
+}
+
 /// As [`load`], from texts with names to show in problems. Paths in them are relative to `base`; `probes` in the daemon's
 /// text is not followed.
 ///

@@ -1,15 +1,17 @@
 //! The `journeyman` command: arguments, configuration, log, runtime, and the exit code.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use journeyman::cli::ask::Daemon;
+use journeyman::cli::replay::print_replay;
 use journeyman::cli::{
     Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run, print_slo,
 };
 use journeyman::clock::Clock;
-use journeyman::config::Plan;
+use journeyman::config::{Plan, Problem};
 use journeyman::exit::{self, Failure};
 use journeyman::{app, config, health, log, tls};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +84,15 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             ask(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
         }
         Command::Notify(what) => notify(what),
+        Command::Replay { config: from, policy, from: length, journey, format } => {
+            let plan = load(&from)?;
+            let changed =
+                policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
+            let changed = changed.as_ref().map(|plan| &*plan.journeys);
+            let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
+            print!("{}", print_replay(&comparison, format));
+            Ok(0)
+        }
         Command::Health(from) => {
             let plan = load(&from)?;
             block_on(async |_| Ok(health::ask(plan.http.listen).await))
@@ -130,8 +141,13 @@ fn notify(what: Notify) -> Result<u8, Failure> {
 
 /// Loads the plan; warnings go to the terminal, and errors are the failure.
 fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
+    report(config::load(&from.config), &from.config)
+}
+
+/// The plan of a load from this file, as [`load`] gives it.
+fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Result<Plan, Failure> {
     let color = std::io::stderr().is_terminal();
-    match config::load(&from.config) {
+    match loaded {
         Ok((plan, warnings)) => {
             if !warnings.is_empty() {
                 eprint!("{}", config::render(&warnings, color));
@@ -140,7 +156,7 @@ fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
         }
         Err(problems) => {
             eprint!("{}", config::render(&problems, color));
-            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", from.config.display())))
+            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display())))
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The same judgement as the evaluator's ([`crate::judge`]), on runs that are given to it one after another. What nobody recorded
 //! is not replayed: alerts of channels and of the daemon, acknowledgements, silences.
 
+pub mod comparison;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -16,9 +18,8 @@ use crate::incident::root::Resource;
 use crate::incident::{Action, Desk, NotifyReason};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
-use crate::judge::{self, DEFAULT_WINDOW};
+use crate::judge;
 use crate::slo::{self, History};
-use crate::time::earlier;
 
 /// What happened to a journey.
 #[derive(Clone, Debug)]
@@ -98,14 +99,13 @@ impl Replay {
             deadlines: BTreeSet::new(),
         };
         for journey in journeys {
-            let window = journey.objective.as_ref().map_or(DEFAULT_WINDOW, |objective| objective.window);
             for profile in judge::profiles(journey, location) {
                 replay.desk.enrol(profile, AlertState::default());
             }
             let watch = Watch {
                 rules: judge::rules(journey, journey.schedule.interval(from)),
-                slots_in_window: journey.schedule.count(earlier(from, window), window),
-                history: History::new(window, [], from),
+                slots_in_window: journey.slots_in_window(from),
+                history: History::new(journey.window(), [], from),
                 alerts: JourneyAlerts::default(),
                 blamed: None,
                 deadline: None,

@@ -50,3 +50,20 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     }
     Ok(())
 }
+
+/// Whether a store that is only read has this build's schema.
+///
+/// # Errors
+/// It has another, or cannot be read.
+pub(super) fn prove_current(connection: &Connection) -> Result<(), StoreError> {
+    let known = VERSIONS.len() as i64;
+    let found: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(super::sqlite::failure)?;
+    match found {
+        found if found > known => Err(StoreError::TooNew { found, known }),
+        found if found < known => Err(StoreError::Unreadable(format!(
+            "it has schema version {found}, and this build reads {known}: start the daemon of this build on it once"
+        ))),
+        _ => Ok(()),
+    }
+}

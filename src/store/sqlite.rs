@@ -3,6 +3,7 @@
 //! The writer takes every batch that waits and commits them together (group commit), in WAL mode with `synchronous=FULL`:
 //! what [`Store::apply`] has confirmed survives `kill -9` and a power cut.
 
+pub mod past;
 mod rows;
 pub mod snapshot;
 mod writer;

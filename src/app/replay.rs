@@ -1,0 +1,80 @@
+//! `replay`: the stored runs through the present configuration, and through a changed one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::app::store_failure;
+use crate::config::Plan;
+use crate::detect::Sample;
+use crate::exit::{self, Failure};
+use crate::incident::root::Resource;
+use crate::journey::{Journey, Name};
+use crate::replay::comparison::Comparison;
+use crate::replay::{Happened, Replay};
+use crate::store::sqlite::past::{How, Past, read_past};
+use crate::time::earlier;
+
+/// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names.
+///
+/// # Errors
+/// No such journey, or a store that cannot be read.
+pub fn replay(
+    plan: &Plan,
+    changed: Option<&[Arc<Journey>]>,
+    names: &[String],
+    length: Duration,
+    now: Timestamp,
+) -> Result<Comparison, Failure> {
+    let known = |name: &str| plan.journeys.iter().any(|journey| &*journey.name == name);
+    for name in names.iter().map(String::as_str).chain(changed.into_iter().flatten().map(|journey| &*journey.name)) {
+        if !known(name) {
+            let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
+            let message = format!("no journey is named `{name}`; there are: {}", known.join(", "));
+            return Err(Failure::new(exit::USAGE, message));
+        }
+    }
+    let is_wanted = |journey: &&Arc<Journey>| names.is_empty() || names.iter().any(|name| **name == *journey.name);
+    let present: Vec<_> = plan.journeys.iter().filter(is_wanted).cloned().collect();
+    let from = earlier(now, length);
+    let begin = |journeys: &[Arc<Journey>]| Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), from);
+    let mut replays = vec![(begin(&present), Vec::new())];
+    if let Some(changed) = changed {
+        let journeys: Vec<_> = present.iter().map(|journey| with_policy(journey, changed)).collect();
+        replays.push((begin(&journeys), Vec::new()));
+    }
+    let journeys: Vec<Name> = present.iter().map(|journey| journey.name.clone()).collect();
+    let mut runs = 0;
+    let taken = read_past(&plan.store.path, &journeys, from, |past| {
+        runs += u64::from(past.how == How::Ran);
+        for (replay, told) in &mut replays {
+            told.extend(replay.take(&past.journey, happened(&past), past.ended));
+        }
+    });
+    taken.map_err(|error| store_failure(plan, &error))?;
+    let mut told = replays.into_iter().map(|(mut replay, mut told)| {
+        told.extend(replay.pass(now));
+        told
+    });
+    Ok(Comparison { from, until: now, runs, journeys, present: told.next().unwrap_or_default(), changed: told.next() })
+}
+
+/// The journey as it ran, judged as the changed one of its name says.
+fn with_policy(journey: &Arc<Journey>, changed: &[Arc<Journey>]) -> Arc<Journey> {
+    let Some(other) = changed.iter().find(|other| other.name == journey.name) else { return journey.clone() };
+    // What was recorded was run on the present schedule, by the present steps.
+    let ran = Journey::clone(journey);
+    Arc::new(Journey { schedule: ran.schedule, steps: ran.steps, deadline: ran.deadline, ..Journey::clone(other) })
+}
+
+fn happened(past: &Past) -> Happened {
+    let Past { slot, verdict, cause, .. } = *past;
+    match past.how {
+        How::Ran => Happened::Run {
+            sample: Sample { slot, verdict, cause, is_confirmation: false },
+            blamed: past.channel.clone().map(Resource::Channel),
+        },
+        how => Happened::Without { slot, verdict, is_missed: how == How::Missed },
+    }
+}
