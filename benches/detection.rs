@@ -15,9 +15,9 @@ use model::{Detection, Healthy, Ours, Policy, Rate, Schedule, detect, endure, he
 use reference::{Reference, burn, consecutive, cusum, of_last};
 
 /// Trials for every quantile.
-const TRIALS: u64 = 400;
+const TRIALS: u64 = 200;
 /// Days without anything broken; enough that three false pages a year are seen.
-const DAYS: u64 = 30 * 200;
+const DAYS: u64 = 30 * 50;
 const HOUR: Duration = Duration::from_secs(3_600);
 const MINUTELY: Schedule = Schedule { every: 60, objective: "99.9%" };
 

@@ -233,9 +233,9 @@ impl Detectors {
             || (fires(Detector::Down) && self.delivered < policy.recover_after)
             // Delivered again, yet slow: whether that is well is for the slow detector to say.
             || (fires(Detector::Down) && self.slow > 0 && self.slow < policy.slow_after);
-        let was_down = fires(Detector::Down) && !down;
-        if was_down {
-            // What a total outage left behind says nothing about the time after it.
+        if fires(Detector::Down) && !down && self.loss.is_outage() {
+            // What a total outage left behind says nothing about the time after it. Of a share that is lost it does: two good
+            // runs end a row of failures, and no loss of a third.
             self.loss.forget();
         }
         let partial =

@@ -7,6 +7,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::slo::wilson;
+
 /// The test's threshold: at a failure rate of `p0` it is passed by chance about once in e⁸ = 2,981 starts.
 pub const THRESHOLD: f64 = 8.0;
 /// Nobody's failures are rarer than that for long: below it, two failures alone would be proof.
@@ -16,8 +18,11 @@ const LEAST_P1: f64 = 0.1;
 const MOST_P1: f64 = 0.5;
 /// It takes so many failures, whatever their likelihood.
 const LEAST_FAILURES: u32 = 3;
-/// It is over when as many successes in a row would be rarer than this at the loss that was seen.
-const OVER: f64 = 0.05;
+/// It is over when as many successes in a row would be rarer than this at the least loss that what was seen allows. A loss that goes
+/// on passes this by chance now and then: people hear that it is over and, soon after, that it is not.
+const OVER: f64 = 0.02;
+/// When so many of the runs from the first failure to the last have failed, it was an outage.
+const OUTAGE: f64 = 0.9;
 
 /// The evidence so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,9 +77,18 @@ impl Loss {
         self.score >= THRESHOLD - 1e-9 && self.failed >= LEAST_FAILURES
     }
 
-    /// Whether what was proven is over: at the loss that was seen, so many successes in a row would be rare.
+    /// Whether what was proven is over: at the lower end of the 95 % interval of the share that was lost, so many successes in a
+    /// row would be rare. The score that is back at zero ends it, too.
     pub fn is_over(&self) -> bool {
-        self.failed == 0 || (1.0 - self.share()).powi(self.successes.min(100_000) as i32) <= OVER
+        let (failed, runs) = self.until_last_failure();
+        let least = wilson(failed, runs).map_or(0.0, |(least, _)| least);
+        self.failed == 0 || (1.0 - least).powi(self.successes.min(100_000) as i32) <= OVER
+    }
+
+    /// Whether it was no share that was lost, but everything.
+    pub fn is_outage(&self) -> bool {
+        let (failed, runs) = self.until_last_failure();
+        failed as f64 >= OUTAGE * runs as f64
     }
 
     /// Whether nothing speaks for loss.
@@ -87,10 +101,9 @@ impl Loss {
         *self = Loss::default();
     }
 
-    /// The share of runs lost from the first failure to the last, at least the one that is looked for.
-    fn share(&self) -> f64 {
-        let until_last_failure = self.runs.saturating_sub(self.successes).max(1);
-        (f64::from(self.failed) / f64::from(until_last_failure)).max(self.rate)
+    /// Failures and runs from the first failure to the last.
+    fn until_last_failure(&self) -> (u64, u64) {
+        (u64::from(self.failed), u64::from(self.runs.saturating_sub(self.successes)))
     }
 
     /// The arithmetic, for people.

@@ -92,8 +92,33 @@ fn a_share_that_is_lost_is_found_and_its_end_needs_as_much_proof() {
     assert_eq!(told[0], (56, Detector::Partial, true), "at the third failure");
     assert_eq!(told[1].1, Detector::Partial);
     let ended = told[1].0;
-    // A third is lost: eight successes in a row are rarer than one in twenty; the last failure was at 62.
-    assert!((69..=72).contains(&ended), "{ended}");
+    // Five of thirteen is a fifth at least (0.177 by Wilson): 21 successes in a row are rarer than one in fifty; the last failure was
+    // at 62.
+    assert_eq!(ended, 83);
+}
+
+#[test]
+fn a_row_of_failures_amid_a_loss_does_not_end_it() {
+    // Two good runs end the row. Half of all is lost all the same.
+    let verdicts = format!("{}{}fff{}{}", "g".repeat(50), "fg".repeat(8), "gf".repeat(8), "g".repeat(60));
+    let told = play(&verdicts, &rules());
+    assert_eq!(told.iter().filter(|(_, detector, fires)| *detector == Detector::Down && *fires).count(), 1);
+    let last_bad = verdicts.rfind('f').unwrap() as i64;
+    for minute in 55..last_bad {
+        let fires = |wanted| told.iter().rev().find(|(at, found, _)| *at <= minute && *found == wanted);
+        let is_firing = [Detector::Down, Detector::Partial].iter().any(|one| fires(*one).is_some_and(|(_, _, on)| *on));
+        assert!(is_firing, "at {minute}: {told:?}");
+    }
+    assert!(told.last().is_some_and(|(_, detector, fires)| *detector == Detector::Partial && !*fires), "{told:?}");
+}
+
+#[test]
+fn an_outage_ends_with_two_good_runs_however_long_it_was() {
+    for failed in [3, 50, 500] {
+        let verdicts = format!("ggg{}gg", "f".repeat(failed));
+        let told = play(&verdicts, &rules());
+        assert_eq!(told.last(), Some(&(failed as i64 + 4, Detector::Down, false)), "{told:?}");
+    }
 }
 
 #[test]

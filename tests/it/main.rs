@@ -16,6 +16,7 @@ mod crash;
 mod daemon;
 mod delivery;
 mod demo_sandbox;
+mod detection;
 mod disk_full;
 mod email;
 #[cfg(feature = "exec")]
@@ -40,6 +41,7 @@ mod postgres;
 mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
+mod replay;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_buttons;
