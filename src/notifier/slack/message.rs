@@ -178,12 +178,16 @@ impl Page<'_> {
         let notification = &self.delivery.notification;
         let title = format!("{} {}", notification.state_word(), notification.subject);
         let title = self.line(&title, limit::HEADER);
+        let mut verdict = self.line(&self.verdict(part), HEADLINE);
+        if verdict.trim().is_empty() {
+            // Slack takes no empty section.
+            verdict = self.headline();
+        }
         if part == Part::Reply {
-            return vec![section(format!("*{title}*\n{}", self.line(&self.verdict(part), HEADLINE)))];
+            return vec![section(format!("*{title}*\n{verdict}"))];
         }
         let header = SlackBlockPlainText::new(title);
-        let mut blocks =
-            vec![SlackHeaderBlock::new(header.into()).into(), section(self.line(&self.verdict(part), HEADLINE))];
+        let mut blocks = vec![SlackHeaderBlock::new(header.into()).into(), section(verdict)];
         if let Some(report) = notification.report.as_ref().filter(|_| detail == Detail::Full && !self.is_over()) {
             let good = notification.last_good.as_ref();
             blocks.extend(chart::bars(report, good, |text, limit| self.line(text, limit)));

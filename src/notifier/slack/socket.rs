@@ -165,8 +165,11 @@ impl Socket {
 
     /// Takes an envelope on; whether it is to be acknowledged. What is not, Slack shows as failed to who pressed.
     fn take(&mut self, envelope: &str, event: &Value) -> bool {
-        let press = (event["type"] == "interactive").then(|| press::read(&event["payload"])).flatten();
-        let Some(press) = press.filter(|_| self.taken.is_new(envelope)) else { return true };
+        if event["type"] != "interactive" {
+            // A channel may receive with the same app: what is for it is not ours to acknowledge, and Slack sends it again.
+            return false;
+        }
+        let Some(press) = press::read(&event["payload"]).filter(|_| self.taken.is_new(envelope)) else { return true };
         if self.inbox.try_send((self.door.clone(), press)).is_err() {
             return false;
         }
