@@ -98,7 +98,7 @@ fn crowd(delivery: &mut Delivery, text: &str, members: u32) {
         subject: Subject::Journey(format!("{serial}{text}").as_str().into()),
         said: text.to_owned(),
         since,
-        ended: (serial % 3 == 0).then_some(at),
+        ended: serial.is_multiple_of(3).then_some(at),
     };
     notification.members = (0..members.min(20)).map(member).collect();
     notification.news = vec![text.to_owned(); 8];
@@ -365,7 +365,7 @@ fn bars_lead_up_to_the_step_that_failed_and_name_what_was_not_reached() {
             _ => StepStatus::Passed,
         };
     }
-    let block = chart::bars(report, None, |text, limit| escape::line(text, limit)).unwrap();
+    let block = chart::bars(report, None, escape::line).unwrap();
     let block = serde_json::to_value(block).unwrap();
     let categories = block["chart"]["axis_config"]["categories"].as_array().unwrap();
     assert_eq!(categories.len(), 20);
@@ -373,6 +373,6 @@ fn bars_lead_up_to_the_step_that_failed_and_name_what_was_not_reached() {
     report.steps.truncate(27);
     report.steps.drain(..20);
     report.steps[6].name = "arrive".into();
-    let block = chart::bars(report, None, |text, limit| escape::line(text, limit)).unwrap();
+    let block = chart::bars(report, None, escape::line).unwrap();
     assert_eq!(serde_json::to_value(block).unwrap()["title"], "Seconds per step; not reached: arrive");
 }

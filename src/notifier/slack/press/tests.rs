@@ -11,6 +11,9 @@ const BODY: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain
                     96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
 const SIGNATURE: &str = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
 
+/// Secret, time, signature and body.
+type Call = (Vec<u8>, Option<String>, Option<String>, String);
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -34,7 +37,7 @@ fn the_documented_signature_is_believed_for_five_minutes() {
 fn nothing_but_what_was_signed_is_believed() {
     let now = 1_531_420_618;
     let hex = SIGNATURE.strip_prefix("v0=").unwrap();
-    let mut forged: Vec<(Vec<u8>, Option<String>, Option<String>, String)> = Vec::new();
+    let mut forged: Vec<Call> = Vec::new();
     let mut with = |stamp: Option<&str>, signature: Option<&str>, body: &str| {
         forged.push((SECRET.to_vec(), stamp.map(str::to_owned), signature.map(str::to_owned), body.to_owned()));
     };
