@@ -253,6 +253,8 @@ struct Case {
     looked: Option<Timestamp>,
     deadline: Option<Timestamp>,
     was_quiet: bool,
+    /// Somebody changed it since it was decided on last.
+    is_changed: bool,
 }
 
 /// Sole owner of what is open.
@@ -314,6 +316,7 @@ impl Desk {
                 last_quiet: None,
                 looked: None,
                 deadline: None,
+                is_changed: false,
                 incident,
             };
             self.dirty.insert(case.incident.id.clone());
@@ -391,6 +394,7 @@ impl Desk {
         note(&mut case.news, format!("acknowledged by {}{until}", ack.by));
         case.last_quiet = None;
         case.incident.acked = Some(ack);
+        case.is_changed = true;
         self.dirty.insert(id.to_owned());
         Ok(())
     }
@@ -404,6 +408,7 @@ impl Desk {
         if case.incident.acked.take().is_some() {
             note(&mut case.news, format!("{by} took the acknowledgement back"));
             case.last_quiet = None;
+            case.is_changed = true;
             self.dirty.insert(id.to_owned());
         }
         Ok(())
@@ -612,6 +617,7 @@ impl Desk {
             looked: None,
             deadline: None,
             was_quiet: false,
+            is_changed: false,
         };
         self.cases.insert(id.clone(), case);
         self.opened.push_back(now);
@@ -683,7 +689,7 @@ impl Desk {
                 actions.push(Action::Notify { notifier, reason, incident, members, news, lead });
             }
         }
-        if case.incident != before {
+        if case.incident != before || std::mem::take(&mut case.is_changed) {
             actions.push(Action::Changed { incident: Box::new(case.incident.clone()), lead: case.lead.clone() });
         }
         let next = self.next_look(&case, &view, now);

@@ -458,6 +458,24 @@ fn a_silence_until_resolved_ends_with_the_incident() {
 }
 
 #[test]
+fn an_acknowledgement_is_written_at_once_and_so_is_its_end() {
+    let mut stage = alone();
+    stage.play("sms", 0, "fff");
+    let id = stage.desk.open().next().unwrap().id.clone();
+    let written = |actions: Vec<Action>| {
+        let acked = actions.iter().find_map(|action| match action {
+            Action::Changed { incident, .. } => Some(incident.acked.is_some()),
+            _ => None,
+        });
+        acked.unwrap()
+    };
+    stage.desk.acknowledge(&id, Ack { by: "bob".to_owned(), at: at(180), until: None }).unwrap();
+    assert!(written(stage.desk.decide(at(180))));
+    stage.desk.unacknowledge(&id, "bob").unwrap();
+    assert!(!written(stage.desk.decide(at(181))));
+}
+
+#[test]
 fn a_silence_until_resolved_waits_for_its_own() {
     let mut stage = Stage::new().with(profile("sms", &[], &["mail"])).with(profile("web", &[], &["mail"]));
     stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms", "severity=critical"], 0, 86_400) });
