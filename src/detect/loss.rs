@@ -20,7 +20,7 @@ const MOST_P1: f64 = 0.5;
 const LEAST_FAILURES: u32 = 3;
 /// It is over when as many successes in a row would be rarer than this at the least loss that what was seen allows. A loss that goes
 /// on passes this by chance now and then: people hear that it is over and, soon after, that it is not.
-const OVER: f64 = 0.02;
+const OVER: f64 = 0.002;
 /// When so many of the runs from the first failure to the last have failed, it was an outage.
 const OUTAGE: f64 = 0.9;
 
