@@ -360,7 +360,10 @@ fn open_notifier(
 fn open_buttons(plan: &Plan, key: Arc<[u8]>, commands: Commands, clock: Clock) -> Result<Option<Buttons>, Failure> {
     let slacks = plan.notifiers.iter().filter_map(|(name, planned)| match &planned.settings {
         notifier::Settings::Slack(settings) => Some((name, settings)),
-        notifier::Settings::Email(_) | notifier::Settings::Webhook(_) => None,
+        notifier::Settings::Email(_)
+        | notifier::Settings::Webhook(_)
+        | notifier::Settings::Pagerduty(_)
+        | notifier::Settings::Alertmanager(_) => None,
     });
     notifier::slack::buttons(slacks, key, commands, plan.redactor.clone(), clock)
         .map_err(|why| Failure::new(exit::CONFIG, format!("the buttons of Slack cannot be heard of: {why}")))

@@ -72,7 +72,7 @@ pub fn load_instead(path: &Path, probes: &Path) -> Result<(Plan, Vec<Problem>), 
 /// # Errors
 /// It is none, in words.
 pub fn read_duration(text: &str) -> Result<Duration, String> {
-    values::duration(text).map_err(|error| format!("{error}: {}", values::DURATION_HINT))
+    crate::time::parse_duration(text).map_err(|error| format!("{error}: {}", values::DURATION_HINT))
 }
 
 /// As [`load`], from texts with names to show in problems. Paths in them are relative to `base`; `probes` in the daemon's

@@ -105,14 +105,14 @@ pub struct Maintenance {
     /// For people.
     pub name: String,
     /// When it is.
-    pub window: Window,
+    pub time: MaintenanceTime,
     /// Whether slots in it are left out of the objective.
     pub exclude_from_slo: bool,
 }
 
 /// When maintenance is.
 #[derive(Clone, Debug)]
-pub enum Window {
+pub enum MaintenanceTime {
     /// Again and again.
     Recurring {
         /// When it begins.
@@ -137,14 +137,22 @@ impl Maintenance {
 
     /// When the window in which `at` lies ends; `None` if it lies in none.
     pub fn active_until(&self, at: jiff::Timestamp) -> Option<jiff::Timestamp> {
-        let (from, until) = match &self.window {
-            Window::Recurring { begins, lasts } => {
+        let (from, until) = match &self.time {
+            MaintenanceTime::Recurring { begins, lasts } => {
                 let began = begins.last(at)?;
                 (began, crate::time::later(began, *lasts))
             }
-            Window::Once { from, until } => (*from, *until),
+            MaintenanceTime::Once { from, until } => (*from, *until),
         };
         (from <= at && at < until).then_some(until)
+    }
+
+    /// When the next window after `at` begins; `None` if there is none.
+    pub fn next(&self, at: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        match &self.time {
+            MaintenanceTime::Recurring { begins, .. } => begins.next(at),
+            MaintenanceTime::Once { from, .. } => Some(*from).filter(|from| at < *from),
+        }
     }
 }
 
@@ -481,13 +489,12 @@ impl Journey {
     pub fn excluded_until(&self, at: jiff::Timestamp) -> (bool, jiff::Timestamp) {
         let mut answer = (false, jiff::Timestamp::MAX);
         for window in self.maintenance.iter().filter(|window| window.exclude_from_slo) {
-            let end = window.begins.last(at).map(|began| crate::time::later(began, window.lasts));
-            let change = match end.filter(|end| at < *end) {
+            let change = match window.active_until(at) {
                 Some(end) => {
                     answer.0 = true;
                     end
                 }
-                None => window.begins.next(at).unwrap_or(jiff::Timestamp::MAX),
+                None => window.next(at).unwrap_or(jiff::Timestamp::MAX),
             };
             answer.1 = answer.1.min(change);
         }

@@ -75,7 +75,7 @@ pub async fn test(plan: &Plan, name: &str, clock: Clock) -> Result<String, Failu
         )
     };
     match answer {
-        Ok(Ok(Receipt { id, place, said })) => {
+        Ok(Ok(Receipt { id, place, said, .. })) => {
             let kind = notifier.kind();
             Ok(format!(
                 "ok   notifier {name} ({kind}, {took}): {}\nid   {}\nat   {}\n",
@@ -94,7 +94,8 @@ fn delivery(notifier: &str, notification: Notification) -> Delivery {
     let id = delivery_id(&incident.id, incident.sequence, &notifier.into());
     let root = (incident.sequence > 1).then(|| {
         let first = delivery_id(&incident.id, 1, &notifier.into());
-        Receipt { id: format!("<{first}.edc0424c5325@example.net>"), place: "sample".to_owned(), said: String::new() }
+        let id = format!("<{first}.edc0424c5325@example.net>");
+        Receipt { id, place: "sample".to_owned(), ..Receipt::default() }
     });
     Delivery { id, attempt: 1, is_ambiguous: false, notification, root, instead_of: None }
 }
@@ -106,7 +107,7 @@ fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Fail
             if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
         return Err(Failure::new(exit::USAGE, format!("no notifier is named `{name}`: {known}")));
     };
-    open_notifier(planned, &plan.redactor, clock)
+    open_notifier(planned, &plan.redactor, clock, None)
         .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))
 }
 
@@ -114,7 +115,7 @@ fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Fail
 fn built_in(clock: Clock) -> Result<Vec<(&'static str, Arc<dyn Notifier>)>, String> {
     let redactor = Redactor::new();
     let token = Secret::new("xoxb-preview".to_owned(), &redactor);
-    let bot = SlackSettings::Bot { token, channel: "C0123456789".to_owned(), api_url: None };
+    let bot = SlackSettings::Bot { token, channel: "C0123456789".to_owned(), api_url: None, interactions: Default::default() };
     let mail = EmailSettings {
         host: "localhost".to_owned(),
         port: 25,
@@ -124,7 +125,7 @@ fn built_in(clock: Clock) -> Result<Vec<(&'static str, Arc<dyn Notifier>)>, Stri
         to: vec!["ops@example.net".to_owned()],
     };
     Ok(vec![
-        ("slack", Arc::new(slack::open(bot, redactor.clone(), clock)?)),
+        ("slack", Arc::new(slack::open(bot, redactor.clone(), clock, None)?)),
         ("email", Arc::new(email::open(mail, redactor, clock)?)),
     ])
 }

@@ -8,7 +8,7 @@ use crate::config::document::{Context, Data, Node, Section};
 use crate::config::journeys::{Loaded, calendar};
 use crate::config::problem::{Place, Problem};
 use crate::config::{files, lint};
-use crate::journey::{Maintenance, Window};
+use crate::journey::{Maintenance, MaintenanceTime};
 use crate::time::{between, later};
 
 pub(super) const KEYS: &[&str] =
@@ -48,15 +48,15 @@ pub(super) fn read(context: &Context, node: Option<&Node>, journeys: &mut [Loade
 fn maintenance(section: &Section<'_>) -> Option<Maintenance> {
     let name = section.text("name");
     let exclude_from_slo = section.bool("exclude_from_slo", true);
-    let window = match section.only_one(&["cron", "from"], true, WHEN_HINT) {
+    let time = match section.only_one(&["cron", "from"], true, WHEN_HINT) {
         Some(("cron", _)) => recurring(section),
         Some((_, from)) => once(section, from),
         None => None,
     };
-    Some(Maintenance { name: name?.to_owned(), window: window?, exclude_from_slo })
+    Some(Maintenance { name: name?.to_owned(), time: time?, exclude_from_slo })
 }
 
-fn recurring(section: &Section<'_>) -> Option<Window> {
+fn recurring(section: &Section<'_>) -> Option<MaintenanceTime> {
     let context = section.context;
     section.require("lasts", "how long a window is, as in \"2h\"");
     if section.get("until").is_some() {
@@ -72,10 +72,10 @@ fn recurring(section: &Section<'_>) -> Option<Window> {
         let problem = format!("a window lasts {}, and the next one begins before it ends", lint::told(lasts));
         context.add(Problem::warning(place, problem).hint("there is never a time without maintenance"));
     }
-    Some(Window::Recurring { begins, lasts: lasts? })
+    Some(MaintenanceTime::Recurring { begins, lasts: lasts? })
 }
 
-fn once(section: &Section<'_>, from: &Node) -> Option<Window> {
+fn once(section: &Section<'_>, from: &Node) -> Option<MaintenanceTime> {
     let zone = match section.text("timezone").map(TimeZone::get) {
         Some(Err(_)) => {
             let node = section.get("timezone")?;
@@ -100,7 +100,7 @@ fn once(section: &Section<'_>, from: &Node) -> Option<Window> {
         section.context.add(problem.also(section.place_of("from"), "this is its beginning"));
         return None;
     }
-    Some(Window::Once { from, until })
+    Some(MaintenanceTime::Once { from, until })
 }
 
 /// A moment, as TOML writes it or in quotes; without an offset it is read in `zone`, `None` being one that is not known.

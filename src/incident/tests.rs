@@ -502,8 +502,8 @@ fn a_silence_excludes_the_slots_in_it_also_of_runs_that_end_later() {
 #[test]
 fn in_maintenance_nobody_is_told_and_its_end_tells_at_once() {
     for exclude_from_slo in [false, true] {
-        let window = crate::journey::Window::Once { from: at(0), until: at(600) };
-        let maintenance = vec![Maintenance { name: "upgrade".to_owned(), window, exclude_from_slo }];
+        let time = crate::journey::MaintenanceTime::Once { from: at(0), until: at(600) };
+        let maintenance = vec![Maintenance { name: "upgrade".to_owned(), time, exclude_from_slo }];
         let mut stage = Stage::new().with(Profile { maintenance, ..profile("sms", &[], &["mail"]) });
         stage.play("sms", 0, "ffffff");
         assert_eq!(stage.told, []);

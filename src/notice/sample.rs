@@ -76,6 +76,8 @@ pub fn sample(reason: NotifyReason) -> Notification {
         last_good: Some(good(later(SINCE, Duration::ZERO), 3)),
         objective: Some("99.20% delivered of 99.5% over 30d; budget left: 38 runs, 19h".to_owned()),
         link: Some("https://probes.example.net/incidents".to_owned()),
+        ack_link: None,
+        is_whole: false,
     }
 }
 
@@ -97,7 +99,7 @@ fn members(incident: &Incident, ended: Option<Timestamp>) -> Vec<Member> {
 fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, words: &str) -> StepReport {
     StepReport {
         name: name.into(),
-        verb: verb.to_owned(),
+        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at: Duration::from_millis(at),
         took: Duration::from_millis(took),
@@ -108,6 +110,7 @@ fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, words: &str) 
         hops: Vec::new(),
         checks: Vec::new(),
         excerpt: None,
+        seen: Vec::new(),
     }
 }
 
@@ -130,7 +133,10 @@ fn good(at: Timestamp, number: u128) -> Report {
             step("mail", "receive", "inbox", 184, 5_936, ""),
             step("tidy", "check", "inbox", 6_120, 48, ""),
         ],
+        beneath: None,
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     }
 }
 
@@ -176,5 +182,7 @@ pub fn test_notice(at: Timestamp, by: &str) -> Notification {
         last_good: None,
         objective: None,
         link: None,
+        ack_link: None,
+        is_whole: false,
     }
 }

@@ -213,7 +213,7 @@ impl Pagerduty {
         let request = self.http.client.post(url).headers(headers).body(document.to_string());
         let answer = self.http.ask(request, &place, ANSWER).await?;
         judge(&answer, &place)?;
-        Ok(Receipt { id: dedup_key(&event.incident), place, said: answer.said })
+        Ok(Receipt { id: dedup_key(&event.incident), place, said: answer.said, is_root: false })
     }
 }
 

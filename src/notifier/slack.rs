@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::notifier::slack::bot::{Bot, whoami};
 use crate::notifier::slack::connector::Connector;
 use crate::notifier::slack::hook::{post_webhook, prove_webhook, webhook_url};
-use crate::notifier::slack::message::Page;
+use crate::notifier::slack::message::{Detail, Page, Part};
 use crate::notifier::slack::pace::Pace;
 use crate::notifier::template::Template;
 use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};

@@ -90,7 +90,7 @@ impl Notifier for Webhook {
     /// The document.
     fn preview(&self, delivery: &Delivery) -> Result<Vec<Rendered>, String> {
         let document =
-            serde_json::to_vec_pretty(&document(delivery, &self.redactor)).map_err(|error| error.to_string())?;
+            serde_json::to_vec_pretty(&document(delivery, &self.http.redactor)).map_err(|error| error.to_string())?;
         Ok(vec![Rendered { ending: "json", bytes: document }])
     }
 

@@ -281,7 +281,7 @@ mod tests {
         let report = notice.report.as_mut().expect("the sample has a run");
         report.steps = report.steps.iter().cycle().take(many).cloned().collect();
         for step in &mut report.steps {
-            (step.name, step.verb, step.detail) = (text.into(), text.to_owned(), Some(text.to_owned()));
+            (step.name, step.verb, step.detail) = (text.into(), text.to_owned().into(), Some(text.to_owned()));
         }
         notice
     }

@@ -102,7 +102,7 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
     if press.team != team || press.home.as_ref().is_some_and(|home| home != team) {
         return Err("only people of the workspace that Journeyman is installed in may do this".to_owned());
     }
-    let grant = Grant::verify(&press.value, key, now).map_err(|why| why.replace("link", "button"))?;
+    let grant = Grant::verify(&press.value, key, now).map_err(|why| why.to_string().replace("link", "button"))?;
     let by = format!("@{} (Slack)", press.name);
     match grant.deed {
         Deed::Acknowledge => {

@@ -25,7 +25,7 @@ const ALL_BLOCKS: usize = 13_200;
 fn step(text: &str) -> StepReport {
     StepReport {
         name: text.into(),
-        verb: "receive".to_owned(),
+        verb: "receive".into(),
         channel: Some(text.into()),
         at: Duration::ZERO,
         took: Duration::from_secs(60),
@@ -36,6 +36,7 @@ fn step(text: &str) -> StepReport {
         hops: vec![],
         checks: vec![],
         excerpt: Some(text.to_owned()),
+        seen: Vec::new(),
     }
 }
 
@@ -50,7 +51,10 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
         latency: Duration::from_secs(60),
         lateness: Duration::ZERO,
         steps: vec![step(text); steps],
+        beneath: None,
         note: None,
+        configuration: String::new(),
+        version: String::new(),
     };
     let incident = Incident {
         detectors: [Detector::Down].into(),
@@ -79,6 +83,8 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
         last_good: None,
         objective: Some(text.to_owned()),
         link: Some(text.to_owned()),
+        ack_link: None,
+        is_whole: false,
     };
     Delivery {
         id: "0123456789ab.1.chat".to_owned(),
@@ -192,7 +198,7 @@ proptest! {
         delivery.notification.last_good = delivery.notification.report.clone().filter(|_| has_good);
         let redactor = Redactor::new();
         let key = has_buttons.then_some(&b"key"[..]);
-        let content = Page { delivery: &delivery, redactor: &redactor, key }.content(part, detail);
+        let content = Page { delivery: &delivery, template: None, redactor: &redactor, key }.content(part, detail);
         let content = serde_json::to_value(content).expect("content is JSON");
         let fallback = content["text"].as_str().expect("there is text");
         prop_assert!(!fallback.trim().is_empty() && length(fallback) <= limit::TEXT);
@@ -214,7 +220,7 @@ proptest! {
 #[test]
 fn each_step_down_says_less_and_the_last_still_says_what_is_the_matter() {
     let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-    let page = Page { delivery: &delivery, redactor: &redactor, key: None };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     let json = |detail| serde_json::to_string(&page.content(Part::Root, detail)).unwrap();
     let parts = ["data_visualization", "▕", "What came back", "*Since*", "DOWN sms"];
     let shown = |detail| parts.map(|part| json(detail).contains(part));
@@ -230,7 +236,7 @@ fn each_step_down_says_less_and_the_last_still_says_what_is_the_matter() {
 fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
     let redactor = Redactor::new();
     let json = |delivery: &Delivery| {
-        let content = Page { delivery, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
+        let content = Page { delivery, template: None, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
         serde_json::to_string(&content).unwrap()
     };
     let mut firing = delivery(NotifyReason::First, "sms", 1);
@@ -259,7 +265,7 @@ fn a_secret_is_taken_out_before_anything_is_cut() {
     // The secret begins just before the limit of whatever shows it.
     for padding in 0..620 {
         let delivery = delivery(NotifyReason::First, &format!("{}{secret}", "x".repeat(padding)), 1);
-        let content = Page { delivery: &delivery, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
+        let content = Page { delivery: &delivery, template: None, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
         assert!(!serde_json::to_string(&content).unwrap().contains("s3cr3"), "with {padding} before it");
     }
 }
@@ -267,7 +273,7 @@ fn a_secret_is_taken_out_before_anything_is_cut() {
 #[test]
 fn only_addresses_become_links() {
     let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-    let page = Page { delivery: &delivery, redactor: &redactor, key: None };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     assert_eq!(
         page.link("Runbook", "https://wiki.example/a?b=1&c=x|y"),
         "<https://wiki.example/a?b=1&amp;c=x%7Cy|Runbook>"
@@ -291,9 +297,9 @@ fn buttons_are_for_what_can_still_be_done() {
     let mut delivery = delivery(NotifyReason::First, "sms", 1);
     delivery.notification.link = Some("https://journeyman.example/journeys/sms".to_owned());
     let links = ["journeyman_runbook", "journeyman_page"];
-    let shown = |delivery: &Delivery| actions(Page { delivery, redactor: &redactor, key: Some(b"key") }, Part::Root);
+    let shown = |delivery: &Delivery| actions(Page { delivery, template: None, redactor: &redactor, key: Some(b"key") }, Part::Root);
     assert_eq!(shown(&delivery), ["journeyman_ack", "journeyman_silence", links[0], links[1]]);
-    let page = Page { delivery: &delivery, redactor: &redactor, key: None };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     assert_eq!(actions(page, Part::Root), [""; 0], "nobody would hear that it was pressed");
     assert!(serde_json::to_string(&page.content(Part::Root, Detail::Full)).unwrap().contains("|Runbook>"));
     let page = Page { key: Some(b"key"), ..page };
@@ -306,7 +312,7 @@ fn buttons_are_for_what_can_still_be_done() {
     delivery.notification.reason = NotifyReason::Resolved;
     delivery.notification.runbook = Some("the red binder".to_owned());
     assert_eq!(shown(&delivery), [links[1]]);
-    let page = Page { delivery: &delivery, redactor: &redactor, key: Some(b"key") };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: Some(b"key") };
     assert!(
         serde_json::to_string(&page.content(Part::Root, Detail::Full)).unwrap().contains("Runbook: the red binder")
     );
@@ -315,7 +321,7 @@ fn buttons_are_for_what_can_still_be_done() {
 #[test]
 fn a_button_is_a_grant_for_this_incident_and_a_week() {
     let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
-    let page = Page { delivery: &delivery, redactor: &redactor, key: Some(b"key") };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: Some(b"key") };
     let content = serde_json::to_value(page.content(Part::Root, Detail::Full)).unwrap();
     let value = content["blocks"].as_array().unwrap().iter().find_map(|block| block["elements"][0]["value"].as_str());
     let grant = Grant::verify(value.unwrap(), b"key", delivery.notification.at).unwrap();
@@ -327,7 +333,7 @@ fn a_button_is_a_grant_for_this_incident_and_a_week() {
 fn members_are_cut_with_how_many_more_there_are() {
     let (mut delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
     crowd(&mut delivery, "-journey", 27);
-    let members = |delivery: &Delivery| Page { delivery, redactor: &redactor, key: None }.members();
+    let members = |delivery: &Delivery| Page { delivery, template: None, redactor: &redactor, key: None }.members();
     let shown = members(&delivery);
     assert!(shown.starts_with("✓ 0-journey: -journey\n✗ 1-journey"), "{shown}");
     assert!(shown.ends_with("\n… and 7 more"), "{shown}");
@@ -343,7 +349,7 @@ fn members_are_cut_with_how_many_more_there_are() {
 fn what_is_new_is_told_in_the_thread_and_the_message_says_how_it_stands() {
     let (mut delivery, redactor) = (delivery(NotifyReason::Updated, "sms", 1), Redactor::new());
     delivery.notification.news = vec!["acknowledged by @ada (Slack)".to_owned()];
-    let page = Page { delivery: &delivery, redactor: &redactor, key: None };
+    let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     let json = |part| serde_json::to_string(&page.content(part, Detail::Full)).unwrap();
     let (root, reply) = (json(Part::Root), json(Part::Reply));
     assert!(
