@@ -53,6 +53,8 @@ fn failures_in_a_row_are_down() {
             (5, Detector::Partial, true),
             (7, Detector::Down, true),
             (7, Detector::Partial, false),
+            // Five of six were lost: no outage, and two good runs do not prove its end.
+            (9, Detector::Partial, true),
             (9, Detector::Down, false)
         ]
     );

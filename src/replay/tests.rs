@@ -123,6 +123,6 @@ fn two_replays_are_compared_line_by_line() {
     let [present, changed] = comparison.counts()["sms"];
     assert_eq!((present.pages, present.tickets, present.resolved), (1, 1, 1));
     assert_eq!((changed.pages, changed.tickets, changed.resolved), (1, 0, 1));
-    assert_eq!(comparison.counts()["mail"], Default::default(), "it was quiet, and is named");
+    assert_eq!(comparison.counts()["mail"], [comparison::Counts::default(); 2], "it was quiet, and is named");
     assert_eq!(comparison.pages_a_week(), [1.0, 1.0]);
 }
