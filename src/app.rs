@@ -86,7 +86,8 @@ pub async fn run(
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let (outbox, workers) = delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
+    let (outbox, workers) =
+        delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let parts = Parts {
         store: store.clone(),

@@ -116,7 +116,7 @@ pub enum MaintenanceTime {
     /// Again and again.
     Recurring {
         /// When it begins.
-        begins: Calendar,
+        begins: Box<Calendar>,
         /// How long it lasts.
         lasts: Duration,
     },

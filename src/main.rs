@@ -8,7 +8,8 @@ use clap::Parser;
 use journeyman::cli::ask::Daemon;
 use journeyman::cli::replay::print_replay;
 use journeyman::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run, print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run,
+    print_slo,
 };
 use journeyman::clock::Clock;
 use journeyman::config::{Plan, Problem};

@@ -115,7 +115,12 @@ fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Fail
 fn built_in(clock: Clock) -> Result<Vec<(&'static str, Arc<dyn Notifier>)>, String> {
     let redactor = Redactor::new();
     let token = Secret::new("xoxb-preview".to_owned(), &redactor);
-    let bot = SlackSettings::Bot { token, channel: "C0123456789".to_owned(), api_url: None, interactions: Default::default() };
+    let bot = SlackSettings::Bot {
+        token,
+        channel: "C0123456789".to_owned(),
+        api_url: None,
+        interactions: Default::default(),
+    };
     let mail = EmailSettings {
         host: "localhost".to_owned(),
         port: 25,

@@ -15,8 +15,8 @@ use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
-    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, maintenance, spend, steps,
-    values,
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, maintenance, spend,
+    steps, values,
 };
 use crate::control::Route;
 use crate::journey::{Journey, Name, Verb};

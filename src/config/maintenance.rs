@@ -72,7 +72,7 @@ fn recurring(section: &Section<'_>) -> Option<MaintenanceTime> {
         let problem = format!("a window lasts {}, and the next one begins before it ends", lint::told(lasts));
         context.add(Problem::warning(place, problem).hint("there is never a time without maintenance"));
     }
-    Some(MaintenanceTime::Recurring { begins, lasts: lasts? })
+    Some(MaintenanceTime::Recurring { begins: Box::new(begins), lasts: lasts? })
 }
 
 fn once(section: &Section<'_>, from: &Node) -> Option<MaintenanceTime> {

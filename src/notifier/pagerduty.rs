@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::detect::Severity;
 use crate::incident::NotifyReason;
 use crate::notifier::post::{self, Answer, Hints, Http};
-use crate::notifier::{clean, cut, Delivery, Notifier, NotifyError, Receipt, Rendered};
+use crate::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered, clean, cut};
 use crate::secret::{Redactor, Secret};
 
 /// Where events go unless `url` says otherwise.

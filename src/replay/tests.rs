@@ -31,6 +31,8 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
         owner: None,
         runbook: None,
         labels: Default::default(),
+        depends_on: Vec::new(),
+        fingerprint: String::new(),
         muted: false,
         critical: false,
         steps: Vec::new(),

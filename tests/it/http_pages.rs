@@ -95,12 +95,9 @@ fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
                 }
                 Visibility::Signed => {
                     signed += 1;
-                    let refused = call(&closed, Some("the-admin-token")).await.unwrap();
-                    assert_eq!(refused.status(), StatusCode::FORBIDDEN, "the token is no signature: {path}");
-                }
-                Visibility::Signed => {
-                    let refused = call(&open, Some("the-admin-token")).await.unwrap();
-                    assert_eq!(refused.status(), StatusCode::NOT_FOUND, "{path} is for nobody unless it is set up");
+                    let status = call(&closed, Some("the-admin-token")).await.unwrap().status();
+                    // A link wants its signature; what Slack calls is for nobody unless it is set up.
+                    assert!(matches!(status.as_u16(), 403 | 404), "the token is no signature: {path}: {status}");
                 }
                 Visibility::Public => {
                     public += 1;

@@ -32,9 +32,9 @@ mod kannel;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+mod notices;
 mod notify_alertmanager;
 mod notify_pagerduty;
-mod notices;
 mod notify_webhook;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -236,7 +236,8 @@ fn each_step_down_says_less_and_the_last_still_says_what_is_the_matter() {
 fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
     let redactor = Redactor::new();
     let json = |delivery: &Delivery| {
-        let content = Page { delivery, template: None, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
+        let content =
+            Page { delivery, template: None, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
         serde_json::to_string(&content).unwrap()
     };
     let mut firing = delivery(NotifyReason::First, "sms", 1);
@@ -265,7 +266,8 @@ fn a_secret_is_taken_out_before_anything_is_cut() {
     // The secret begins just before the limit of whatever shows it.
     for padding in 0..620 {
         let delivery = delivery(NotifyReason::First, &format!("{}{secret}", "x".repeat(padding)), 1);
-        let content = Page { delivery: &delivery, template: None, redactor: &redactor, key: None }.content(Part::Root, Detail::Full);
+        let content = Page { delivery: &delivery, template: None, redactor: &redactor, key: None }
+            .content(Part::Root, Detail::Full);
         assert!(!serde_json::to_string(&content).unwrap().contains("s3cr3"), "with {padding} before it");
     }
 }
@@ -297,7 +299,9 @@ fn buttons_are_for_what_can_still_be_done() {
     let mut delivery = delivery(NotifyReason::First, "sms", 1);
     delivery.notification.link = Some("https://journeyman.example/journeys/sms".to_owned());
     let links = ["journeyman_runbook", "journeyman_page"];
-    let shown = |delivery: &Delivery| actions(Page { delivery, template: None, redactor: &redactor, key: Some(b"key") }, Part::Root);
+    let shown = |delivery: &Delivery| {
+        actions(Page { delivery, template: None, redactor: &redactor, key: Some(b"key") }, Part::Root)
+    };
     assert_eq!(shown(&delivery), ["journeyman_ack", "journeyman_silence", links[0], links[1]]);
     let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     assert_eq!(actions(page, Part::Root), [""; 0], "nobody would hear that it was pressed");
