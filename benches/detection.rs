@@ -165,8 +165,9 @@ fn recovery() {
         println!("| {what} | {}, {} |", Human(median), Human(most));
     }
     println!("\n| for ten days | pages a day | told that it is over, a day |\n|---|---|---|");
-    let half = |minutes: u64| move |slot: u64| if slot / minutes % 2 == 0 { 1.0 } else { 0.0 };
-    let patterns: [(&str, Box<dyn Fn(u64) -> f64>); 6] = [
+    let half = |minutes: u64| move |slot: u64| if (slot / minutes).is_multiple_of(2) { 1.0 } else { 0.0 };
+    type Pattern = Box<dyn Fn(u64) -> f64>;
+    let patterns: [(&str, Pattern); 6] = [
         ("5 minutes down, 5 well", Box::new(half(5))),
         ("30 minutes down, 30 well", Box::new(half(30))),
         ("30 % loss", Box::new(|_| 0.3)),

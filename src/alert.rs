@@ -149,6 +149,8 @@ pub struct Look {
     pub is_good: bool,
     /// A bad run was taken.
     pub is_bad_run: bool,
+    /// However often it fires and ends, each is an incident of its own.
+    pub is_undamped: bool,
 }
 
 /// What changed.
@@ -167,7 +169,7 @@ pub enum Transition {
 impl AlertState {
     /// Takes what was found.
     pub fn settle(&mut self, look: Look, now: Timestamp) -> Transition {
-        let Look { mut findings, is_suspicious, since, is_good, is_bad_run } = look;
+        let Look { mut findings, is_suspicious, since, is_good, is_bad_run, is_undamped } = look;
         findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.detector));
         self.bad_runs += u32::from(is_bad_run);
         let was_firing = self.phase.is_firing();
@@ -180,10 +182,12 @@ impl AlertState {
                 }
                 return Transition::None;
             }
+            // Evidence may be older than the last incident, which had its own beginning: the two must not have one identity.
+            let since = since.filter(|since| self.ended.last().is_none_or(|ended| since > ended));
             self.ended.retain(|at| between(*at, now) < FLAP_WINDOW);
-            self.flapping = (self.ended.len() >= FLAP_CYCLES).then_some(self.ended.len() as u32 + 1);
+            self.flapping = (self.ended.len() >= FLAP_CYCLES && !is_undamped).then_some(self.ended.len() as u32 + 1);
             self.restless = self.flapping.map(|_| now);
-            self.since = since.or(self.since).or(Some(now));
+            self.since = since.or(Some(now));
             (self.phase, self.findings) = (Phase::Firing, findings);
             return Transition::Fired;
         }

@@ -113,6 +113,8 @@ pub async fn run(
             .collect(),
         operators: plan.operators.clone(),
         notifiers: plan.notifiers.keys().cloned().collect(),
+        group_by: plan.group_by.clone(),
+        digest_after: plan.digest_after,
     };
     let (commands, commanded) = crate::commands::channel();
     let mut buttons = open_buttons(&plan, key, commands.clone(), clock)?;

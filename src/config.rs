@@ -37,6 +37,7 @@ use crate::config::document::{Context, Data, Node};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
 use crate::control::Route;
+use crate::incident::root::ResourceKind;
 use crate::journey::{Dependency, Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
@@ -185,6 +186,10 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// Who is told of channels and of the daemon itself.
     pub operators: Vec<Name>,
+    /// What makes failing journeys members of one incident.
+    pub group_by: Vec<ResourceKind>,
+    /// More incidents than these within a minute are told in one message.
+    pub digest_after: usize,
     /// Where we look from: a label on every metric, run and alert.
     pub location: Option<String>,
     /// Runs in flight at most; a quarter is kept for critical journeys.

@@ -27,7 +27,7 @@ use crate::detect::{Detector, Finding};
 use crate::incident::NotifyReason;
 use crate::journey::Name;
 use crate::metrics::NotifierMetrics;
-use crate::notice::delivery_id;
+use crate::notice::{Notification, delivery_id};
 use crate::notifier::{Delivery, Notifier, NotifyError};
 use crate::scheduler::Observation;
 use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
@@ -96,8 +96,9 @@ pub struct Worker {
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
-    /// Where it says that it cannot tell people, so that another does.
-    observations: mpsc::Sender<Observation>,
+    /// Where it says that it cannot tell people, so that another does. Weak: the evaluator ends when nobody observes any more, and
+    /// the workers end after it.
+    observations: mpsc::WeakSender<Observation>,
     is_failing_told: bool,
     /// What it was told, if it has to be told that again.
     standing: Option<Standing>,
@@ -153,7 +154,7 @@ pub fn build(
             hold: None,
             next_turn: Mono::default(),
             failing_since: None,
-            observations: observations.clone(),
+            observations: observations.downgrade(),
             is_failing_told: false,
         })
     };
@@ -412,7 +413,8 @@ impl Worker {
         let findings = trouble.into_iter().map(|said| Finding::new(Detector::Delivery, said)).collect();
         let subject = Subject::Daemon(format!("delivery {}", self.name).into());
         // What cannot be said now is said with the next attempt.
-        if self.observations.try_send(Observation::Condition { subject, findings }).is_ok() {
+        let observation = Observation::Condition { subject, findings };
+        if self.observations.upgrade().is_some_and(|sender| sender.try_send(observation).is_ok()) {
             self.is_failing_told = is_failing;
         }
     }
@@ -463,7 +465,10 @@ impl Worker {
     async fn end_for_fallback(&self, row: &OutboxRow, now: Timestamp) -> Option<OutboxRow> {
         let (fallback, _) = self.fallback.as_ref().filter(|_| row.notification.reason == NotifyReason::Resolved)?;
         self.store.root_receipt(row.incident.clone(), fallback.clone()).await.ok()??;
+        // That it began, these have heard.
+        let notification = Notification { is_whole: false, ..row.notification.clone() };
         Some(OutboxRow {
+            notification,
             id: delivery_id(&row.incident, row.sequence, fallback),
             notifier: fallback.clone(),
             instead_of: None,

@@ -22,7 +22,7 @@ use crate::control::Route;
 use crate::delivery::Outbox;
 use crate::detect::{Detector, Finding, Severity};
 use crate::evaluator::watched::{Watched, say_phase};
-use crate::incident::root::Resource;
+use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
 use crate::journey::{Dependency, Journey, Name};
 use crate::judge;
@@ -77,6 +77,10 @@ pub struct Parts {
     pub operators: Vec<Name>,
     /// Every notifier.
     pub notifiers: Vec<Name>,
+    /// What makes failing journeys members of one incident.
+    pub group_by: Vec<ResourceKind>,
+    /// More incidents than these within a minute are told in one message.
+    pub digest_after: usize,
 }
 
 /// Owns every journey's state.
@@ -101,6 +105,10 @@ pub struct Evaluator {
     is_blind_told: bool,
 }
 
+/// What came of a request, and where that is told.
+type Done = Result<(), Refusal>;
+type Answer = oneshot::Sender<Done>;
+
 /// What one round of observations leads to.
 #[derive(Default)]
 struct Round {
@@ -113,7 +121,7 @@ struct Round {
     /// What is open or silenced is to be shown anew.
     docket_changed: bool,
     /// Requests that are done once this round is written.
-    answers: Vec<(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>)>,
+    answers: Vec<(Answer, Done)>,
 }
 
 impl Evaluator {
@@ -128,7 +136,7 @@ impl Evaluator {
         counted: Timestamp,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, crate::store::StoreError> {
-        let desk = Desk::new(parts.routes.clone(), parts.updatable.clone());
+        let desk = Desk::new(parts.routes.clone(), parts.updatable.clone()).with_digest_after(parts.digest_after);
         let key = parts.store.key().await?;
         let mut evaluator = Evaluator {
             parts,
@@ -153,7 +161,8 @@ impl Evaluator {
             let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
             blind = blind.max(watched.count_missed(&mut round, counted));
             watched.refresh(now.wall);
-            let [health, budget] = judge::profiles(journey, evaluator.parts.location.as_deref());
+            let [health, budget] =
+                judge::profiles(journey, evaluator.parts.location.as_deref(), &evaluator.parts.group_by);
             evaluator.desk.enrol(health, watched.alerts.health.clone());
             evaluator.desk.enrol(budget, watched.alerts.budget.clone());
             evaluator.journeys.insert(journey.name.clone(), watched);

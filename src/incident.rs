@@ -23,7 +23,7 @@ use crate::journey::schedule::fnv1a;
 use crate::journey::{Maintenance, Name};
 use crate::time::{between, later};
 
-/// This many incidents within [`STORM_WINDOW`]; those after them are told in one message.
+/// This many incidents within [`STORM_WINDOW`], unless the configuration says otherwise; those after them are told in one message.
 pub const STORM: usize = 20;
 /// How far back incidents are counted.
 pub const STORM_WINDOW: Duration = Duration::from_secs(60);
@@ -269,6 +269,7 @@ pub struct Desk {
     /// Notifiers that can bring a message up to date: others are spared what nobody has to be called for.
     updatable: BTreeSet<Name>,
     opened: VecDeque<Timestamp>,
+    digest_after: usize,
     dirty: BTreeSet<String>,
     deadlines: BTreeSet<(Timestamp, String)>,
 }
@@ -276,7 +277,12 @@ pub struct Desk {
 impl Desk {
     /// An empty desk.
     pub fn new(routes: Vec<Route>, updatable: BTreeSet<Name>) -> Desk {
-        Desk { routes, updatable, ..Desk::default() }
+        Desk { routes, updatable, digest_after: STORM, ..Desk::default() }
+    }
+
+    /// Tells incidents in one message after this many within a minute.
+    pub fn with_digest_after(self, incidents: usize) -> Desk {
+        Desk { digest_after: incidents, ..self }
     }
 
     /// Makes a subject known, as it was left. Its membership is taken up by [`Desk::restore`].
@@ -335,7 +341,7 @@ impl Desk {
         blamed: Option<Resource>,
         now: Timestamp,
     ) -> Option<String> {
-        let Some(mut seen) = self.seen.remove(subject) else { return None };
+        let mut seen = self.seen.remove(subject)?;
         if seen.is_bad != is_bad || seen.blamed != blamed {
             self.tally(&seen, -1);
             (seen.is_bad, seen.blamed) = (is_bad, blamed);
@@ -585,7 +591,7 @@ impl Desk {
         while self.opened.front().is_some_and(|at| between(*at, now) >= STORM_WINDOW) {
             self.opened.pop_front();
         }
-        if self.opened.len() < STORM {
+        if self.opened.len() < self.digest_after {
             return None;
         }
         self.opened.push_back(now);
@@ -866,7 +872,7 @@ impl Desk {
     /// Members that go on long after the shared cause has gone are broken for another reason: each becomes its own incident.
     fn split(&mut self, case: &mut Case, now: Timestamp, actions: &mut Vec<Action>) {
         let Root::Shared { resource, .. } = &case.incident.root else { return };
-        if !case.last_ended.is_some_and(|at| between(at, now) >= SPLIT_AFTER) {
+        if case.last_ended.is_none_or(|at| between(at, now) < SPLIT_AFTER) {
             return;
         }
         let resource = resource.clone();

@@ -91,6 +91,8 @@ pub struct AlertPolicy {
     pub confirm: Vec<Duration>,
     /// Whether failures that are not in a row may fire *partial*.
     pub partial: bool,
+    /// Whether what fires and ends again and again becomes one incident, which only calm ends.
+    pub flapping: bool,
     /// This many slow runs in a row fire *slow*.
     pub slow_after: u32,
     /// This many good runs in a row resolve.

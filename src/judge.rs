@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::alert::{AlertState, JourneyAlerts, Look, Subject};
 use crate::detect::{Detector, Rules, burn};
-use crate::incident::root::Resource;
+use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Profile};
 use crate::journey::{Journey, Name};
 use crate::slo::{History, SloStatus};
@@ -22,14 +22,15 @@ pub fn rules(journey: &Journey, interval: Duration) -> Rules {
     }
 }
 
-/// What the desk must know of a journey's two alerts.
-pub fn profiles(journey: &Journey, location: Option<&str>) -> [Profile; 2] {
+/// What the desk must know of a journey's two alerts, of which only what `group_by` names makes them members of one incident.
+pub fn profiles(journey: &Journey, location: Option<&str>, group_by: &[ResourceKind]) -> [Profile; 2] {
     let labels = journey.alert_labels(location);
     let dependencies = journey.depends_on.iter().cloned().map(Resource::Dependency);
     let channels = journey.channels().into_iter().map(Resource::Channel);
     let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));
     let place = location.map(|location| Resource::Location(location.to_owned()));
-    let resources: Vec<_> = dependencies.chain(channels).chain(labelled).chain(place).collect();
+    let all = dependencies.chain(channels).chain(labelled).chain(place);
+    let resources: Vec<_> = all.filter(|resource| group_by.contains(&resource.kind())).collect();
     let profile = |subject: Subject| Profile {
         subject,
         labels: labels.clone(),
@@ -61,6 +62,7 @@ pub fn look_at_health(
         since: detectors.since(),
         is_good: detectors.good > 0,
         is_bad_run,
+        is_undamped: !rules.policy.flapping,
     };
     settle(&mut alerts.health, &Subject::Journey(name.clone()), look, is_bad, blamed, desk, now);
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::alert::{AlertState, JourneyAlerts, Subject};
 use crate::control::Route;
 use crate::detect::{Detector, Rules, Sample, Severity};
-use crate::incident::root::Resource;
+use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Action, Desk, NotifyReason};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
@@ -91,7 +91,13 @@ struct Watch {
 
 impl Replay {
     /// Begins at `from`, with nothing wrong and an empty history.
-    pub fn new(journeys: &[Arc<Journey>], location: Option<&str>, routes: Vec<Route>, from: Timestamp) -> Replay {
+    pub fn new(
+        journeys: &[Arc<Journey>],
+        location: Option<&str>,
+        routes: Vec<Route>,
+        group_by: &[ResourceKind],
+        from: Timestamp,
+    ) -> Replay {
         let mut replay = Replay {
             journeys: HashMap::with_capacity(journeys.len()),
             // What only brings a message up to date calls nobody.
@@ -99,7 +105,7 @@ impl Replay {
             deadlines: BTreeSet::new(),
         };
         for journey in journeys {
-            for profile in judge::profiles(journey, location) {
+            for profile in judge::profiles(journey, location, group_by) {
                 replay.desk.enrol(profile, AlertState::default());
             }
             let watch = Watch {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use journeyman::config;
 use journeyman::detect::{Detector, Sample, Severity};
 use journeyman::incident::NotifyReason;
+use journeyman::incident::root::ResourceKind;
 use journeyman::journey::Journey;
 use journeyman::journey::outcome::{Cause, Verdict};
 use journeyman::replay::{Happened, Replay, Told};
@@ -70,7 +71,7 @@ impl Ours {
         let confirm: Vec<_> = confirm.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
         journey.alert.confirm.clone_from(&confirm);
         let journeys = [Arc::new(journey)];
-        Ours { replay: Replay::new(&journeys, None, Vec::new(), start()), confirm }
+        Ours { replay: Replay::new(&journeys, None, Vec::new(), ResourceKind::ALL, start()), confirm }
     }
 
     /// What people were told, for whoever wants more than its number.

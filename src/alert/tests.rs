@@ -38,3 +38,18 @@ fn subjects_are_what_they_are_written_as() {
         assert_eq!(Subject::from(&*subject.to_string()), subject);
     }
 }
+
+#[test]
+fn an_incident_never_begins_before_the_end_of_the_one_before() {
+    let mut alert = AlertState::default();
+    assert_eq!(alert.settle(found(Detector::Down), at(10)), Transition::Fired);
+    assert_eq!(alert.since, Some(at(0)));
+    assert_eq!(alert.settle(Look::default(), at(20)), Transition::Ended);
+    // The loss is still proven from where it began.
+    assert_eq!(alert.settle(found(Detector::Partial), at(30)), Transition::Fired);
+    assert_eq!(
+        alert.since,
+        Some(at(30)),
+        "the same beginning would be the same incident, of which people know the end"
+    );
+}

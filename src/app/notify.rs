@@ -111,8 +111,11 @@ fn open(plan: &Plan, name: &str, clock: Clock) -> Result<Arc<dyn Notifier>, Fail
         .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))
 }
 
+/// Notifiers by their names.
+type Named<'a> = Vec<(&'a str, Arc<dyn Notifier>)>;
+
 /// Slack and mail without a configuration.
-fn built_in(clock: Clock) -> Result<Vec<(&'static str, Arc<dyn Notifier>)>, String> {
+fn built_in(clock: Clock) -> Result<Named<'static>, String> {
     let redactor = Redactor::new();
     let token = Secret::new("xoxb-preview".to_owned(), &redactor);
     let bot = SlackSettings::Bot {

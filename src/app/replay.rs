@@ -38,7 +38,9 @@ pub fn replay(
     let is_wanted = |journey: &&Arc<Journey>| names.is_empty() || names.iter().any(|name| **name == *journey.name);
     let present: Vec<_> = plan.journeys.iter().filter(is_wanted).cloned().collect();
     let from = earlier(now, length);
-    let begin = |journeys: &[Arc<Journey>]| Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), from);
+    let begin = |journeys: &[Arc<Journey>]| {
+        Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), &plan.group_by, from)
+    };
     let mut replays = vec![(begin(&present), Vec::new())];
     if let Some(changed) = changed {
         let journeys: Vec<_> = present.iter().map(|journey| with_policy(journey, changed)).collect();

@@ -12,9 +12,11 @@ use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::values::suggestion;
 use crate::control::{Escalation, Hours, Matcher, Route};
+use crate::incident::STORM;
+use crate::incident::root::ResourceKind;
 use crate::journey::Name;
 
-pub(super) const KEYS: &[&str] = &["notify"];
+pub(super) const KEYS: &[&str] = &["notify", "group_by", "digest_after"];
 pub(super) const ROUTE_KEYS: &[&str] = &["match", "hours", "notify", "escalate", "continue"];
 pub(super) const HOURS_KEYS: &[&str] = &["days", "from", "until", "timezone"];
 pub(super) const ESCALATION_KEYS: &[&str] = &["after", "notify"];
@@ -54,6 +56,33 @@ pub(super) fn operators(context: &Context, node: &Node, notifiers: &BTreeMap<Nam
     let section = Section::open(context, node, "alerting", KEYS)?;
     section.get("notify")?;
     Some(receivers(&section, notifiers))
+}
+
+/// `[alerting]`: what makes failing journeys members of one incident; everything, if nothing is said.
+pub(super) fn group_by(context: &Context, node: Option<&Node>) -> Vec<ResourceKind> {
+    let section = node.and_then(|node| Section::open(context, node, "alerting", KEYS));
+    let Some(texts) = section.as_ref().and_then(|section| section.strings("group_by")) else {
+        return ResourceKind::ALL.to_vec();
+    };
+    let known = || ResourceKind::ALL.iter().map(|kind| kind.as_str());
+    let mut kinds = Vec::new();
+    for (text, node) in texts {
+        match text.parse() {
+            Ok(kind) => kinds.push(kind),
+            Err(_) => {
+                let problem = Problem::error(&node.place, format!("journeys cannot be grouped by `{text}`"));
+                let all = format!("by {}; `[]` is not at all", known().collect::<Vec<_>>().join(", "));
+                context.add(problem.hint(suggestion(text, known()).unwrap_or(all)));
+            }
+        }
+    }
+    kinds
+}
+
+/// `[alerting]`: after how many incidents within a minute the others are told in one message.
+pub(super) fn digest_after(context: &Context, node: Option<&Node>) -> usize {
+    let section = node.and_then(|node| Section::open(context, node, "alerting", KEYS));
+    section.and_then(|section| section.whole("digest_after", 1..=100_000)).map_or(STORM, |most| most as usize)
 }
 
 /// `[[route]]`, in their order.

@@ -128,6 +128,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let journeys: Vec<_> = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
     let routes: Vec<_> = routes.into_iter().map(|loaded| loaded.route).collect();
     Plan {
+        group_by: alerting::group_by(context, get("alerting")),
+        digest_after: alerting::digest_after(context, get("alerting")),
         operators: operators.unwrap_or_else(|| everybody(&journeys, &routes)),
         routes,
         journeys,

@@ -47,7 +47,8 @@ pub(super) const KEYS: &[&str] = &[
 const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
 pub(super) const OBJECTIVE_KEYS: &[&str] =
     &["delivered", "in_budget", "window", "calendar", "timezone", "start", "late"];
-pub(super) const ALERT_KEYS: &[&str] = &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm"];
+pub(super) const ALERT_KEYS: &[&str] =
+    &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm", "flapping"];
 
 /// A run lasts this long at most if nothing is said about it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -349,6 +350,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         down_after: if is_frequent { 3 } else { 2 },
         confirm: if is_frequent { Vec::new() } else { CONFIRM.to_vec() },
         partial: true,
+        flapping: true,
         slow_after: 3,
         recover_after: 2,
         remind: Some(REMIND),
@@ -370,6 +372,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         down_after: count("down_after", default.down_after),
         confirm,
         partial: section.bool("partial", true),
+        flapping: section.bool("flapping", true),
         slow_after: count("slow_after", default.slow_after),
         recover_after: count("recover_after", default.recover_after),
         remind,

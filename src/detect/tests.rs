@@ -11,6 +11,7 @@ fn rules() -> Rules {
         down_after: 3,
         confirm: Vec::new(),
         partial: true,
+        flapping: true,
         slow_after: 3,
         recover_after: 2,
         remind: None,
@@ -58,7 +59,7 @@ fn failures_in_a_row_are_down() {
             (9, Detector::Down, false)
         ]
     );
-    let no_partial = Rules { policy: AlertPolicy { partial: false, ..rules().policy }, ..rules() };
+    let no_partial = Rules { policy: AlertPolicy { partial: false, flapping: true, ..rules().policy }, ..rules() };
     assert_eq!(play("ggffgfffgg", &no_partial), [(7, Detector::Down, true), (9, Detector::Down, false)]);
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::journey::Name;
+use crate::journey::outcome::labelled;
 
 /// Something that journeys share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +23,32 @@ pub enum Resource {
     Label(String, String),
     /// The place that we look from.
     Location(String),
+}
+
+labelled! {
+    /// What journeys may be grouped by.
+    ResourceKind {
+        /// Declared dependencies.
+        Dependency = "dependency",
+        /// Channels.
+        Channel = "channel",
+        /// Labels of one name and value.
+        Label = "label",
+        /// The place that we look from.
+        Location = "location",
+    }
+}
+
+impl Resource {
+    /// What kind it is.
+    pub fn kind(&self) -> ResourceKind {
+        match self {
+            Resource::Dependency(_) => ResourceKind::Dependency,
+            Resource::Channel(_) => ResourceKind::Channel,
+            Resource::Label(..) => ResourceKind::Label,
+            Resource::Location(_) => ResourceKind::Location,
+        }
+    }
 }
 
 impl fmt::Display for Resource {

@@ -18,6 +18,7 @@ pub(crate) fn rules() -> Rules {
             down_after: 3,
             confirm: Vec::new(),
             partial: false,
+            flapping: true,
             slow_after: 3,
             recover_after: 2,
             remind: Some(Duration::from_secs(3_600)),
@@ -92,6 +93,7 @@ impl Stage {
             since: alerts.detectors.since(),
             is_good: alerts.detectors.good > 0,
             is_bad_run: matches!(verdict, Some(Verdict::Failed | Verdict::Slow)),
+            is_undamped: false,
         };
         let is_bad = look.is_suspicious || (!look.findings.is_empty() && !look.is_good);
         let transition = alerts.health.settle(look, now);

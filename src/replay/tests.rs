@@ -23,6 +23,7 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
             down_after,
             confirm: Vec::new(),
             partial: false,
+            flapping: true,
             slow_after: 3,
             recover_after: 2,
             remind: None,
@@ -44,7 +45,7 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
 
 /// When people were told what, a run a minute.
 fn play(verdicts: &str, down_after: u32) -> Vec<(u32, NotifyReason, String)> {
-    let mut replay = Replay::new(&[journey("sms", down_after)], None, Vec::new(), at(0));
+    let mut replay = Replay::new(&[journey("sms", down_after)], None, Vec::new(), ResourceKind::ALL, at(0));
     let mut told = Vec::new();
     for (minute, verdict) in (0..).zip(verdicts.chars()) {
         let (slot, now) = (at(minute), at(minute));
@@ -86,7 +87,7 @@ fn silence_is_stale_unless_we_were_not_there() {
 
 #[test]
 fn what_is_unknown_is_left_out() {
-    let mut replay = Replay::new(&[journey("sms", 1)], None, Vec::new(), at(0));
+    let mut replay = Replay::new(&[journey("sms", 1)], None, Vec::new(), ResourceKind::ALL, at(0));
     let sample = Sample { slot: at(1), verdict: Verdict::Failed, cause: None, is_confirmation: false };
     assert_eq!(replay.take("mail", Happened::Run { sample, blamed: None }, at(1)), []);
     assert_eq!(replay.take("sms", Happened::Run { sample, blamed: None }, at(2)).len(), 1);

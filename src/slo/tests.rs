@@ -383,7 +383,7 @@ fn assert_counted_exactly(runs: u32, objective: &Objective) {
     let (mut now, mut bad_for) = (at(0), 0);
     for run in 0..runs {
         let chance = random.u32(..);
-        now = later(now, Duration::from_secs(if chance % 5_000 == 0 { random.u64(1..90_000) } else { 60 }));
+        now = later(now, Duration::from_secs(if chance.is_multiple_of(5_000) { random.u64(1..90_000) } else { 60 }));
         bad_for = if bad_for > 0 {
             bad_for - 1
         } else if chance % 2_000 == 1 {

@@ -215,6 +215,7 @@ fn the_example_means_what_it_says() {
         down_after: 3,
         confirm: Vec::new(),
         partial: true,
+        flapping: true,
         slow_after: 3,
         recover_after: 2,
         remind: Some(seconds(4 * 3_600)),
@@ -376,6 +377,7 @@ fn every_key_arrives_in_the_plan() {
             down_after: 5,
             confirm: Vec::new(),
             partial: true,
+            flapping: true,
             slow_after: 3,
             recover_after: 2,
             remind: None

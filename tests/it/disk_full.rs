@@ -83,7 +83,7 @@ fn slack_notifier(name: &str, slack: &FakeSlack) -> String {
 
 fn configuration(target: &Target, chat: &FakeSlack, early: &FakeSlack, smtp: &FakeSmtp) -> (String, String) {
     let main = format!(
-        "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[channels.loop]\ntype = \"memory\"\n{}{}\
+        "[alerting]\ngroup_by = []\n[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[channels.loop]\ntype = \"memory\"\n{}{}\
          [notifiers.mail]\ntype = \"email\"\nsmtp = \"smtp://127.0.0.1:{}\"\nfrom = \"jm@example.net\"\nto = [\"ops@example.net\"]\n",
         target.url(),
         slack_notifier("chat", chat),
@@ -236,7 +236,7 @@ fn check_told_once(chat: &FakeSlack, early: &FakeSlack, smtp: &FakeSmtp) {
 /// What happened while the disk was full is in the store all the same.
 fn check_incidents(daemon: &Daemon) {
     let store = rusqlite::Connection::open(daemon.store_path()).unwrap();
-    let sql = "SELECT resolved IS NOT NULL FROM incident JOIN journey ON journey.id = journey WHERE name = 'victim'";
+    let sql = "SELECT resolved IS NOT NULL FROM incident WHERE subject = 'victim'";
     let resolved: Vec<bool> =
         store.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(resolved, [true]);

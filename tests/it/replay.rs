@@ -16,13 +16,14 @@ const BOUND: Duration = Duration::from_secs(30);
 fn owed(store: &Path) -> Vec<(String, String, String)> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let store = rusqlite::Connection::open_with_flags(store, flags).expect("the store opens");
-    let mut rows = store.prepare("SELECT notification, incident, notifier FROM outbox ORDER BY created, id").unwrap();
+    let mut rows =
+        store.prepare("SELECT notification, incident, notifier FROM outbox ORDER BY created, id").expect("a statement");
     let row = |row: &rusqlite::Row<'_>| {
         let notification: Value = serde_json::from_str(&row.get::<_, String>(0)?).expect("it is JSON");
         let reason = notification["reason"].as_str().expect("it has a reason").to_owned();
         Ok((reason, row.get(1)?, row.get(2)?))
     };
-    rows.query_map([], row).unwrap().map(Result::unwrap).collect()
+    rows.query_map([], row).expect("rows").map(|row| row.expect("a row")).collect()
 }
 
 async fn runs(daemon: &Daemon, outcome: &str) -> f64 {

@@ -100,7 +100,7 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
     let incident = Incident {
         detectors: [Detector::Down].into(),
         worst: Severity::Critical,
-        sequence: sequence,
+        sequence,
         bad_runs: 3,
         members: 1,
         firing: 1,

@@ -163,6 +163,9 @@ admin_token = {{ file = "admin" }}
 [log]
 level = "debug"
 
+[alerting]
+group_by = []
+
 [defaults]
 every  = "1s"
 notify = ["slack", "slack-hook", "mail", "strict-mail", "hooked"]

@@ -145,6 +145,7 @@ pub(crate) fn journey(name: &str) -> Journey {
             down_after: 3,
             confirm: Vec::new(),
             partial: true,
+            flapping: true,
             slow_after: 5,
             recover_after: 2,
             remind: Some(Duration::from_secs(4 * 3_600)),

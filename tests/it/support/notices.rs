@@ -86,7 +86,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         incident: Incident {
             detectors: BTreeSet::from([Detector::Down]),
             worst: Severity::Critical,
-            sequence: sequence,
+            sequence,
             bad_runs: 3,
             members: 1,
             firing: 1,
