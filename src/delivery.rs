@@ -99,7 +99,8 @@ pub struct Worker {
     /// Where it says that it cannot tell people, so that another does. Weak: the evaluator ends when nobody observes any more, and
     /// the workers end after it.
     observations: mpsc::WeakSender<Observation>,
-    is_failing_told: bool,
+    /// What was said last; nothing yet after a start, when the daemon before may have said that it fails.
+    is_failing_told: Option<bool>,
     /// What it was told, if it has to be told that again.
     standing: Option<Standing>,
 }
@@ -155,7 +156,7 @@ pub fn build(
             next_turn: Mono::default(),
             failing_since: None,
             observations: observations.downgrade(),
-            is_failing_told: false,
+            is_failing_told: None,
         })
     };
     let workers = notifiers.into_iter().filter_map(worker).collect();
@@ -407,7 +408,7 @@ impl Worker {
     /// Says that it cannot tell people, or can again, once each.
     fn observe(&mut self, trouble: Option<String>) {
         let is_failing = trouble.is_some();
-        if self.is_failing_told == is_failing {
+        if self.is_failing_told == Some(is_failing) {
             return;
         }
         let findings = trouble.into_iter().map(|said| Finding::new(Detector::Delivery, said)).collect();
@@ -415,7 +416,7 @@ impl Worker {
         // What cannot be said now is said with the next attempt.
         let observation = Observation::Condition { subject, findings };
         if self.observations.upgrade().is_some_and(|sender| sender.try_send(observation).is_ok()) {
-            self.is_failing_told = is_failing;
+            self.is_failing_told = Some(is_failing);
         }
     }
 

@@ -172,13 +172,23 @@ impl Evaluator {
             evaluator.parts.daemon.blind.increment(blind.as_secs());
             tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
         }
+        let channels = evaluator.parts.board.channels();
+        let mut gone = Vec::new();
         for (subject, alert) in evaluator.parts.store.conditions().await? {
+            if matches!(&subject, Subject::Channel(name) if !channels.contains_key(name)) && alert.phase.is_firing() {
+                gone.push(subject.clone());
+            }
+            evaluator.is_blind_told |= subject == Subject::Daemon("blind".into()) && alert.phase.is_firing();
             evaluator.desk.enrol(evaluator.profile_of(&subject), alert.clone());
             evaluator.conditions.insert(subject, alert);
         }
         let (incidents, silences) =
             (evaluator.parts.store.open_incidents().await?, evaluator.parts.store.silences().await?);
         evaluator.desk.restore(incidents, silences);
+        // Nobody will ever say that a channel is well which is not there any more.
+        for subject in gone {
+            evaluator.condition(subject, Vec::new(), &mut round, evaluator.parts.clock.now().wall);
+        }
         if blind >= TELL_BLIND {
             let said = format!("the daemon was not running for {}; nothing is known of that time", Human(blind));
             let subject = Subject::Daemon("blind".into());

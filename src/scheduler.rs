@@ -204,7 +204,8 @@ impl Scheduler {
             runs: TaskTracker::new(),
             cut: CancellationToken::new(),
             reference: now,
-            stepped: None,
+            // The daemon before may have told of a step: this one says when the clock is steady.
+            stepped: Some(now.mono),
             began: now.mono,
             untold: VecDeque::new(),
             spending: Spending::default(),

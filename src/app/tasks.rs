@@ -133,6 +133,7 @@ pub(super) async fn mirror_readiness(
     let mut readiness = open.readiness.clone();
     let mut was_ready = false;
     let mut away_since = clock.now().mono;
+    let mut is_said = false;
     let condition = |findings| Observation::Condition { subject: Subject::Channel(open.name.clone()), findings };
     loop {
         let now = readiness.borrow_and_update().clone();
@@ -143,7 +144,8 @@ pub(super) async fn mirror_readiness(
             away_since = clock.now().mono;
         }
         was_ready = now == Readiness::Ready;
-        if was_ready && open.set_known_down(false) {
+        // Said once after a start as well: the daemon before may have told that it was down.
+        if was_ready && (open.set_known_down(false) || !std::mem::replace(&mut is_said, true)) {
             let _ = observations.send(condition(Vec::new())).await;
         }
         open.metrics().set_ready(now == Readiness::Ready);
