@@ -25,7 +25,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use self::rig::Rig;
 
 /// Whatever is waited for comes within this, or the case fails.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(90);
 /// Cases of one protocol under way at once.
 const AT_ONCE: usize = 6;
 
