@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -141,6 +141,15 @@ impl Proxy {
     }
 }
 
+/// Keeps a port while nobody listens on it: connections are refused, and no other test is given it.
+fn hold(address: SocketAddr) -> TcpSocket {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.expect("a socket");
+    socket.set_reuseaddr(true).expect("a socket has options");
+    socket.bind(address).expect("the port was ours a moment ago");
+    socket
+}
+
 async fn accept(
     listener: TcpListener,
     upstream: SocketAddr,
@@ -151,12 +160,14 @@ async fn accept(
     let address = listener.local_addr().expect("it is bound");
     let mut connections = JoinSet::new();
     let mut listener = Some(listener);
+    let mut kept = None;
     loop {
         let Some(open) = &listener else {
             if faults.wait_for(|faults| !faults.is_shut).await.is_err() {
                 return;
             }
-            listener = Some(TcpListener::bind(address).await.expect("the port is still free"));
+            let kept = kept.take().unwrap_or_else(|| hold(address));
+            listener = Some(kept.listen(128).expect("the port was kept"));
             tell_shut.send_replace(false);
             continue;
         };
@@ -172,7 +183,8 @@ async fn accept(
         };
         match accepted {
             None => {
-                listener = None;
+                drop(listener.take());
+                kept = Some(hold(address));
                 // Nobody is connected any more when `shut` returns.
                 while connections.join_next().await.is_some() {}
                 tell_shut.send_replace(true);
