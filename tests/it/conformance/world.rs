@@ -23,8 +23,8 @@ use journeyman::metrics::Metrics;
 use journeyman::runner::Runner;
 use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
-use journeyman::store::Store;
 use journeyman::store::sqlite::Sqlite;
+use journeyman::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -67,7 +67,14 @@ impl World {
         journeyman::tls::init();
         let clock = Clock::system();
         let plan = plan(channels, "");
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("world.db")).expect("the store opens"));
+        // A server that another test is starting holds a copy of our lock from its fork to its exec.
+        let store: Arc<dyn Store> =
+            wait_for("the store to be let go of", BOUND, async || match Sqlite::open(&directory.join("world.db")) {
+                Ok(store) => Some(Arc::new(store) as Arc<dyn Store>),
+                Err(StoreError::InUse(_)) => None,
+                Err(why) => panic!("the store opens: {why}"),
+            })
+            .await;
         let mint = Arc::new(Mint::new(store.key().await.expect("a key"), fastrand::u32(..)));
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let hooks = match &plan.hooks {
