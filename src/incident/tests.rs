@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::place::incident_id;
 use super::*;
-use crate::alert::{JourneyAlerts, Look};
+use crate::alert::{JourneyAlerts, Look, Transition};
+use crate::control::Escalation;
 use crate::detect::{Finding, Rules, Sample};
 use crate::journey::AlertPolicy;
 use crate::journey::outcome::{Cause, Verdict};
