@@ -42,6 +42,11 @@ impl Subject {
             Subject::Channel(_) | Subject::Daemon(_) => None,
         }
     }
+
+    /// Whether it is the error budget of a journey.
+    pub fn is_budget(&self) -> bool {
+        matches!(self, Subject::Budget(_))
+    }
 }
 
 impl fmt::Display for Subject {

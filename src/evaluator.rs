@@ -283,10 +283,7 @@ impl Evaluator {
             }
             Request::SilenceMembers { incident, silence } => {
                 let matchers = self.desk.matchers(&incident).map_err(Refusal::Unknown)?;
-                let silence = crate::control::Silence { matchers, ..silence };
-                round.changes.push(Change::Silence { silence: Box::new(silence.clone()) });
-                self.desk.silence(silence);
-                Ok(())
+                self.take_request(Request::Silence(crate::control::Silence { matchers, ..silence }), round)
             }
             Request::Unsilence { id } => {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;

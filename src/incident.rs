@@ -5,12 +5,14 @@
 //! is a function of (state, event, now): the desk keeps its state in memory, gives what has to be written, and can be filled
 //! again from that.
 
+mod case;
 mod decide;
 mod desk;
 mod place;
 pub mod root;
 
-pub use decide::{QUIET_EVERY, Standing, should_notify};
+pub use case::{QUIET_AT_MOST, QUIET_EVERY};
+pub use decide::{Standing, should_notify};
 pub use desk::NotOpen;
 pub use place::{SPLIT_AFTER, STORM_WINDOW};
 
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{AlertState, Subject};
 use crate::control::{Ack, Labels, Route, Silence};
 use crate::detect::{Detector, Severity};
+use crate::incident::case::Case;
 use crate::incident::root::{Resource, Tally};
 use crate::journey::outcome::labelled;
 use crate::journey::{Maintenance, Name};
@@ -32,8 +35,6 @@ use crate::journey::{Maintenance, Name};
 pub const STORM: usize = 20;
 /// A notice lists so many members.
 pub const LISTED: usize = 20;
-/// So many things that happened are remembered until they are told.
-const NEWS: usize = 8;
 
 labelled! {
     /// Why people are told.
@@ -233,24 +234,6 @@ struct Seen {
     blamed: Option<Resource>,
 }
 
-/// An incident with its members.
-struct Case {
-    incident: Incident,
-    firing: BTreeSet<Subject>,
-    ended: BTreeMap<Subject, Timestamp>,
-    lead: Subject,
-    news: Vec<String>,
-    /// Bad runs of members that ended.
-    past_bad: u32,
-    last_ended: Option<Timestamp>,
-    last_quiet: Option<Timestamp>,
-    looked: Option<Timestamp>,
-    deadline: Option<Timestamp>,
-    was_quiet: bool,
-    /// Somebody changed it since it was decided on last.
-    is_changed: bool,
-}
-
 /// Sole owner of what is open.
 #[derive(Default)]
 pub struct Desk {
@@ -266,17 +249,6 @@ pub struct Desk {
     digest_after: usize,
     dirty: BTreeSet<String>,
     deadlines: BTreeSet<(Timestamp, String)>,
-}
-
-fn note(news: &mut Vec<String>, what: String) {
-    match news.len() {
-        len if len < NEWS => news.push(what),
-        _ => {
-            let more =
-                news.pop().and_then(|last| last.strip_prefix("and ")?.split(' ').next()?.parse().ok()).unwrap_or(1u32);
-            news.push(format!("and {} more things", more + 1));
-        }
-    }
 }
 
 fn utc(at: Timestamp) -> String {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::alert::{AlertState, JourneyAlerts, Subject};
+use crate::alert::{AlertState, JourneyAlerts};
 use crate::control::Route;
 use crate::detect::{Detector, Rules, Sample, Severity};
 use crate::incident::root::{Resource, ResourceKind};
@@ -191,7 +191,7 @@ impl Replay {
                 }),
                 Action::Moved { subject, incident } => {
                     let Some(watch) = subject.journey().and_then(|name| self.journeys.get_mut(name)) else { continue };
-                    let is_budget = matches!(subject, Subject::Budget(_));
+                    let is_budget = subject.is_budget();
                     let alert = if is_budget { &mut watch.alerts.budget } else { &mut watch.alerts.health };
                     alert.incident = Some(incident);
                 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::alert::Subject;
+use crate::alert::{AlertState, Subject};
 use crate::control::grant::{Deed, Grant};
 use crate::evaluator::watched::objective_line;
 use crate::evaluator::{ACK_LINK_FOR, Evaluator, Round};
@@ -66,12 +66,11 @@ impl Evaluator {
         };
         let open = resolved.is_none().then(|| Box::new(incident));
         let id = row.id.clone();
-        if let Some(Change::Incident { journeys: before, .. }) = round.incidents.get(&id) {
-            let journeys = before.iter().chain(&journeys).cloned().collect();
-            round.incidents.insert(id, Change::Incident { row, open, journeys });
-        } else {
-            round.incidents.insert(id, Change::Incident { row, open, journeys });
-        }
+        let journeys = match round.incidents.get(&id) {
+            Some(Change::Incident { journeys: before, .. }) => before.iter().chain(&journeys).cloned().collect(),
+            _ => journeys,
+        };
+        round.incidents.insert(id, Change::Incident { row, open, journeys });
     }
 
     /// Shows the incident with the journeys of this round that are part of it, and gives their names.
@@ -113,6 +112,14 @@ impl Evaluator {
         }
     }
 
+    fn alert_of(&self, subject: &Subject) -> Option<&AlertState> {
+        match subject {
+            Subject::Journey(name) => self.journeys.get(name).map(|watched| &watched.alerts.health),
+            Subject::Budget(name) => self.journeys.get(name).map(|watched| &watched.alerts.budget),
+            Subject::Channel(_) | Subject::Daemon(_) => self.conditions.get(subject),
+        }
+    }
+
     /// The arithmetic of what fires, for people.
     fn decision(&self, incident: &Incident, lead: &Subject) -> String {
         if let Root::Shared { said, .. } = &incident.root
@@ -120,12 +127,7 @@ impl Evaluator {
         {
             return said.clone();
         }
-        let alert = match lead {
-            Subject::Journey(name) => self.journeys.get(name).map(|watched| &watched.alerts.health),
-            Subject::Budget(name) => self.journeys.get(name).map(|watched| &watched.alerts.budget),
-            Subject::Channel(_) | Subject::Daemon(_) => self.conditions.get(lead),
-        };
-        let findings = alert.map(|alert| alert.findings.as_slice()).unwrap_or_default();
+        let findings = self.alert_of(lead).map(|alert| alert.findings.as_slice()).unwrap_or_default();
         findings.iter().map(|finding| finding.said.as_str()).collect::<Vec<_>>().join("; ")
     }
 

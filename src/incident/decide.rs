@@ -8,13 +8,12 @@ use jiff::Timestamp;
 use crate::alert::{Phase, Subject};
 use crate::control::{Escalation, Labels, route};
 use crate::detect::Severity;
+use crate::incident::case::Case;
 use crate::incident::place::SPLIT_AFTER;
-use crate::incident::{Action, Case, Desk, LISTED, Member, NotifyReason, Profile, Root, Seen, Told, note, utc};
+use crate::incident::{Action, Desk, LISTED, Member, NotifyReason, Profile, Root, Seen, Told, utc};
 use crate::journey::Name;
 use crate::time::{between, later};
 
-/// What people need not be told at once is told this often at most.
-pub const QUIET_EVERY: Duration = Duration::from_secs(10);
 /// An incident with more members than this is looked at once a second, not with every run.
 const CROWD: usize = 64;
 const CROWD_EVERY: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ impl Desk {
                 .any(|(name, one)| case.incident.told.get(name).is_some_and(|told| one.severity > told.severity));
             if is_worse || ack.until.is_some_and(|until| until <= now) {
                 let why = if is_worse { "it got worse" } else { "its time is over" };
-                note(&mut case.news, format!("the acknowledgement of {} has ended: {why}", ack.by));
+                case.news.note(format!("the acknowledgement of {} has ended: {why}", ack.by));
                 case.incident.acked = None;
             }
         }
@@ -55,11 +54,9 @@ impl Desk {
         if !notices.is_empty() {
             case.incident.sequence += 1;
             let members = self.members(&case);
-            let news = if notices.iter().all(|(_, reason)| *reason == NotifyReason::First) {
-                case.news.iter().filter(|_| case.incident.sequence > 1).cloned().collect()
-            } else {
-                case.news.clone()
-            };
+            // The first notice shows how it is; what led there is no news to anybody.
+            let is_first = case.incident.sequence == 1;
+            let news = if is_first { Vec::new() } else { case.news.told() };
             case.news.clear();
             case.last_quiet = Some(now);
             for (notifier, reason) in notices {
@@ -154,6 +151,7 @@ impl Desk {
     }
 
     fn notices(&self, case: &mut Case, view: &View, now: Timestamp) -> Vec<(Name, NotifyReason)> {
+        let can_update = case.is_updatable(&self.updatable);
         let incident = &mut case.incident;
         let mut audience = view.audience.clone();
         if let (Some(first), None) = (incident.first_told, &incident.acked) {
@@ -166,10 +164,9 @@ impl Desk {
             }
         }
         let is_quiet = incident.quiet.is_some();
-        let can_update = incident.told.keys().any(|name| self.updatable.contains(name));
         if let Some(quiet) = incident.quiet.as_ref().filter(|_| !case.was_quiet && can_update) {
             // Who sees it fire is to see why nothing more comes.
-            note(&mut case.news, quiet.clone());
+            case.news.note(quiet.clone());
             case.last_quiet = None;
         }
         let is_released = std::mem::replace(&mut case.was_quiet, is_quiet) && !is_quiet;
@@ -194,12 +191,12 @@ impl Desk {
         if !notices.is_empty() {
             incident.first_told.get_or_insert(now);
             if is_released {
-                note(&mut case.news, "it was silenced until now".to_owned());
+                case.news.note("it was silenced until now".to_owned());
             }
         }
-        let is_time = case.last_quiet.is_none_or(|at| between(at, now) >= QUIET_EVERY);
+        let is_time = case.next_update().is_none_or(|at| at <= now);
         if !case.news.is_empty() && is_time {
-            for name in incident.told.keys().filter(|name| self.updatable.contains(*name)) {
+            for name in case.incident.told.keys().filter(|name| self.updatable.contains(*name)) {
                 if notices.iter().all(|(other, _)| other != name) {
                     notices.push((name.clone(), NotifyReason::Updated));
                 }
@@ -232,9 +229,8 @@ impl Desk {
             }
         }
         next.extend(incident.acked.as_ref().and_then(|ack| ack.until));
-        let can_update = incident.told.keys().any(|name| self.updatable.contains(name));
-        if !case.news.is_empty() && can_update {
-            next.extend(case.last_quiet.map(|at| later(at, QUIET_EVERY)));
+        if !case.news.is_empty() && case.is_updatable(&self.updatable) {
+            next.extend(case.next_update());
         }
         if matches!(incident.root, Root::Shared { .. }) {
             next.extend(case.last_ended.map(|at| later(at, SPLIT_AFTER)));
@@ -247,6 +243,7 @@ impl Desk {
         let was_in: Vec<_> =
             case.ended.keys().filter_map(|subject| Some(self.seen.get(subject)?.profile.clone())).collect();
         let Case { mut incident, lead, past_bad, news, .. } = case;
+        let news = news.told();
         (incident.firing, incident.bad_runs, incident.quiet) = (0, past_bad, None);
         // They must hear that it is well again, silenced or not, if they heard of it at all.
         if !incident.told.is_empty() {

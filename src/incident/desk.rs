@@ -1,6 +1,6 @@
 //! What comes to the desk, and what it is asked: alerts, silences, acknowledgements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use jiff::Timestamp;
 
 use crate::alert::{AlertState, Phase, Subject, Transition};
 use crate::control::{Ack, Matcher, Route, Silence};
+use crate::incident::case::Case;
 use crate::incident::root::Resource;
-use crate::incident::{Action, Case, Desk, Incident, Member, Profile, Root, STORM, Seen, note, utc};
+use crate::incident::{Action, Desk, Incident, Member, Profile, Root, STORM, Seen, utc};
 use crate::journey::Name;
 use crate::time::later;
 
@@ -53,20 +54,9 @@ impl Desk {
                 (_, None) => Subject::Daemon("restart".into()),
             };
             let known: u32 = firing.iter().map(|subject| self.seen[subject].alert.bad_runs).sum();
-            let case = Case {
-                past_bad: incident.bad_runs.saturating_sub(known),
-                was_quiet: incident.quiet.is_some(),
-                lead,
-                firing,
-                ended: BTreeMap::new(),
-                news: Vec::new(),
-                last_ended: None,
-                last_quiet: None,
-                looked: None,
-                deadline: None,
-                is_changed: false,
-                incident,
-            };
+            let mut case = Case::new(incident, lead);
+            case.past_bad = case.incident.bad_runs.saturating_sub(known);
+            case.firing = firing;
             self.dirty.insert(case.incident.id.clone());
             self.cases.insert(case.incident.id.clone(), case);
         }
@@ -105,7 +95,7 @@ impl Desk {
                     case.past_bad += before.bad_runs;
                     case.last_ended = Some(now);
                     if !case.firing.is_empty() {
-                        note(&mut case.news, format!("{subject} is well again"));
+                        case.news.note(format!("{subject} is well again"));
                     }
                     self.dirty.insert(case.incident.id.clone());
                 }
@@ -117,7 +107,7 @@ impl Desk {
                         && let Some(finding) = alert.findings.first()
                         && before.detector() != alert.detector()
                     {
-                        note(&mut case.news, format!("{subject}: {}", finding.said));
+                        case.news.note(format!("{subject}: {}", finding.said));
                     }
                     let changed = before.bad_runs != alert.bad_runs || before.phase != alert.phase;
                     if changed || transition == Transition::Changed {
@@ -139,7 +129,7 @@ impl Desk {
     pub fn acknowledge(&mut self, id: &str, ack: Ack) -> Result<(), NotOpen> {
         let case = self.cases.get_mut(id).ok_or(NotOpen)?;
         let until = ack.until.map_or(String::new(), |until| format!(" until {}", utc(until)));
-        note(&mut case.news, format!("acknowledged by {}{until}", ack.by));
+        case.news.note(format!("acknowledged by {}{until}", ack.by));
         case.last_quiet = None;
         case.incident.acked = Some(ack);
         case.is_changed = true;
@@ -154,7 +144,7 @@ impl Desk {
     pub fn unacknowledge(&mut self, id: &str, by: &str) -> Result<(), NotOpen> {
         let case = self.cases.get_mut(id).ok_or(NotOpen)?;
         if case.incident.acked.take().is_some() {
-            note(&mut case.news, format!("{by} took the acknowledgement back"));
+            case.news.note(format!("{by} took the acknowledgement back"));
             case.last_quiet = None;
             case.is_changed = true;
             self.dirty.insert(id.to_owned());

@@ -1,13 +1,13 @@
 //! To which incident an alert belongs: the one with the same likely cause, the digest of a storm, or its own.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::alert::Subject;
+use crate::incident::case::Case;
 use crate::incident::root::{Resource, Tally, chance, likeliest};
-use crate::incident::{Action, Case, Desk, Incident, Root, Seen, note};
+use crate::incident::{Action, Desk, Incident, Root, Seen};
 use crate::journey::schedule::fnv1a;
 use crate::time::between;
 
@@ -18,7 +18,7 @@ pub const SPLIT_AFTER: Duration = Duration::from_secs(300);
 
 impl Desk {
     pub(super) fn tally(&mut self, seen: &Seen, by: i32) {
-        let class = matches!(seen.profile.subject, Subject::Budget(_));
+        let class = seen.profile.subject.is_budget();
         if !matches!(seen.profile.subject, Subject::Journey(_) | Subject::Budget(_)) {
             return;
         }
@@ -38,17 +38,19 @@ impl Desk {
         }
     }
 
+    fn tally_of(&self, class: bool, resource: &Resource) -> Tally {
+        self.tallies.get(&(class, resource.clone())).copied().unwrap_or_default()
+    }
+
     /// The incident for an alert that begins to fire: one with the same likely cause, or its own.
     pub(super) fn place(&mut self, subject: &Subject, now: Timestamp) -> String {
         let Some(seen) = self.seen.get(subject) else { return String::new() };
         let (profile, since) = (seen.profile.clone(), seen.alert.since.unwrap_or(now));
-        let class = matches!(subject, Subject::Budget(_));
+        let class = subject.is_budget();
         let shared = match subject {
             Subject::Channel(name) => Some(Resource::Channel(name.clone())),
             Subject::Daemon(_) => None,
             Subject::Journey(_) | Subject::Budget(_) => {
-                let tally =
-                    |resource: &'_ Resource| self.tallies.get(&(class, resource.clone())).copied().unwrap_or_default();
                 let known = |resource: &&Resource| match resource {
                     Resource::Channel(name) => {
                         let channel = self.seen.get(&Subject::Channel(name.clone()));
@@ -57,8 +59,10 @@ impl Desk {
                     _ => false,
                 };
                 let down = profile.resources.iter().find(known).filter(|_| !class);
-                down.or_else(|| likeliest(profile.resources.iter().map(|resource| (resource, tally(resource)))))
-                    .cloned()
+                down.or_else(|| {
+                    likeliest(profile.resources.iter().map(|resource| (resource, self.tally_of(class, resource))))
+                })
+                .cloned()
             }
         };
         let home = shared.as_ref().and_then(|resource| self.home_of(resource, class));
@@ -78,7 +82,7 @@ impl Desk {
 
     /// The open incident that has this cause already, or that of one journey which uses it and is bad.
     fn home_of(&self, resource: &Resource, class: bool) -> Option<String> {
-        let of_class = |subject: &Subject| matches!(subject, Subject::Budget(_)) == class;
+        let of_class = |subject: &Subject| subject.is_budget() == class;
         let rooted = self.cases.values().find(|case| {
             matches!(&case.incident.root, Root::Shared { resource: root, .. } if root == resource)
                 && of_class(&case.lead)
@@ -95,7 +99,7 @@ impl Desk {
     }
 
     fn set_root(&mut self, id: &str, resource: Resource, class: bool) {
-        let tally = self.tallies.get(&(class, resource.clone())).copied().unwrap_or_default();
+        let tally = self.tally_of(class, &resource);
         let said = evidence(tally, self.totals[usize::from(class)]);
         let Some(case) = self.cases.get_mut(id) else { return };
         if case.incident.root == Root::Storm {
@@ -103,7 +107,7 @@ impl Desk {
         }
         let is_new = !matches!(&case.incident.root, Root::Shared { resource: root, .. } if *root == resource);
         if is_new && case.incident.members > 1 {
-            note(&mut case.news, format!("likely cause: {resource}, {said}"));
+            case.news.note(format!("likely cause: {resource}, {said}"));
         }
         case.incident.root = Root::Shared { resource, said };
     }
@@ -133,20 +137,7 @@ impl Desk {
             id = incident_id(&id, since);
         }
         let incident = Incident::new(id.clone(), since, Root::Alone(lead.clone()));
-        let case = Case {
-            incident,
-            firing: BTreeSet::new(),
-            ended: BTreeMap::new(),
-            lead: lead.clone(),
-            news: Vec::new(),
-            past_bad: 0,
-            last_ended: None,
-            last_quiet: None,
-            looked: None,
-            deadline: None,
-            was_quiet: false,
-            is_changed: false,
-        };
+        let case = Case::new(incident, lead.clone());
         self.cases.insert(id.clone(), case);
         self.opened.push_back(now);
         id
@@ -159,9 +150,9 @@ impl Desk {
             case.lead = subject.clone();
         } else {
             let word = if is_back { "is bad again" } else { "joined" };
-            note(&mut case.news, format!("{subject} {word}"));
+            case.news.note(format!("{subject} {word}"));
             if let Some(ack) = case.incident.acked.take() {
-                note(&mut case.news, format!("the acknowledgement of {} has ended: {subject} {word}", ack.by));
+                case.news.note(format!("the acknowledgement of {} has ended: {subject} {word}", ack.by));
             }
         }
         case.incident.members += u32::from(!is_back);
@@ -176,8 +167,8 @@ impl Desk {
             return;
         }
         let resource = resource.clone();
-        let class = matches!(case.lead, Subject::Budget(_));
-        let tally = self.tallies.get(&(class, resource.clone())).copied().unwrap_or_default();
+        let class = case.lead.is_budget();
+        let tally = self.tally_of(class, &resource);
         let is_itself =
             matches!(&resource, Resource::Channel(name) if case.firing.contains(&Subject::Channel(name.clone())));
         if is_itself || resource.is_proven(tally) {
@@ -185,14 +176,14 @@ impl Desk {
         }
         let mut remaining = std::mem::take(&mut case.firing).into_iter();
         if let Some(stays) = remaining.next() {
-            note(&mut case.news, format!("{resource} is well; {stays} is not, for another reason"));
+            case.news.note(format!("{resource} is well; {stays} is not, for another reason"));
             case.incident.root = Root::Alone(stays.clone());
             case.lead = stays.clone();
             case.firing.insert(stays);
         }
         for subject in remaining {
             let since = self.seen.get(&subject).and_then(|seen| seen.alert.since).unwrap_or(now);
-            note(&mut case.news, format!("{subject} has an incident of its own now"));
+            case.news.note(format!("{subject} has an incident of its own now"));
             let id = self.open_case(&subject, since, now);
             self.join(&id, &subject);
             if let Some(seen) = self.seen.get_mut(&subject) {
