@@ -1,7 +1,8 @@
 //! When people are called, and when for nothing: `cargo bench --features full --bench detection`.
 //!
 //! Seeded Monte Carlo over the real detectors, alerts, budgets and desk, beside the policies that others have. One section alone:
-//! `-- policies` (or `confirm`, `recovery`, `schedules`).
+//! `-- policies` (or `confirm`, `recovery`, `schedules`). Chance is of other seeds with `-- seed=2`: what was chosen by the figures of one
+//! seed has to hold for another.
 
 #[path = "detection/model.rs"]
 mod model;
@@ -29,25 +30,34 @@ const MINUTELY: Schedule = Schedule { every: 60, objective: "99.9%" };
 type Make<'a> = Box<dyn Fn() -> Box<dyn Policy> + 'a>;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut seed = 0;
+    wanted.retain(|word| match word.strip_prefix("seed=") {
+        Some(number) => {
+            // So far apart that no trial of one is a trial of another.
+            seed = number.parse::<u64>().expect("a number") * 1_000_000;
+            false
+        }
+        None => true,
+    });
     let is_wanted = |section: &str| wanted.is_empty() || wanted.iter().any(|word| word == section);
     if is_wanted("policies") {
-        policies(MINUTELY);
-        policies(Schedule { every: 300, ..MINUTELY });
+        policies(MINUTELY, seed);
+        policies(Schedule { every: 300, ..MINUTELY }, seed);
     }
     if is_wanted("confirm") {
-        confirmations();
+        confirmations(seed);
     }
     if is_wanted("recovery") {
-        recovery();
+        recovery(seed);
     }
     if is_wanted("schedules") {
-        schedules();
+        schedules(seed);
     }
 }
 
 /// Everybody's policy on one schedule.
-fn policies(schedule: Schedule) {
+fn policies(schedule: Schedule, seed: u64) {
     let Schedule { every, objective } = schedule;
     println!("\n### Every {}, {objective}\n", Human(Duration::from_secs(every)));
     println!(
@@ -65,13 +75,14 @@ fn policies(schedule: Schedule) {
         ("3 of the last 5", Box::new(|| Box::new(Reference::new(of_last(3, 5))))),
         ("CUSUM alone (0.2 %, 10 %, h = 8)", Box::new(|| Box::new(Reference::new(cusum(0.002, 0.1, 8.0))))),
     ];
-    row("**Journeyman**", schedule, CALM, &|| Box::new(Ours::new(schedule, &[])));
+    row("**Journeyman**", schedule, CALM, seed, &|| Box::new(Ours::new(schedule, &[])));
     for (name, make) in &others {
-        row(name, schedule, u64::MAX, make);
+        row(name, schedule, u64::MAX, seed, make);
     }
     for blip in [0.0005, 0.002] {
         let days = MONTHS_OF_BUDGET * 30;
-        let Healthy { budget_pages, tickets, .. } = healthy(&mut Ours::new(schedule, &[]), schedule, blip, days, 7);
+        let Healthy { budget_pages, tickets, .. } =
+            healthy(&mut Ours::new(schedule, &[]), schedule, blip, days, seed + 7);
         println!(
             "\nBeside these, Journeyman sends {} tickets and {} pages about the budget in 30 days at blips of {} %.",
             shown(tickets),
@@ -81,20 +92,20 @@ fn policies(schedule: Schedule) {
     }
 }
 
-fn row(name: &str, schedule: Schedule, calm: u64, make: &dyn Fn() -> Box<dyn Policy>) {
-    let [few, many] = [0.0005, 0.002].map(|blip| shown(for_nothing(&mut *make(), schedule, blip, calm)));
-    let total = detections(schedule, make, 1.0, HOUR, false);
+fn row(name: &str, schedule: Schedule, calm: u64, seed: u64, make: &dyn Fn() -> Box<dyn Policy>) {
+    let [few, many] = [0.0005, 0.002].map(|blip| shown(for_nothing(&mut *make(), schedule, blip, calm, seed)));
+    let total = detections(schedule, make, 1.0, HOUR, false, seed);
     let runs = quantiles(total.iter().map(|found| found.runs).collect());
     let runs = runs.map_or("never".to_owned(), |(median, _)| median.to_string());
-    let [third, tenth] = [0.3, 0.1].map(|loss| times(&detections(schedule, make, loss, HOUR * 72, false)));
+    let [third, tenth] = [0.3, 0.1].map(|loss| times(&detections(schedule, make, loss, HOUR * 72, false, seed)));
     println!("| {name} | {few} | {many} | {runs}, {} | {third} | {tenth} |", times(&total));
 }
 
 /// Calls while nothing is broken.
-fn for_nothing(policy: &mut dyn Policy, schedule: Schedule, blip: f64, calm: u64) -> Rate {
+fn for_nothing(policy: &mut dyn Policy, schedule: Schedule, blip: f64, calm: u64, seed: u64) -> Rate {
     let slots = MONTHS * 30 * 86_400 / schedule.every;
-    let mut chance = fastrand::Rng::with_seed(11);
-    let mut world = World::new(policy, schedule, 1);
+    let mut chance = fastrand::Rng::with_seed(seed + 11);
+    let mut world = World::new(policy, schedule, seed + 1);
     let (mut slot, mut count) = (0, 0);
     while slot < slots {
         let good = (chance.f64().ln() / (1.0 - blip).ln()) as u64;
@@ -112,8 +123,10 @@ fn detections(
     loss: f64,
     patience: Duration,
     is_ticket: bool,
+    seed: u64,
 ) -> Vec<Detection> {
-    (0..TRIALS).filter_map(|seed| detect(&mut *make(), schedule, loss, patience, is_ticket, 1_000 + seed)).collect()
+    let seeds = (0..TRIALS).map(|trial| seed + 1_000 + trial);
+    seeds.filter_map(|seed| detect(&mut *make(), schedule, loss, patience, is_ticket, seed)).collect()
 }
 
 /// Median and 90th percentile; what fewer than nine tenths of the trials found has no more than a share.
@@ -131,7 +144,7 @@ fn shown(rate: Rate) -> String {
 }
 
 /// What runs that confirm a failure bring. A blip repeats in a fifth of them.
-fn confirmations() {
+fn confirmations(seed: u64) {
     println!("\n### Confirmation after 10 s and 30 s; a blip repeats in 20 % of the confirmations\n");
     println!(
         "| schedule | confirmations | pages for nothing / 30 d, blips 0.05 % | blips 0.2 % | total outage | 30 % loss | 10 % loss |"
@@ -141,9 +154,9 @@ fn confirmations() {
         let schedule = Schedule { every, ..MINUTELY };
         for confirm in [&[][..], &[10, 30]] {
             let make = || -> Box<dyn Policy> { Box::new(Ours::new(schedule, confirm)) };
-            let [few, many] = [0.0005, 0.002].map(|blip| shown(for_nothing(&mut *make(), schedule, blip, CALM)));
+            let [few, many] = [0.0005, 0.002].map(|blip| shown(for_nothing(&mut *make(), schedule, blip, CALM, seed)));
             let [total, third, tenth] =
-                [1.0, 0.3, 0.1].map(|loss| times(&detections(schedule, &make, loss, HOUR * 72, false)));
+                [1.0, 0.3, 0.1].map(|loss| times(&detections(schedule, &make, loss, HOUR * 72, false, seed)));
             let word = if confirm.is_empty() { "none" } else { "10 s, 30 s" };
             println!(
                 "| {} | {word} | {few} | {many} | {total} | {third} | {tenth} |",
@@ -154,13 +167,14 @@ fn confirmations() {
 }
 
 /// How it ends, and what does not end well.
-fn recovery() {
+fn recovery(seed: u64) {
     println!("\n### The end of it, every minute, 99.9 %\n");
     println!("| after two hours of | told that it is over, after the last bad slot: median, p90 |");
     println!("|---|---|");
     for (what, loss) in [("total outage", 1.0), ("30 % loss", 0.3), ("10 % loss", 0.1)] {
-        let found: Vec<_> =
-            (0..TRIALS).filter_map(|seed| recover(&mut Ours::new(MINUTELY, &[]), MINUTELY, loss, 2, seed)).collect();
+        let found: Vec<_> = (seed..seed + TRIALS)
+            .filter_map(|seed| recover(&mut Ours::new(MINUTELY, &[]), MINUTELY, loss, 2, seed))
+            .collect();
         let (median, most) = quantiles(found).unwrap_or_default();
         println!("| {what} | {}, {} |", Human(median), Human(most));
     }
@@ -177,7 +191,7 @@ fn recovery() {
     ];
     for (what, pattern) in &patterns {
         const EACH: u64 = 10;
-        let all = (0..EACH).map(|seed| endure(&mut Ours::new(MINUTELY, &[]), MINUTELY, pattern, 10, seed));
+        let all = (seed..seed + EACH).map(|seed| endure(&mut Ours::new(MINUTELY, &[]), MINUTELY, pattern, 10, seed));
         let (pages, resolved) = all.fold((0, 0), |sum, calls| (sum.0 + calls.pages, sum.1 + calls.resolved));
         let a_day = |count: u32| f64::from(count) / (EACH * 10) as f64;
         println!("| {what} | {:.2} | {:.2} |", a_day(pages), a_day(resolved));
@@ -185,7 +199,7 @@ fn recovery() {
 }
 
 /// When will I be paged?
-fn schedules() {
+fn schedules(seed: u64) {
     println!("\n### When people are called: median, p90; from the first slot of what is broken\n");
     println!("| every | objective | total outage | 30 % loss | 10 % loss | 3 % loss: page | 3 % loss: any word |");
     println!("|---|---|---|---|---|---|---|");
@@ -195,8 +209,8 @@ fn schedules() {
             let make = || -> Box<dyn Policy> { Box::new(Ours::new(schedule, &[])) };
             let patience = HOUR * 72 * if every > 900 { 10 } else { 1 };
             let [total, third, tenth, little] =
-                [1.0, 0.3, 0.1, 0.03].map(|loss| times(&detections(schedule, &make, loss, patience, false)));
-            let word = times(&detections(schedule, &make, 0.03, patience, true));
+                [1.0, 0.3, 0.1, 0.03].map(|loss| times(&detections(schedule, &make, loss, patience, false, seed)));
+            let word = times(&detections(schedule, &make, 0.03, patience, true, seed));
             let every = Human(Duration::from_secs(every));
             println!("| {every} | {objective} | {total} | {third} | {tenth} | {little} | {word} |");
         }

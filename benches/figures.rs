@@ -1,6 +1,6 @@
 //! The figures that the README quotes, each measured beside its reference in one run: `cargo bench --features full`.
 //!
-//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `in-flight`, `alert`, `idle`); `channels`
+//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `in-flight`, `alert`, `storm`, `idle`); `channels`
 //! is all brokers, and each has its own word (`amqp`, `kafka`, `redis`, …).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, spawns tasks and starts processes itself")]
@@ -74,6 +74,9 @@ fn main() {
         }
         if is_wanted("alert") {
             alert().await;
+        }
+        if is_wanted("storm") {
+            storm().await;
         }
         if is_wanted("idle") {
             idle().await;
@@ -354,6 +357,61 @@ async fn alert() {
     let count = waits.len();
     let what = format!("failed run decided → request at Slack, outbox included, p99 of {count}");
     row(&what, quantile(waits, 0.99), Duration::from_millis(250), "≤ 250 ms");
+}
+
+/// 10,000 journeys of one channel, whose system begins to fail for all of them.
+async fn storm() {
+    const JOURNEYS: usize = 10_000;
+    let slack = FakeSlack::start().await;
+    let target = Target::start().await;
+    target.fail(true);
+    let main = format!(
+        "max_runs = 2000\n[channels.web]\ntype = \"http\"\nurl = \"{}\"\nmax_in_flight = 200\n\
+         [notifiers.slack]\ntype = \"slack\"\ntoken = {{ file = \"token\" }}\nchannel = \"{}\"\napi_url = \"{}\"\n",
+        target.url(),
+        support::fake_slack::CHANNEL,
+        slack.url()
+    );
+    let mut probes = String::new();
+    for n in 0..JOURNEYS {
+        let _ = write!(
+            probes,
+            "[[journey]]\nname = \"storm-{n}\"\nevery = \"1m\"\ndeadline = \"10s\"\nnotify = [\"slack\"]\n\
+             [[journey.step]]\nrequest = \"web\"\n"
+        );
+    }
+    let setup = Setup::new("storm");
+    setup.write("token", support::fake_slack::TOKEN);
+    let daemon = setup.start(&main, &probes).await;
+    // Three runs of each: nobody is told before.
+    let is_message = |request: &&Request| matches!(&*request.method, "chat.postMessage" | "chat.update");
+    let first = loop {
+        if let Some(first) = slack.requests().iter().find(is_message) {
+            break first.at.mono;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    tokio::time::sleep(Duration::from_secs(SECONDS * 2)).await;
+    let minute = Duration::from_secs(60);
+    let told =
+        slack.requests().iter().filter(is_message).filter(|request| request.at.mono.since(first) < minute).count();
+    let open = json(&daemon, "/api/v1/incidents").await;
+    let open = open.as_array().or_else(|| open["incidents"].as_array()).cloned().unwrap_or_default();
+    let members = open.first().map_or(0, |incident| incident["members"].as_u64().unwrap_or_default());
+    let read_only = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(daemon.store_path(), read_only).expect("the store is there");
+    let bytes = "SELECT COALESCE(SUM(LENGTH(notification) + LENGTH(COALESCE(error, ''))), 0) FROM outbox";
+    let bytes: i64 = store.query_row(bytes, [], |row| row.get(0)).expect("an outbox");
+    println!(
+        "| {JOURNEYS} journeys fail together: open incidents, members of the first | {}, {members} | - | - | 1 |",
+        open.len()
+    );
+    println!("| of the same: messages in the minute from the first on | {told} | - | - | ≤ 5 |");
+    println!(
+        "| of the same: notices in the outbox after two minutes | {:.2} MiB | - | - | ≤ 64 MiB |",
+        bytes as f64 / 1_048_576.0
+    );
+    println!("| of the same: resident memory | {:.0} MiB | - | - | - |", resident_mib(daemon.pid()));
 }
 
 /// 100 journeys a minute, and nothing wrong.
