@@ -25,6 +25,7 @@ use crate::journey::objective::{USUAL_WINDOW, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::template::{Medium, Scope, Template, TemplateError};
 use crate::journey::token::Token;
+use crate::time::Mono;
 
 /// A name of a journey, channel, notifier or step.
 pub type Name = Arc<str>;
@@ -359,6 +360,9 @@ pub struct Outgoing {
     pub command: Vec<String>,
     /// How long the message may take to be acknowledged.
     pub timeout: Duration,
+    /// No connection that was made before will do. A confirmation asks for this: what only an old connection suffers from, a
+    /// new one shows, and the other way round. The old one ends when its last user is done with it.
+    pub connected_since: Option<Mono>,
 }
 
 impl Outgoing {
@@ -376,6 +380,7 @@ impl Outgoing {
             fields: BTreeMap::new(),
             command: Vec::new(),
             timeout,
+            connected_since: None,
         }
     }
 }
@@ -425,6 +430,7 @@ impl Draft {
                 .map(|word| word.render(scope, Medium::Plain))
                 .collect::<Result<_, TemplateError>>()?,
             timeout,
+            connected_since: None,
         })
     }
 }

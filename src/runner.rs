@@ -28,7 +28,7 @@ use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Switchboard;
 use crate::secret::Redactor;
 use crate::store::{Change, Store};
-use crate::time::{Now, later};
+use crate::time::{Mono, Now, later};
 
 /// How long a run waits for its receivers to be ready. Longer is an outage of the receiver, which is `unknown`, not `failed`.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -59,9 +59,32 @@ impl Runner {
         spent: Vec<Spent>,
         stop: &'a CancellationToken,
     ) -> impl Future<Output = Report> + Send + 'a {
+        self.run_over(journey, slot, spent, None, stop)
+    }
+
+    /// Runs a journey again that failed at `failed`, over connections that were made since: one that is broken and looks whole
+    /// must not confirm its own failure.
+    pub fn confirm<'a>(
+        &'a self,
+        journey: Arc<Journey>,
+        slot: Timestamp,
+        failed: Mono,
+        stop: &'a CancellationToken,
+    ) -> impl Future<Output = Report> + Send + 'a {
+        self.run_over(journey, slot, Vec::new(), Some(failed), stop)
+    }
+
+    fn run_over<'a>(
+        &'a self,
+        journey: Arc<Journey>,
+        slot: Timestamp,
+        spent: Vec<Spent>,
+        connected_since: Option<Mono>,
+        stop: &'a CancellationToken,
+    ) -> impl Future<Output = Report> + Send + 'a {
         // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
         // in `Drive::take`, is boxed, and gone by then.
-        let begun = Box::pin(self.begin(journey, slot, spent));
+        let begun = Box::pin(self.begin(journey, slot, spent, connected_since));
         async move {
             let mut drive = match begun.await {
                 Ok(drive) => drive,
@@ -78,7 +101,13 @@ impl Runner {
     }
 
     /// A run that nothing keeps from beginning, or the report of why it cannot.
-    async fn begin(&self, journey: Arc<Journey>, slot: Timestamp, spent: Vec<Spent>) -> Result<Drive<'_>, Box<Report>> {
+    async fn begin(
+        &self,
+        journey: Arc<Journey>,
+        slot: Timestamp,
+        spent: Vec<Spent>,
+        connected_since: Option<Mono>,
+    ) -> Result<Drive<'_>, Box<Report>> {
         let now = self.clock.now();
         let token = self.mint.issue(now.wall);
         if let Some(why) = &journey.unavailable {
@@ -91,7 +120,7 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Storage, &why)));
         }
         let run = Run::new(journey, token, slot, now, token.bits() as u64);
-        Ok(Drive { runner: self, run, mailbox: Arc::default(), in_hand: None, receivers: Vec::new() })
+        Ok(Drive { runner: self, run, mailbox: Arc::default(), in_hand: None, receivers: Vec::new(), connected_since })
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
@@ -222,6 +251,7 @@ struct Drive<'a> {
     mailbox: Arc<Mailbox>,
     in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
+    connected_since: Option<Mono>,
 }
 
 impl Drive<'_> {
@@ -259,7 +289,8 @@ impl Drive<'_> {
                         let record = self.runner.record(&self.run, self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
                     }
-                    Action::Perform { channel, outgoing, act } => {
+                    Action::Perform { channel, mut outgoing, act } => {
+                        outgoing.connected_since = self.connected_since;
                         let notes = Notes::default();
                         let answer = self.perform(&channel, *outgoing, act, notes.clone());
                         self.in_hand = Some(InHand { channel, notes, answer });

@@ -456,13 +456,14 @@ async fn confirm(
     cut: &CancellationToken,
 ) {
     for wait in &journey.alert.confirm {
-        let until = runner.clock.now().mono + *wait;
+        let failed = runner.clock.now().mono;
+        let until = failed + *wait;
         tokio::select! {
             biased;
             () = cut.cancelled() => return,
             () = runner.clock.sleep_until(until) => {}
         }
-        let run = AssertUnwindSafe(runner.run(journey.clone(), slot, Vec::new(), cut)).catch_unwind().await;
+        let run = AssertUnwindSafe(runner.confirm(journey.clone(), slot, failed, cut)).catch_unwind().await;
         let Ok(report) = run else { return };
         let has_failed = report.outcome.verdict() == Verdict::Failed;
         let _ = observations.send(Observation::Confirmed(Box::new(report))).await;

@@ -4,12 +4,11 @@ mod answer;
 mod sigv4;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use url::Url;
 
 use crate::channel::refusal::Refusal;
-use crate::channel::web::{Call, Web};
+use crate::channel::web::{Call, Errand, Web};
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
@@ -66,8 +65,7 @@ impl Service {
         &self,
         mut headers: Vec<(String, String)>,
         body: Vec<u8>,
-        token: Token,
-        timeout: Duration,
+        errand: Errand,
     ) -> Result<Reply, Fault> {
         let Credentials { access_key_id, secret_access_key, session_token } = &self.credentials;
         let at = sigv4::date(self.clock.now().wall);
@@ -81,7 +79,7 @@ impl Service {
         let signed = [signed.as_slice(), &[("host", self.host.as_str())]].concat();
         let authorization = signer.authorization("POST", &signed, &body);
         headers.push(("authorization".to_owned(), authorization));
-        let call = Call { method: "POST", path: None, query: Vec::new(), headers, body, token, timeout };
+        let call = Call { method: "POST", path: None, query: Vec::new(), headers, body, errand };
         let reply = self.web.call(call).await?;
         let message = reply.message.as_ref();
         let status = message.and_then(|message| message.status).unwrap_or_default();

@@ -37,6 +37,11 @@ impl Limit {
         Limit { clock, began, until: began + within }
     }
 
+    /// The time, on the same clock.
+    pub(crate) fn now(&self) -> Mono {
+        self.clock.now().mono
+    }
+
     /// The moment itself, for timers.
     pub(crate) fn instant(&self) -> Instant {
         self.clock.instant(self.until)
@@ -49,12 +54,12 @@ impl Limit {
 
     /// How much of it is left.
     pub(crate) fn left(&self) -> Duration {
-        self.until.since(self.clock.now().mono)
+        self.until.since(self.now())
     }
 
     /// An equal share of what is left, for one of `attempts`.
     pub(crate) fn share(&self, attempts: usize) -> Instant {
-        let now = self.clock.now().mono;
+        let now = self.now();
         let share = self.until.since(now) / u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
         self.clock.instant(now + share)
     }

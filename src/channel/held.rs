@@ -3,19 +3,29 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
+use crate::channel::dial::Limit;
 use crate::channel::refusal::Refusal;
 use crate::channel::seen::{Notes, note_again};
+use crate::journey::outcome::Cause;
 use crate::journey::seen::Seen;
+use crate::time::Mono;
 
 /// Holds at most one connection. Whoever comes first makes it; the others wait for that attempt.
 pub(crate) struct Held<T> {
     cell: Mutex<Cell<T>>,
 }
 
-/// The connection, and what was met when it was made.
-type Cell<T> = Arc<OnceCell<(Arc<T>, Vec<Seen>)>>;
+type Cell<T> = Arc<OnceCell<Made<T>>>;
+
+struct Made<T> {
+    connection: Arc<T>,
+    /// When it was begun to be made.
+    at: Mono,
+    /// What was met when it was made.
+    seen: Vec<Seen>,
+}
 
 impl<T> Default for Held<T> {
     fn default() -> Self {
@@ -24,36 +34,48 @@ impl<T> Default for Held<T> {
 }
 
 impl<T> Held<T> {
-    /// The connection, and whether this call made it. A failed attempt is not kept: the next call makes its own.
+    /// The connection, and whether this call made it; one that was made before `since` is given up for a new one, and ends with
+    /// its last user. A failed attempt is not kept: the next call makes its own.
     ///
     /// # Errors
-    /// What `connect` says, or that `until` has passed while another's attempt was under way.
-    pub(crate) async fn get<F>(&self, until: Instant, connect: impl FnOnce() -> F) -> Result<(Arc<T>, bool), Refusal>
+    /// What `connect` says, or that `limit` has passed while another's attempt was under way.
+    pub(crate) async fn get<F>(
+        &self,
+        limit: Limit,
+        since: Option<Mono>,
+        connect: impl Fn() -> F,
+    ) -> Result<(Arc<T>, bool), Refusal>
     where
         F: Future<Output = Result<T, Refusal>>,
     {
-        let cell = self.lock().clone();
-        let mut is_new = false;
-        let connecting = cell.get_or_try_init(|| async {
-            is_new = true;
-            let notes = Notes::of_a_part();
-            notes.over(connect()).await.map(|made| (Arc::new(made), notes.seen()))
-        });
-        let held = match timeout_at(until, connecting).await {
-            Ok(held) => held?,
-            Err(_) => {
-                let detail = "no connection in time: another message's attempt to connect is still under way";
-                return Err(Refusal::new(crate::journey::outcome::Cause::Unreachable, detail));
+        loop {
+            let cell = self.lock().clone();
+            let mut is_new = false;
+            let connecting = cell.get_or_try_init(|| async {
+                is_new = true;
+                let (at, notes) = (limit.now(), Notes::of_a_part());
+                let connection = Arc::new(notes.over(connect()).await?);
+                Ok(Made { connection, at, seen: notes.seen() })
+            });
+            let made = match timeout_at(limit.instant(), connecting).await {
+                Ok(made) => made?,
+                Err(_) => {
+                    let detail = "no connection in time: another message's attempt to connect is still under way";
+                    return Err(Refusal::new(Cause::Unreachable, detail));
+                }
+            };
+            if is_new || since.is_none_or(|since| made.at >= since) {
+                note_again(&made.seen);
+                return Ok((made.connection.clone(), is_new));
             }
-        };
-        note_again(&held.1);
-        Ok((held.0.clone(), is_new))
+            self.forget(&made.connection);
+        }
     }
 
     /// The next call makes a connection of its own, if `held` is still the one that is held.
     pub(crate) fn forget(&self, held: &Arc<T>) {
         let mut current = self.lock();
-        if current.get().is_some_and(|(other, _)| Arc::ptr_eq(other, held)) {
+        if current.get().is_some_and(|made| Arc::ptr_eq(&made.connection, held)) {
             *current = Arc::default();
         }
     }
@@ -68,11 +90,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::journey::outcome::Cause;
+    use crate::clock::Clock;
 
-    #[expect(clippy::disallowed_methods, reason = "a limit that no test reaches, on the paused clock")]
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
+    fn limit() -> Limit {
+        Limit::new(Clock::system(), Duration::from_secs(5))
     }
 
     #[tokio::test(start_paused = true)]
@@ -83,14 +104,50 @@ mod tests {
             Ok(7)
         };
         let (first, second) =
-            tokio::join!(held.get(soon(), slow), held.get(soon(), || async { panic!("a second connection") }));
+            tokio::join!(held.get(limit(), None, slow), held.get(limit(), None, || async { panic!("a second connection") }));
         let ((first, is_new), (second, is_second_new)) = (first.unwrap(), second.unwrap());
         assert!(Arc::ptr_eq(&first, &second) && is_new && !is_second_new);
         held.forget(&first);
-        let (third, is_new) = held.get(soon(), || async { Ok(8) }).await.unwrap();
+        let (third, is_new) = held.get(limit(), None, || async { Ok(8) }).await.unwrap();
         assert!(is_new && *third == 8);
         held.forget(&first);
-        assert!(!held.get(soon(), slow).await.unwrap().1, "only what is held can be forgotten");
+        assert!(!held.get(limit(), None, slow).await.unwrap().1, "only what is held can be forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_too_old_is_replaced_once_and_lives_as_long_as_it_is_used() {
+        let (held, clock) = (Held::default(), Clock::system());
+        let soon = || Limit::new(clock, Duration::from_secs(5));
+        let (old, _) = held.get(soon(), None, || async { Ok(1) }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let failed = Some(clock.now().mono);
+        let connect = || async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(2)
+        };
+        let (one, other) = tokio::join!(held.get(soon(), failed, connect), held.get(soon(), failed, connect));
+        let ((one, is_new), (other, is_other_new)) = (one.unwrap(), other.unwrap());
+        assert!(*one == 2 && Arc::ptr_eq(&one, &other), "two that confirm need one connection");
+        assert!(is_new != is_other_new);
+        assert_eq!((*old, Arc::strong_count(&old)), (1, 1), "only its user has it still");
+        assert!(Arc::ptr_eq(&held.get(soon(), None, connect).await.unwrap().0, &one), "it is everybody's now");
+    }
+
+    /// What was begun before the failure may have met what the failure met.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_was_under_way_already_does_not_count_as_new() {
+        let (held, clock) = (Held::default(), Clock::system());
+        let soon = || Limit::new(clock, Duration::from_secs(5));
+        let made = |number| async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(number)
+        };
+        let confirming = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            held.get(soon(), Some(clock.now().mono), || made(2)).await
+        };
+        let (first, confirming) = tokio::join!(held.get(soon(), None, || made(1)), confirming);
+        assert_eq!((*first.unwrap().0, *confirming.unwrap().0), (1, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -105,9 +162,9 @@ mod tests {
         };
         let (maker, waiter, later) = (Notes::default(), Notes::default(), Notes::default());
         let (made, got) =
-            tokio::join!(maker.over(held.get(soon(), connect)), waiter.over(held.get(soon(), || async { Ok(8) })));
+            tokio::join!(maker.over(held.get(limit(), None, connect)), waiter.over(held.get(limit(), None, || async { Ok(8) })));
         assert!(made.unwrap().1 && !got.unwrap().1);
-        assert!(later.over(held.get(soon(), || async { Ok(8) })).await.is_ok());
+        assert!(later.over(held.get(limit(), None, || async { Ok(8) })).await.is_ok());
         for notes in [maker, waiter, later] {
             assert_eq!(find(&notes.seen(), What::Peer), Some("10.0.0.1:1"));
         }
@@ -117,18 +174,18 @@ mod tests {
             note(What::Peer, "10.0.0.1:1");
             Err(Refusal::new(Cause::Auth, "no"))
         };
-        assert!(notes.over(refused.get(soon(), refusing)).await.is_err());
+        assert!(notes.over(refused.get(limit(), None, refusing)).await.is_err());
         assert_eq!(find(&notes.seen(), What::Peer), Some("10.0.0.1:1"), "also where it then refused us");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_not_kept_and_waiting_has_an_end() {
         let held: Held<u8> = Held::default();
-        let refused = held.get(soon(), || async { Err(Refusal::new(Cause::Auth, "no")) }).await.unwrap_err();
+        let refused = held.get(limit(), None, || async { Err(Refusal::new(Cause::Auth, "no")) }).await.unwrap_err();
         assert_eq!(refused.cause, Cause::Auth);
-        assert!(held.get(soon(), || async { Ok(1) }).await.is_ok());
+        assert!(held.get(limit(), None, || async { Ok(1) }).await.is_ok());
         let hanging: Held<u8> = Held::default();
-        let silent = hanging.get(soon(), std::future::pending).await.unwrap_err();
+        let silent = hanging.get(limit(), None, std::future::pending).await.unwrap_err();
         assert_eq!(silent.cause, Cause::Unreachable);
     }
 }

@@ -87,10 +87,12 @@ impl Http {
             Fault { started: now, finished: now, cause, detail, uncertain: false, phases: Vec::new() }
         })?;
         let limit = outgoing.timeout;
+        // The pool does not tell how old its connections are, so what must not be old has one of its own.
+        let client = if outgoing.connected_since.is_some() { &self.fresh } else { &self.client };
         let mut course = Course { target: request.target(), was_redirected: false };
         let started = self.clock.now();
         let watch = Watch::begin(self.clock, started.mono);
-        let answer = tokio::time::timeout(limit, watch.over(self.follow(request, &watch, &mut course))).await;
+        let answer = tokio::time::timeout(limit, watch.over(self.follow(client, request, &watch, &mut course))).await;
         let finished = self.clock.now();
         let laps = watch.laps();
         let reached = Reached { stage: laps.stage(), was_redirected: course.was_redirected };
@@ -105,10 +107,16 @@ impl Http {
         Err(Fault { started, finished, cause, detail, uncertain, phases })
     }
 
-    async fn follow(&self, mut request: Request, watch: &Watch, course: &mut Course) -> Result<Answer, Broken> {
+    async fn follow(
+        &self,
+        client: &Client,
+        mut request: Request,
+        watch: &Watch,
+        course: &mut Course,
+    ) -> Result<Answer, Broken> {
         let mut followed = 0;
         loop {
-            let response = self.attempt(&request, watch).await?;
+            let response = self.attempt(client, &request, watch).await?;
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = match self.settings.redirects {
                 0 => None,
@@ -129,8 +137,8 @@ impl Http {
     }
 
     /// One request, one response's head.
-    async fn attempt(&self, request: &Request, watch: &Watch) -> Result<Response, Broken> {
-        let error = match submit(&self.client, request).await {
+    async fn attempt(&self, client: &Client, request: &Request, watch: &Watch) -> Result<Response, Broken> {
+        let error = match submit(client, request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };

@@ -359,6 +359,7 @@ mod tests {
             fields: fields.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             command: Vec::new(),
             timeout: Duration::from_secs(1),
+            connected_since: None,
         }
     }
 

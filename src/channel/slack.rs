@@ -20,7 +20,7 @@ use url::Url;
 use crate::channel::refusal::Refusal;
 use crate::channel::slack::api::{Api, Declined};
 use crate::channel::slack::tidy::Posted;
-use crate::channel::web::nobody;
+use crate::channel::web::Errand;
 use crate::channel::{Channel, Listener, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
@@ -77,8 +77,7 @@ impl Channel for Slack {
                 let now = self.clock.now();
                 Refusal::new(Cause::Refused, detail).into_fault(now, now, Vec::new())
             })?;
-            let posting =
-                self.api.post(&self.settings.token, "chat.postMessage", &asked, outgoing.token, outgoing.timeout);
+            let posting = self.api.post(&self.settings.token, "chat.postMessage", &asked, Errand::of(outgoing));
             let (answer, reply) = posting.await.map_err(|declined| declined.fault)?;
             let (Some(ts), Some(channel)) = (answer["ts"].as_str(), answer["channel"].as_str()) else {
                 return Err(api::strange(reply));
@@ -99,13 +98,13 @@ impl Channel for Slack {
             let fault = |declined: Declined| Fault { uncertain: false, ..declined.fault };
             let (nothing, mut told) = (json!({}), Vec::new());
             for token in [Some(token), user_token.as_ref()].into_iter().flatten() {
-                let asking = self.api.post(token, "auth.test", &nothing, nobody(), limit);
+                let asking = self.api.post(token, "auth.test", &nothing, Errand::own(limit));
                 let (answer, _) = asking.await.map_err(fault)?;
                 let name = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
                 told.push(format!("Slack knows us as {} in {}", name("user"), name("team")));
             }
             if let Some(token) = app_token {
-                let asking = self.api.post(token, "apps.connections.open", &nothing, nobody(), limit);
+                let asking = self.api.post(token, "apps.connections.open", &nothing, Errand::own(limit));
                 asking.await.map_err(fault)?;
                 told.push("lets the app use Socket Mode".to_owned());
             }

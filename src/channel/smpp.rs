@@ -159,7 +159,7 @@ impl Smpp {
         };
         loop {
             let connect = || Session::open(&self.sending, role, self.sent.clone(), self.clock, limit);
-            let (session, is_new) = held.get(limit.instant(), connect).await?;
+            let (session, is_new) = held.get(limit, None, connect).await?;
             if session.is_open() || is_new {
                 return Ok((session, is_new));
             }
@@ -170,7 +170,7 @@ impl Smpp {
     /// Gives the transmitter up that was bound before anyone received: the account may have only one bind to give.
     async fn retire_transmitter(&self, limit: Limit) {
         let none = || async { Err(Refusal::new(Cause::Refused, "")) };
-        if let Ok((session, _)) = self.transmitter.get(limit.instant(), none).await {
+        if let Ok((session, _)) = self.transmitter.get(limit, None, none).await {
             self.transmitter.forget(&session);
             session.close().await;
         }

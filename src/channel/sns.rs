@@ -10,13 +10,12 @@ use crate::channel::aws::{self, Credentials, Service, element};
 use crate::channel::receiving::never_receives;
 use crate::channel::refusal::Refusal;
 use crate::channel::sqs::order;
-use crate::channel::web::nobody;
+use crate::channel::web::Errand;
 use crate::channel::{Channel, Listener, cannot};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
-use crate::journey::token::Token;
 
 /// Settings of an `sns` channel.
 #[derive(Clone, Debug)]
@@ -52,10 +51,10 @@ pub fn open(settings: SnsSettings, clock: Clock) -> Result<Sns, String> {
 
 impl Sns {
     /// One call of the query protocol: a form out, XML back.
-    async fn ask(&self, form: &[(String, String)], token: Token, timeout: Duration) -> Result<Reply, Fault> {
+    async fn ask(&self, form: &[(String, String)], errand: Errand) -> Result<Reply, Fault> {
         let body = encoded(form);
         let headers = vec![("content-type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
-        self.service.ask(headers, body, token, timeout).await
+        self.service.ask(headers, body, errand).await
     }
 }
 
@@ -68,7 +67,7 @@ impl Channel for Sns {
                 Refusal::new(Cause::Refused, detail).into_fault(now, now, Vec::new())
             };
             let form = publish(outgoing, &self.topic, fastrand::u64(..)).map_err(unsent)?;
-            let reply = self.ask(&form, outgoing.token, outgoing.timeout).await?;
+            let reply = self.ask(&form, Errand::of(outgoing)).await?;
             let id = reply.message.as_ref().and_then(|message| element(&message.text(), "MessageId"));
             match id {
                 Some(id) => Ok(Reply { ack: format!("published as {id}"), ..reply }),
@@ -85,7 +84,7 @@ impl Channel for Sns {
     fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
         Box::pin(async move {
             let form = [("Action", "GetTopicAttributes"), ("TopicArn", self.topic.as_str())];
-            self.ask(&form.map(|(name, value)| (name.to_owned(), value.to_owned())), nobody(), limit).await?;
+            self.ask(&form.map(|(name, value)| (name.to_owned(), value.to_owned())), Errand::own(limit)).await?;
             Ok("the topic is there, and our credentials may look at it".to_owned())
         })
     }
@@ -125,6 +124,7 @@ fn publish(outgoing: &Outgoing, topic: &str, chance: u64) -> Result<Vec<(String,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journey::token::Token;
 
     #[test]
     fn a_publish_has_the_message_its_attributes_and_its_order() {

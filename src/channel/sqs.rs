@@ -15,14 +15,13 @@ use url::Url;
 
 use crate::channel::aws::Service;
 use crate::channel::refusal::Refusal;
-use crate::channel::web::nobody;
+use crate::channel::web::Errand;
 use crate::channel::{Channel, Listener};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
 use crate::journey::message::Message;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
-use crate::journey::token::Token;
 use crate::journey::value::Value;
 
 pub use crate::channel::aws::Credentials;
@@ -75,13 +74,13 @@ impl Queue {
     }
 
     /// One call of the JSON protocol; gives the answer and how it came.
-    async fn ask(&self, action: &str, asked: &Json, token: Token, timeout: Duration) -> Result<(Json, Reply), Fault> {
+    async fn ask(&self, action: &str, asked: &Json, errand: Errand) -> Result<(Json, Reply), Fault> {
         let headers = [
             ("content-type", "application/x-amz-json-1.0".to_owned()),
             ("x-amz-target", format!("AmazonSQS.{action}")),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let reply = self.service.ask(headers, asked.to_string().into_bytes(), token, timeout).await?;
+        let reply = self.service.ask(headers, asked.to_string().into_bytes(), errand).await?;
         let body = reply.message.as_ref().map(|message| message.body.as_slice()).unwrap_or_default();
         match serde_json::from_slice(body) {
             Ok(answer @ Json::Object(_)) => Ok((answer, reply)),
@@ -92,9 +91,9 @@ impl Queue {
     }
 
     /// How much is in a queue, as the service says it.
-    async fn look(&self, queue: &str, timeout: Duration) -> Result<(Json, Reply), Fault> {
+    async fn look(&self, queue: &str, errand: Errand) -> Result<(Json, Reply), Fault> {
         let asked = json!({ "QueueUrl": queue, "AttributeNames": ["All"] });
-        self.ask("GetQueueAttributes", &asked, nobody(), timeout).await
+        self.ask("GetQueueAttributes", &asked, errand).await
     }
 }
 
@@ -107,7 +106,7 @@ impl Channel for Sqs {
                 Refusal::new(Cause::Refused, detail).into_fault(now, now, Vec::new())
             };
             let asked = message::outgoing(outgoing, &self.queue.url, fastrand::u64(..)).map_err(unsent)?;
-            let (answer, reply) = self.queue.ask("SendMessage", &asked, outgoing.token, outgoing.timeout).await?;
+            let (answer, reply) = self.queue.ask("SendMessage", &asked, Errand::of(outgoing)).await?;
             match answer["MessageId"].as_str() {
                 Some(id) => Ok(Reply { ack: format!("stored as {id}"), ..reply }),
                 None => Err(self.queue.service.strange(reply)),
@@ -119,7 +118,7 @@ impl Channel for Sqs {
     fn check<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(async move {
             let queue = outgoing.fields.get("queue").map_or(self.queue.url.as_str(), String::as_str);
-            let looked = self.queue.look(queue, outgoing.timeout).await;
+            let looked = self.queue.look(queue, Errand::of(outgoing)).await;
             // Nothing was sent, so nothing is uncertain.
             let (answer, reply) = looked.map_err(|fault| Fault { uncertain: false, ..fault })?;
             let message = Some(depth(&answer));
@@ -130,7 +129,7 @@ impl Channel for Sqs {
     /// Asks for the queue's attributes: it is there, and takes our signature.
     fn prove<'a>(&'a self, limit: Duration) -> BoxFuture<'a, Result<String, Fault>> {
         Box::pin(async move {
-            self.queue.look(&self.queue.url, limit).await?;
+            self.queue.look(&self.queue.url, Errand::own(limit)).await?;
             Ok("the queue is there, and our credentials may look at it".to_owned())
         })
     }

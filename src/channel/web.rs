@@ -13,7 +13,7 @@ use crate::journey::Outgoing;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
 use crate::journey::token::Token;
-use crate::time::{Now, later};
+use crate::time::{Mono, Now, later};
 
 /// Connections to one API, kept for a moment between calls. Follows no redirect.
 pub(crate) struct Web(Http);
@@ -30,10 +30,30 @@ pub(crate) struct Call {
     pub(crate) headers: Vec<(String, String)>,
     /// The payload.
     pub(crate) body: Vec<u8>,
-    /// Whose trace it belongs to; [`nobody`] for what a channel asks on its own account.
-    pub(crate) token: Token,
-    /// From the first packet to the last byte of the answer.
-    pub(crate) timeout: Duration,
+    /// What it is made for.
+    pub(crate) errand: Errand,
+}
+
+/// What a call is made for.
+#[derive(Clone, Copy)]
+pub(crate) struct Errand {
+    token: Token,
+    timeout: Duration,
+    connected_since: Option<Mono>,
+}
+
+impl Errand {
+    /// For a run's message.
+    pub(crate) fn of(outgoing: &Outgoing) -> Errand {
+        let Outgoing { token, timeout, connected_since, .. } = *outgoing;
+        Errand { token, timeout, connected_since }
+    }
+
+    /// On the channel's own account: no run's trace, and any connection. The timeout is from the first packet to the last
+    /// byte of the answer.
+    pub(crate) fn own(timeout: Duration) -> Errand {
+        Errand::of(&Outgoing::empty(timeout))
+    }
 }
 
 impl Web {
@@ -49,9 +69,10 @@ impl Web {
     /// Makes the call once. Whatever was answered is an answer; its message has status, headers and body. Counts from the
     /// moment when the connection stood, as every message path does.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, Fault> {
-        let Call { method, path, query, headers, body, token, timeout } = call;
+        let Call { method, path, query, headers, body, errand: Errand { token, timeout, connected_since } } = call;
         let method = Some(method.to_owned());
-        let outgoing = Outgoing { token, method, path, query, headers, body, ..Outgoing::empty(timeout) };
+        let base = Outgoing { token, connected_since, ..Outgoing::empty(timeout) };
+        let outgoing = Outgoing { method, path, query, headers, body, ..base };
         match self.0.request(&outgoing).await {
             Ok(reply) => Ok(Reply { started: connected(reply.started, &reply.phases), ..reply }),
             Err(fault) => Err(Fault { started: connected(fault.started, &fault.phases), ..fault }),
@@ -64,11 +85,6 @@ fn connected(started: Now, phases: &[Phase]) -> Now {
     let Some(at) = phases.iter().position(|phase| phase.name == "first_byte") else { return started };
     let before: Duration = phases[..at].iter().map(|phase| phase.took).sum();
     Now { wall: later(started.wall, before), mono: started.mono + before }
-}
-
-/// The token of a call that is no run's.
-pub(crate) fn nobody() -> Token {
-    Token::from_bits(0)
 }
 
 /// The first line of what a server says, and not more of it than people read.
@@ -88,7 +104,6 @@ const LONGEST: usize = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Mono;
 
     #[test]
     fn a_call_counts_from_when_its_connection_stood() {

@@ -67,6 +67,7 @@ fn order(token: Token) -> Outgoing {
         fields: BTreeMap::new(),
         command: Vec::new(),
         timeout: Duration::from_secs(10),
+        connected_since: None,
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::support::daemon::Daemon;
+use crate::support::proxy::Proxy;
+use crate::support::target::{Mode, Target};
 use crate::support::{block_on, wait_for};
 
 #[test]
@@ -40,5 +42,28 @@ fn a_plan_in_which_nobody_receives_runs_all_the_same() {
             daemon.metric("journeyman_runs_total", &failed).await.filter(|runs| *runs >= 2.0)
         })
         .await;
+    });
+}
+
+/// One that is broken and looks whole would confirm its own failure.
+#[test]
+fn a_failure_is_confirmed_over_a_connection_of_its_own() {
+    block_on(async {
+        let target = Target::start(1).await;
+        target.set(0, Mode::Fails);
+        let proxy = Proxy::start(target.url()["http://".len()..].parse().expect("an address")).await;
+        let probes = format!(
+            r#"
+            [[journey]]
+            name = "asks"
+            every = "1s"
+            alert = {{ confirm = ["100ms", "100ms"] }}
+            step = [{{ request = "http://{}/0", expect = {{ status = 204 }} }}]
+            "#,
+            proxy.address()
+        );
+        let _daemon = Daemon::start("", &probes).await;
+        let confirmed = async || (proxy.connections() >= 3).then_some(());
+        wait_for("two connections beside the first", Duration::from_secs(30), confirmed).await;
     });
 }

@@ -195,6 +195,7 @@ fn outgoing() -> Outgoing {
         fields: BTreeMap::new(),
         command: Vec::new(),
         timeout: BOUND,
+        connected_since: None,
     }
 }
 

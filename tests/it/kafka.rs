@@ -461,6 +461,24 @@ fn a_connection_that_ended_between_two_messages_is_replaced_before_the_second() 
 }
 
 #[test]
+fn a_confirmation_goes_over_connections_that_were_made_for_it() {
+    block_on(async {
+        let Some((broker, proxy)) = behind_a_proxy().await else { return };
+        broker.create_topic("orders", 1).await;
+        let clock = Clock::system();
+        let channel = kafka::open(settings(proxy.address()), clock).expect("the settings are in order");
+        channel.send(&order(token(), &[])).await.unwrap();
+        assert_eq!(phases(&channel.send(&order(token(), &[])).await.unwrap()), ["ack"]);
+        proxy.stall();
+        let since = Some(clock.now().mono);
+        let confirming = |since| Outgoing { connected_since: since, ..order(token(), &[]) };
+        assert_eq!(phases(&channel.send(&confirming(since)).await.unwrap()), ["connect", "ack"]);
+        assert_eq!(phases(&channel.send(&confirming(since)).await.unwrap()), ["ack"], "it is new enough still");
+        assert_eq!(broker.end("orders", 0).await, 4);
+    });
+}
+
+#[test]
 fn a_message_without_an_acknowledgement_is_uncertain_whether_it_is_there_or_not() {
     block_on(async {
         let Some((broker, proxy)) = behind_a_proxy().await else { return };

@@ -50,7 +50,7 @@ impl Inspector {
         };
         let mut started = asked;
         let looking = async {
-            let (link, is_new) = self.connected(limit).await?;
+            let (link, is_new) = self.connected(limit, outgoing.connected_since).await?;
             started = self.clock.now();
             if is_new {
                 lap("connect", started.mono);
@@ -75,10 +75,10 @@ impl Inspector {
     }
 
     /// A connection that stands, as far as is known, and whether it was made for this.
-    async fn connected(&self, limit: Limit) -> Result<(Arc<Link>, bool), Refusal> {
+    async fn connected(&self, limit: Limit, since: Option<Mono>) -> Result<(Arc<Link>, bool), Refusal> {
         loop {
             let connect = || Link::open(&self.settings, "journeyman check", limit);
-            let (link, is_new) = self.link.get(limit.instant(), connect).await?;
+            let (link, is_new) = self.link.get(limit, since, connect).await?;
             if is_new || link.is_open() {
                 return Ok((link, is_new));
             }

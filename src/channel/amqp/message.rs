@@ -159,6 +159,7 @@ mod tests {
             fields: BTreeMap::new(),
             command: Vec::new(),
             timeout: Duration::from_secs(10),
+            connected_since: None,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
-use crate::time::{Human, Now};
+use crate::time::{Human, Mono, Now};
 
 /// Publishes over one connection, made when first needed and made anew when it has ended.
 pub(super) struct Publisher {
@@ -47,8 +47,10 @@ impl Publisher {
         let AmqpSettings { exchange, routing_key, .. } = &self.settings;
         let envelope = Envelope::new(outgoing, exchange, routing_key, asked)
             .map_err(|detail| unsent(asked, asked, Refusal::new(Cause::Refused, detail)))?;
-        let Ready { link, lane, is_new } =
-            self.ready(limit).await.map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
+        let Ready { link, lane, is_new } = self
+            .ready(limit, outgoing.connected_since)
+            .await
+            .map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
 
         let place = format!("exchange `{}`, routing key `{}`", envelope.exchange, envelope.routing_key);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -86,12 +88,13 @@ impl Publisher {
         Err(refusal.into_fault(started, finished, phases))
     }
 
-    /// A lane on a connection that stands: one known to have ended is replaced, before anything is sent on it.
-    async fn ready(&self, limit: Limit) -> Result<Ready, Refusal> {
+    /// A lane on a connection that stands: one known to have ended is replaced, before anything is sent on it, and so
+    /// is one from before `since`.
+    async fn ready(&self, limit: Limit, since: Option<Mono>) -> Result<Ready, Refusal> {
         let mut is_new = false;
         loop {
             let connect = || Link::open(&self.settings, "journeyman publisher", limit);
-            let (link, made) = self.link.get(limit.instant(), connect).await?;
+            let (link, made) = self.link.get(limit, since, connect).await?;
             is_new |= made;
             if link.is_open()
                 && let Some(reason) = link.blocked()

@@ -180,6 +180,7 @@ mod tests {
             fields: BTreeMap::new(),
             command: Vec::new(),
             timeout: Duration::from_secs(1),
+            connected_since: None,
         }
     }
 

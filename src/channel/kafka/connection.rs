@@ -37,6 +37,8 @@ pub(super) struct Connection {
     stream: Stream,
     /// `host:port`, for messages.
     pub(super) peer: String,
+    /// When it was begun to be made.
+    pub(super) since: Mono,
     /// What was met when it was made.
     pub(super) seen: Vec<Seen>,
     client_id: String,
@@ -63,11 +65,12 @@ impl Connection {
         clock: Clock,
         limit: Limit,
     ) -> Result<Connection, Refusal> {
-        let notes = Notes::of_a_part();
+        let (since, notes) = (limit.now(), Notes::of_a_part());
         let Dialed { stream, peer, .. } = notes.over(dialer.connect(limit)).await?;
         let mut connection = Connection {
             stream,
             peer,
+            since,
             seen: notes.seen(),
             client_id: client_id.to_owned(),
             versions: Vec::new(),

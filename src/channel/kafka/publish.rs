@@ -77,7 +77,7 @@ impl Publisher {
         let limit = Limit::new(self.clock, outgoing.timeout);
         let envelope = Envelope::new(outgoing, &self.topic)
             .map_err(|detail| unsent(asked, asked, Refusal::new(Cause::Refused, detail)))?;
-        let preparing = timeout_at(limit.instant(), self.prepare(&envelope, limit)).await;
+        let preparing = timeout_at(limit.instant(), self.prepare(&envelope, limit, outgoing.connected_since)).await;
         let silence = || Refusal::silence("asking where the topic lives", "the cluster", limit.length());
         let Ready { routes, partitions, is_new } =
             preparing.unwrap_or_else(|_| Err(silence())).map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
@@ -116,8 +116,10 @@ impl Publisher {
         }
     }
 
-    /// A connection to each leader: one known to have ended is replaced, before anything is sent on it.
-    async fn prepare(&self, envelope: &Envelope, limit: Limit) -> Result<Ready, Refusal> {
+    /// A connection to each leader: one known to have ended is replaced, before anything is sent on it, and so is one from
+    /// before `since`.
+    async fn prepare(&self, envelope: &Envelope, limit: Limit, since: Option<Mono>) -> Result<Ready, Refusal> {
+        self.retire(since);
         let mut is_new = false;
         let cluster = self.cluster(&envelope.topic, limit, &mut is_new).await?;
         let existing: Vec<_> = cluster.topic(&envelope.topic)?.leaders.keys().copied().collect();
@@ -219,6 +221,16 @@ impl Publisher {
                 let verdicts = verdicts(&answer, topic, &partitions, &lane.peer);
                 Answer { verdicts, throttled, lane: Some((leader, lane)) }
             }
+        }
+    }
+
+    /// Ends what idles since before `since`, and forgets what was seen of the cluster before. What is in use then is given back
+    /// later, and is retired by who asks next.
+    fn retire(&self, since: Option<Mono>) {
+        let Some(since) = since else { return };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (seen, _)| *seen >= since);
+        for idle in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            idle.retain(|lane| lane.since >= since);
         }
     }
 

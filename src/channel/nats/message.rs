@@ -110,6 +110,7 @@ mod tests {
                 .collect::<BTreeMap<_, _>>(),
             command: Vec::new(),
             timeout: Duration::from_secs(10),
+            connected_since: None,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
-use crate::time::{Human, Now};
+use crate::time::{Human, Mono, Now};
 
 /// Publishes over one connection, made when first needed and made anew when it has ended.
 pub(super) struct Publisher {
@@ -42,7 +42,7 @@ impl Publisher {
         let letter = Letter::new(outgoing, &self.settings)
             .map_err(|detail| unsent(asked, asked, Refusal::new(Cause::Refused, detail)))?;
         let ready = async {
-            let (link, is_new) = self.ready(limit).await?;
+            let (link, is_new) = self.ready(limit, outgoing.connected_since).await?;
             self.check(&link, &letter)?;
             Ok((link, is_new))
         };
@@ -85,11 +85,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// A connection that stands: one known to have ended is replaced, before anything is sent on it.
-    async fn ready(&self, limit: Limit) -> Result<(Arc<Link>, bool), Refusal> {
+    /// A connection that stands: one known to have ended is replaced, before anything is sent on it, and so
+    /// is one from before `since`.
+    async fn ready(&self, limit: Limit, since: Option<Mono>) -> Result<(Arc<Link>, bool), Refusal> {
         loop {
             let connect = async || self.open("journeyman publisher", limit).await;
-            let (link, is_new) = self.link.get(limit.instant(), connect).await?;
+            let (link, is_new) = self.link.get(limit, since, connect).await?;
             if link.is_open() {
                 return Ok((link, is_new));
             }

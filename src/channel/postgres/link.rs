@@ -25,6 +25,7 @@ use crate::channel::seen::{self, Notes};
 use crate::journey::outcome::Cause;
 use crate::journey::seen::{Seen, What};
 use crate::secret::Secret;
+use crate::time::Mono;
 
 /// Registered for PostgreSQL by IANA.
 const PORT: u16 = 5_432;
@@ -135,6 +136,8 @@ pub(super) struct Session {
     pub(super) peer: String,
     /// As whom and where, for people.
     pub(super) place: String,
+    /// When it was begun to be made.
+    pub(super) since: Mono,
     /// What was met when it was made.
     pub(super) seen: Vec<Seen>,
     driver: JoinSet<()>,
@@ -143,11 +146,11 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and says who we are; `name` is what `pg_stat_activity` shows.
     pub(super) async fn open(endpoint: &Endpoint, name: &str, limit: Limit) -> Result<Session, Refusal> {
-        let notes = Notes::of_a_part();
+        let (since, notes) = (limit.now(), Notes::of_a_part());
         let Raw { client, mut incoming, peer, place } = notes.over(endpoint.connect(name, limit)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { while let Some(Ok(_)) = incoming.next().await {} });
-        Ok(Session { client, peer, place, seen: notes.seen(), driver })
+        Ok(Session { client, peer, place, since, seen: notes.seen(), driver })
     }
 
     /// Says goodbye, so that the server's log shows no client that vanished.

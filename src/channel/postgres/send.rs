@@ -70,8 +70,10 @@ impl Sender {
         let limit = Limit::new(self.clock, outgoing.timeout);
         let order = order(outgoing, self.target.as_ref())
             .map_err(|why| unsent(asked, asked, Refusal::new(Cause::Refused, why)))?;
-        let Ready { session, statement, mut phases } =
-            self.ready(&order, limit).await.map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
+        let Ready { session, statement, mut phases } = self
+            .ready(&order, limit, outgoing.connected_since)
+            .await
+            .map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
         let parameters = order.parameters(statement.params().len());
         let parameters: Vec<&(dyn ToSql + Sync)> = match &parameters {
             Ok(parameters) => parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect(),
@@ -117,11 +119,11 @@ impl Sender {
     }
 
     /// A session with the statement prepared in it: the server knows it and agrees to it, and nothing is done yet. A kept
-    /// session that turns out to have ended is replaced.
-    async fn ready(&self, order: &Order<'_>, limit: Limit) -> Result<Ready, Refusal> {
+    /// session that turns out to have ended is replaced, and so is one from before `since`.
+    async fn ready(&self, order: &Order<'_>, limit: Limit, since: Option<Mono>) -> Result<Ready, Refusal> {
         loop {
             let began = self.clock.now().mono;
-            let kept = self.take(&order.target);
+            let kept = self.take(&order.target, since);
             let is_new = kept.is_none();
             let (session, prepared) = match kept {
                 Some(Kept { session, prepared, .. }) => {
@@ -157,11 +159,12 @@ impl Sender {
         }
     }
 
-    /// A session that is kept; if there is a choice, one that knows the statement.
-    fn take(&self, target: &Target) -> Option<Kept> {
+    /// A session that is kept, from after `since`; if there is a choice, one that knows the statement.
+    fn take(&self, target: &Target, since: Option<Mono>) -> Option<Kept> {
         let now = self.clock.now().mono;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|kept| !kept.session.client.is_closed() && now.since(kept.since) < KEPT_FOR);
+        let is_new = |kept: &Kept| since.is_none_or(|since| kept.session.since >= since);
+        kept.retain(|kept| !kept.session.client.is_closed() && now.since(kept.since) < KEPT_FOR && is_new(kept));
         let last = kept.len().checked_sub(1)?;
         let index = kept.iter().rposition(|kept| kept.prepared.0 == *target).unwrap_or(last);
         Some(kept.remove(index))

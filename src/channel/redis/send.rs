@@ -17,7 +17,7 @@ use crate::journey::Outgoing;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
 use crate::journey::run::{Fault, Reply};
-use crate::time::{Human, Now};
+use crate::time::{Human, Mono, Now};
 
 /// Deleting a batch of entries may take this long.
 const DELETING: Duration = Duration::from_secs(5);
@@ -43,7 +43,10 @@ impl Sender {
         let written = place(outgoing, self.settings.target.as_ref())
             .and_then(|place| Ok((command(outgoing, &place, self.settings.max_length)?, place)));
         let (command, place) = written.map_err(|why| unsent(asked, asked, Refusal::new(Cause::Refused, why)))?;
-        let (link, is_new) = self.ready(limit).await.map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
+        let (link, is_new) = self
+            .ready(limit, outgoing.connected_since)
+            .await
+            .map_err(|refusal| unsent(asked, self.clock.now(), refusal))?;
 
         let started = self.clock.now();
         let answer = timeout_at(limit.instant(), link.call(&command)).await;
@@ -83,7 +86,7 @@ impl Sender {
         for id in ids {
             command.arg(id.to_string());
         }
-        let deleting = async { self.ready(limit).await?.0.call(&command).await };
+        let deleting = async { self.ready(limit, None).await?.0.call(&command).await };
         match timeout_at(limit.instant(), deleting).await {
             Ok(answer) => answer.map(drop).map_err(|refusal| refusal.detail),
             Err(_) => Err("no reply in time".to_owned()),
@@ -108,12 +111,13 @@ impl Sender {
         Ok(format!("{peer} answers, and takes our credentials"))
     }
 
-    /// A connection that stands, and whether it had to be made: one known to have ended is replaced, before anything is sent.
-    async fn ready(&self, limit: Limit) -> Result<(Arc<Link>, bool), Refusal> {
+    /// A connection that stands, and whether it had to be made: one known to have ended is replaced, before anything is sent,
+    /// and so is one from before `since`.
+    async fn ready(&self, limit: Limit, since: Option<Mono>) -> Result<(Arc<Link>, bool), Refusal> {
         let mut is_new = false;
         loop {
             let connect = || Link::open(&self.endpoint, "journeyman-sender", limit);
-            let (link, made) = self.link.get(limit.instant(), connect).await?;
+            let (link, made) = self.link.get(limit, since, connect).await?;
             is_new |= made;
             if link.is_open() {
                 return Ok((link, is_new));

@@ -8,11 +8,10 @@ use url::Url;
 
 use super::answer;
 use crate::channel::refusal::Refusal;
-use crate::channel::web::{Call, Web, nobody};
+use crate::channel::web::{Call, Errand, Web};
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
 use crate::journey::run::{Fault, Reply};
-use crate::journey::token::Token;
 use crate::secret::Secret;
 
 /// The Web API.
@@ -38,12 +37,11 @@ impl Api {
         token: &Secret,
         method: &str,
         arguments: &Value,
-        run: Token,
-        timeout: Duration,
+        errand: Errand,
     ) -> Result<(Value, Reply), Declined> {
         let headers = vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())];
         let body = arguments.to_string().into_bytes();
-        self.call(token, method, Call { method: "POST", query: Vec::new(), headers, body, ..empty(run, timeout) }).await
+        self.call(token, method, Call { method: "POST", query: Vec::new(), headers, body, ..empty(errand) }).await
     }
 
     /// Calls a method that only reads.
@@ -55,7 +53,7 @@ impl Api {
         timeout: Duration,
     ) -> Result<(Value, Reply), Declined> {
         let query = arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.call(token, method, Call { query, ..empty(nobody(), timeout) }).await
+        self.call(token, method, Call { query, ..empty(Errand::own(timeout)) }).await
     }
 
     async fn call(&self, token: &Secret, method: &str, mut call: Call) -> Result<(Value, Reply), Declined> {
@@ -73,8 +71,8 @@ impl Api {
     }
 }
 
-fn empty(token: Token, timeout: Duration) -> Call {
-    Call { method: "GET", path: None, query: Vec::new(), headers: Vec::new(), body: Vec::new(), token, timeout }
+fn empty(errand: Errand) -> Call {
+    Call { method: "GET", path: None, query: Vec::new(), headers: Vec::new(), body: Vec::new(), errand }
 }
 
 /// The fault of an `ok` that lacks what it should have.

@@ -20,7 +20,7 @@ use crate::channel::Listener;
 use crate::channel::dial::{Dialer, Limit, Stream};
 use crate::channel::receiving::keep_receiving;
 use crate::channel::refusal::Refusal;
-use crate::channel::web::{nobody, words};
+use crate::channel::web::{Errand, words};
 use crate::journey::message::Arrival;
 use crate::secret::Secret;
 use crate::time::{Mono, Now};
@@ -58,7 +58,7 @@ impl Socket {
     async fn open(slack: &Slack, app: &Secret, listener: &Listener) -> Result<Socket, String> {
         let limit = Limit::new(listener.clock, SETUP);
         let nothing = json!({});
-        let asking = slack.reader.post(app, "apps.connections.open", &nothing, nobody(), SETUP);
+        let asking = slack.reader.post(app, "apps.connections.open", &nothing, Errand::own(SETUP));
         let (answer, _) = asking.await.map_err(|declined| declined.fault.detail)?;
         let url = answer["url"].as_str().and_then(|url| Url::parse(url).ok());
         let strange = "apps.connections.open gave no address to connect to";

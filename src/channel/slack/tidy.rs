@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::api::{Api, Declined};
 use super::message::Seen;
-use crate::channel::web::nobody;
+use crate::channel::web::Errand;
 use crate::journey::token::{Mint, Origin, Token};
 use crate::secret::Secret;
 
@@ -100,7 +100,7 @@ pub(super) async fn drain(api: &Api, token: &Secret, posted: &Posted) {
     while let Some(place) = posted.first_due() {
         let (channel, ts) = &place;
         let asked = json!({ "channel": channel, "ts": ts });
-        match api.post(token, "chat.delete", &asked, nobody(), CALL).await {
+        match api.post(token, "chat.delete", &asked, Errand::own(CALL)).await {
             Err(Declined { wait: Some(wait), .. }) => {
                 tokio::time::sleep(wait).await;
                 continue;

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         }
         loop {
             let connect = || Session::open(&channel.receiving, role, channel.sent.clone(), channel.clock, limit);
-            let (session, _) = held.get(limit.instant(), connect).await.map_err(|refusal| refusal.detail)?;
+            let (session, _) = held.get(limit, None, connect).await.map_err(|refusal| refusal.detail)?;
             match session.deliveries() {
                 Some(deliveries) if session.is_open() => return Ok(Reader { channel, held, session, deliveries }),
                 // Ended, or read before: that reader is no more, and neither is what it had not acknowledged.

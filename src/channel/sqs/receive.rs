@@ -14,7 +14,7 @@ use super::message::{self, Received};
 use crate::channel::Listener;
 use crate::channel::own::is_ours;
 use crate::channel::receiving::keep_receiving;
-use crate::channel::web::nobody;
+use crate::channel::web::Errand;
 use crate::journey::message::{Arrival, Message};
 use crate::journey::outcome::Cause;
 use crate::journey::run::Fault;
@@ -59,7 +59,7 @@ type Batch = (Now, Vec<Received>);
 impl<'a> Subscription<'a> {
     /// Ready is who may look at the queue and receive from it. What comes from then on stays in the queue until a poll takes it.
     async fn open(queue: &'a Queue, listener: &Listener, strangers: &'a Strangers) -> Result<Self, String> {
-        queue.look(&queue.url, SETUP).await.map_err(|fault| fault.detail)?;
+        queue.look(&queue.url, Errand::own(SETUP)).await.map_err(|fault| fault.detail)?;
         let batch = poll(queue, Duration::ZERO, listener).await?;
         let mut subscription = Subscription { queue, strangers, waiting: VecDeque::new() };
         subscription.keep(batch);
@@ -168,7 +168,7 @@ async fn poll(queue: &Queue, wait: Duration, listener: &Listener) -> Result<Batc
         "AttributeNames": ["All"],
         "MessageSystemAttributeNames": ["All"],
     });
-    let answer = queue.ask("ReceiveMessage", &asked, nobody(), wait + SETUP).await;
+    let answer = queue.ask("ReceiveMessage", &asked, Errand::own(wait + SETUP)).await;
     let at = listener.clock.now();
     let (mut answer, _) = answer.map_err(|fault| fault.detail)?;
     match answer["Messages"].take() {
@@ -182,7 +182,7 @@ async fn poll(queue: &Queue, wait: Duration, listener: &Listener) -> Result<Batc
 
 async fn delete(queue: &Queue, handle: String) -> Result<(), String> {
     let asked = json!({ "QueueUrl": queue.url, "ReceiptHandle": handle });
-    match queue.ask("DeleteMessage", &asked, nobody(), SETUP).await {
+    match queue.ask("DeleteMessage", &asked, Errand::own(SETUP)).await {
         Ok(_) => Ok(()),
         // What we may not delete comes again and again, as copies that nobody sent.
         Err(Fault { cause: Cause::Auth, detail, .. }) => {
@@ -197,7 +197,7 @@ async fn delete(queue: &Queue, handle: String) -> Result<(), String> {
 
 async fn give_back(queue: &Queue, handle: String) -> Result<(), String> {
     let asked = json!({ "QueueUrl": queue.url, "ReceiptHandle": handle, "VisibilityTimeout": 0 });
-    if let Err(fault) = queue.ask("ChangeMessageVisibility", &asked, nobody(), SETUP).await {
+    if let Err(fault) = queue.ask("ChangeMessageVisibility", &asked, Errand::own(SETUP)).await {
         // It becomes visible by itself, only later.
         tracing::debug!(why = fault.detail, "a message of somebody else's was not given back at once");
     }

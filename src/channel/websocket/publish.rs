@@ -71,7 +71,7 @@ impl Publisher {
         loop {
             let (line, is_new) = self
                 .line
-                .get(limit.instant(), || self.open(limit))
+                .get(limit, outgoing.connected_since, || self.open(limit))
                 .await
                 .map_err(|refusal| unsent(refusal, Vec::new()))?;
             let ((started, mut was_started), (written, was_written)) = (oneshot::channel(), oneshot::channel());

@@ -565,15 +565,28 @@ async fn cut_unacknowledged<R: Rig>(rig: &R) -> Vec<Cell> {
     vec![Cell::of(CASE, "good", &report), Cell::new("and is handed out again", "duplicate", again.kind.to_string())]
 }
 
-/// A network that swallows everything and tells nobody.
+/// A network that swallows everything and tells nobody; first on one connection only, which a confirmation does not use.
 async fn half_open<R: Rig>(rig: &R) -> Vec<Cell> {
+    const CONFIRMED: &str = "confirmed past a half-open connection";
     const CASE: &str = "half-open connection";
     if !rig.promises().goes_through_proxies {
-        return vec![Cell::none(CASE, "no proxy between")];
+        return vec![Cell::none(CONFIRMED, "no proxy between"), Cell::none(CASE, "no proxy between")];
     }
     let mut scene = Scene::new(rig, "half-open").await;
     let world = scene.world().await;
     scene.warm(&world).await;
+    let confirmed = match scene.promises.binds_anew {
+        false => Cell::none(CONFIRMED, "an account may have one bind only"),
+        true => {
+            scene.proxies.out.stall();
+            let (journey, ours) = (scene.journey(AMPLE, ""), async {
+                let parcel = scene.relay.take().await;
+                scene.relay.put(&parcel).await;
+            });
+            let (report, ()) = join!(world.confirm(&journey), ours);
+            Cell::of(CONFIRMED, "good", &report)
+        }
+    };
     scene.proxies.out.set(Direction::ToServer, Flow::Hold);
     scene.proxies.out.set(Direction::ToClient, Flow::Hold);
     let wanted = match scene.promises {
@@ -585,7 +598,7 @@ async fn half_open<R: Rig>(rig: &R) -> Vec<Cell> {
     let journey = journey.replace("name = \"submit\"", "name = \"submit\"\n  timeout = \"1s\"");
     let report = world.run(&journey).await;
     world.stop().await;
-    vec![Cell::of(CASE, wanted, &report)]
+    vec![confirmed, Cell::of(CASE, wanted, &report)]
 }
 
 /// Slow networks are slow, and no more.

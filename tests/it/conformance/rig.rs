@@ -36,6 +36,8 @@ pub(crate) struct Promises {
     pub(crate) carries_headers: bool,
     /// Each message has a connection of its own, on which the server speaks first: where its words are held, nothing is sent.
     pub(crate) connects_for_each: bool,
+    /// A confirmation may send over a connection of its own beside the one that is held.
+    pub(crate) binds_anew: bool,
     /// How long a message takes at most on a quiet machine. Cases in which nothing must come wait this long.
     pub(crate) patience: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for Promises {
             reader_connects: true,
             carries_headers: true,
             connects_for_each: false,
+            binds_anew: true,
             patience: Duration::from_millis(500),
         }
     }

@@ -169,14 +169,24 @@ impl World {
 
     /// One run of `journey`, cut short by `stop`.
     pub(crate) async fn run_until(&self, journey: &str, stop: &CancellationToken) -> Report {
+        let (journey, slot) = self.planned(journey);
+        let run = self.runner.run(journey, slot, Vec::new(), stop);
+        tokio::time::timeout(BOUND * 3, run).await.expect("a run has an end")
+    }
+
+    /// One run that confirms a failure of just now.
+    pub(crate) async fn confirm(&self, journey: &str) -> Report {
+        let (stop, (journey, slot)) = (CancellationToken::new(), self.planned(journey));
+        let run = self.runner.confirm(journey, slot, self.clock.now().mono, &stop);
+        tokio::time::timeout(BOUND * 3, run).await.expect("a run has an end")
+    }
+
+    fn planned(&self, journey: &str) -> (Arc<Journey>, jiff::Timestamp) {
         let plan = plan(&self.channels, journey);
         let journey: Arc<Journey> = plan.journeys.first().expect("a journey").clone();
         // Slots are whole milliseconds; the store keeps no more.
         let now = self.clock.now().wall.as_millisecond();
-        let slot = jiff::Timestamp::from_millisecond(now).expect("a time");
-        tokio::time::timeout(BOUND * 3, self.runner.run(journey, slot, Vec::new(), stop))
-            .await
-            .expect("a run has an end")
+        (journey, jiff::Timestamp::from_millisecond(now).expect("a time"))
     }
 
     /// Changes arrivals between the reader and the switchboard.

@@ -44,6 +44,8 @@ struct Faults {
     refuses: bool,
     /// Connections of an earlier generation are cut.
     generation: u64,
+    /// On so many connections, the first ones, everything stays here.
+    stalled: u64,
     /// Whether nothing listens.
     is_shut: bool,
     /// Whether they are cut by a reset.
@@ -51,19 +53,27 @@ struct Faults {
 }
 
 impl Faults {
-    fn flow(&self, direction: Direction) -> Flow {
+    fn flow(&self, connection: u64, direction: Direction) -> Flow {
         match direction {
+            _ if connection <= self.stalled => Flow::Hold,
             Direction::ToServer => self.to_server,
             Direction::ToClient => self.to_client,
         }
     }
 }
 
+/// What went through.
+#[derive(Default)]
+struct Counts {
+    bytes: [AtomicU64; 2],
+    connections: AtomicU64,
+}
+
 /// A proxy in front of one server. Ends with its owner.
 pub(crate) struct Proxy {
     address: SocketAddr,
     faults: watch::Sender<Faults>,
-    seen: Arc<[AtomicU64; 2]>,
+    counts: Arc<Counts>,
     is_shut: watch::Receiver<bool>,
     _tasks: JoinSet<()>,
 }
@@ -74,11 +84,11 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let (faults, watched) = watch::channel(Faults::default());
-        let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let counts = Arc::<Counts>::default();
         let mut tasks = JoinSet::new();
         let (tell_shut, is_shut) = watch::channel(false);
-        tasks.spawn(accept(listener, upstream, watched, Arc::clone(&seen), tell_shut));
-        Proxy { address, faults, seen, is_shut, _tasks: tasks }
+        tasks.spawn(accept(listener, upstream, watched, Arc::clone(&counts), tell_shut));
+        Proxy { address, faults, counts, is_shut, _tasks: tasks }
     }
 
     /// Where clients connect.
@@ -92,6 +102,17 @@ impl Proxy {
             Direction::ToServer => faults.to_server = flow,
             Direction::ToClient => faults.to_client = flow,
         });
+    }
+
+    /// From now on nothing goes through the connections that stand, and nobody is told; new ones are as they were.
+    pub(crate) fn stall(&self) {
+        let connections = self.connections();
+        self.faults.send_modify(|faults| faults.stalled = connections);
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> u64 {
+        self.counts.connections.load(Ordering::SeqCst)
     }
 
     /// Ends every connection, with whatever is held.
@@ -137,7 +158,7 @@ impl Proxy {
 
     /// How many bytes of `direction` have come in so far, held ones included.
     pub(crate) fn seen(&self, direction: Direction) -> u64 {
-        self.seen[direction as usize].load(Ordering::SeqCst)
+        self.counts.bytes[direction as usize].load(Ordering::SeqCst)
     }
 }
 
@@ -154,7 +175,7 @@ async fn accept(
     listener: TcpListener,
     upstream: SocketAddr,
     mut faults: watch::Receiver<Faults>,
-    seen: Arc<[AtomicU64; 2]>,
+    counts: Arc<Counts>,
     tell_shut: watch::Sender<bool>,
 ) {
     let address = listener.local_addr().expect("it is bound");
@@ -190,7 +211,8 @@ async fn accept(
                 tell_shut.send_replace(true);
             }
             Some(Ok((client, _))) if !faults.borrow().refuses => {
-                connections.spawn(carry(client, upstream, faults.clone(), Arc::clone(&seen)));
+                let number = counts.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                connections.spawn(carry(client, number, upstream, faults.clone(), Arc::clone(&counts)));
             }
             Some(Ok(_)) => {}
             Some(Err(_)) => return,
@@ -200,16 +222,19 @@ async fn accept(
 
 async fn carry(
     mut client: TcpStream,
+    number: u64,
     upstream: SocketAddr,
     mut faults: watch::Receiver<Faults>,
-    seen: Arc<[AtomicU64; 2]>,
+    counts: Arc<Counts>,
 ) {
     let generation = faults.borrow().generation;
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
-    let there = pump(&mut from_client, &mut to_server, Direction::ToServer, faults.clone(), &seen);
-    let back = pump(&mut from_server, &mut to_client, Direction::ToClient, faults.clone(), &seen);
+    let there = (number, Direction::ToServer);
+    let there = pump(&mut from_client, &mut to_server, there, faults.clone(), &counts);
+    let back = (number, Direction::ToClient);
+    let back = pump(&mut from_server, &mut to_client, back, faults.clone(), &counts);
     tokio::select! {
         // First: what was held when the connection was cut is lost, also if it is let go in the same moment.
         biased;
@@ -233,15 +258,15 @@ async fn carry(
 async fn pump(
     from: &mut ReadHalf<'_>,
     to: &mut WriteHalf<'_>,
-    direction: Direction,
+    (number, direction): (u64, Direction),
     mut faults: watch::Receiver<Faults>,
-    seen: &[AtomicU64; 2],
+    counts: &Counts,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        seen[direction as usize].fetch_add(length as u64, Ordering::SeqCst);
-        let flow = match faults.wait_for(|faults| faults.flow(direction) != Flow::Hold).await {
-            Ok(faults) => faults.flow(direction),
+        counts.bytes[direction as usize].fetch_add(length as u64, Ordering::SeqCst);
+        let flow = match faults.wait_for(|faults| faults.flow(number, direction) != Flow::Hold).await {
+            Ok(faults) => faults.flow(number, direction),
             Err(_) => return,
         };
         let (size, pause) = match flow {

@@ -47,7 +47,8 @@ impl Rig for Smpp {
     }
 
     fn promises(&self) -> Promises {
-        Promises { carries_headers: false, patience: Duration::from_millis(300), ..Promises::default() }
+        let patience = Duration::from_millis(300);
+        Promises { carries_headers: false, binds_anew: false, patience, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {
