@@ -3,17 +3,17 @@
 //! Measuring goes on whatever is asked for here; only telling changes, and what counts for an objective.
 
 pub mod grant;
+pub mod hours;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::{Time, Weekday};
-use jiff::tz::TimeZone;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+pub use crate::control::hours::Hours;
 use crate::journey::Name;
 
 /// The labels of an alert: `subject`, `journey`, `channel`, `severity`, `detector`, `owner`, `location`, and the journey's own.
@@ -235,33 +235,6 @@ pub struct Escalation {
     pub after: Duration,
     /// Who is told.
     pub notify: Vec<Name>,
-}
-
-/// Hours of the week in a zone.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hours {
-    /// On these days; the day on which a night begins counts for all of it.
-    pub days: Vec<Weekday>,
-    /// From then.
-    pub from: Time,
-    /// Until then; before `from` is the next morning, equal to it the whole day.
-    pub until: Time,
-    /// Where.
-    pub zone: TimeZone,
-}
-
-impl Hours {
-    /// Whether `at` lies in them.
-    pub fn contain(&self, at: Timestamp) -> bool {
-        let local = at.to_zoned(self.zone.clone());
-        let (day, time) = (local.weekday(), local.time());
-        let on = |day: Weekday| self.days.contains(&day);
-        match self.from.cmp(&self.until) {
-            std::cmp::Ordering::Less => on(day) && self.from <= time && time < self.until,
-            std::cmp::Ordering::Equal => on(day),
-            std::cmp::Ordering::Greater => (on(day) && self.from <= time) || (on(day.previous()) && time < self.until),
-        }
-    }
 }
 
 impl Route {

@@ -1,3 +1,6 @@
+use jiff::civil::{Time, Weekday};
+use jiff::tz::TimeZone;
+
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -30,21 +33,6 @@ fn matchers_hold_as_in_prometheus() {
     for text in ["", "=x", "a b=c", "tier!gold", "tier=~(", "tier=~(a{1000}){1000}"] {
         assert!(Matcher::parse(text).is_err(), "{text}");
     }
-}
-
-#[test]
-fn hours_of_the_week_know_nights_and_zones() {
-    let nights = Hours {
-        days: vec![Weekday::Friday],
-        from: Time::constant(22, 0, 0, 0),
-        until: Time::constant(6, 0, 0, 0),
-        zone: TimeZone::get("Europe/Zurich").unwrap(),
-    };
-    let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    assert!(nights.contain(at("2026-11-20T21:30:00Z")), "Friday, half past ten in the evening");
-    assert!(nights.contain(at("2026-11-21T04:59:00Z")), "the morning after");
-    assert!(!nights.contain(at("2026-11-21T05:00:00Z")));
-    assert!(!nights.contain(at("2026-11-21T22:00:00Z")), "Saturday");
 }
 
 #[test]

@@ -213,6 +213,7 @@ impl Desk {
         let incident = &case.incident;
         let mut next: Vec<Timestamp> = Vec::new();
         next.extend(view.quiet_until);
+        next.extend(self.routes.iter().filter_map(|route| route.hours.as_ref()?.next_edge(now)));
         if incident.quiet.is_none() {
             if incident.acked.is_none() && incident.flapping.is_none() {
                 let reminders = view

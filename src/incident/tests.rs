@@ -676,3 +676,25 @@ proptest! {
         prop_assert_eq!(stage.desk.open().count(), 0);
     }
 }
+
+/// The next run may be hours away.
+#[test]
+fn those_whose_hours_begin_hear_of_it_when_they_begin() {
+    let time = |minute| jiff::civil::time(14, minute, 0, 0);
+    let hours = crate::control::Hours {
+        days: vec![at(0).to_zoned(jiff::tz::TimeZone::UTC).weekday()],
+        from: time(20),
+        until: time(50),
+        zone: jiff::tz::TimeZone::UTC,
+    };
+    let office = Route { hours: Some(hours), notify: vec!["office".into()], ..Route::default() };
+    let mut stage = Stage::routed(vec![office]).with(profile("sms", &[], &["slack"]));
+    for second in [0, 60, 120] {
+        stage.verdict("sms", second, 'f');
+    }
+    assert_eq!(stage.desk.deadline(), Some(at(400)), "twenty past two");
+    stage.decide(400);
+    let told: Vec<_> = stage.told.iter().map(|(second, name, reason, _)| (*second, &**name, *reason)).collect();
+    assert_eq!(told, [(120, "slack", NotifyReason::First), (400, "office", NotifyReason::First)]);
+    assert_eq!(stage.desk.deadline(), Some(at(2_200)), "ten to three, when they go home");
+}
