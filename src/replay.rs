@@ -1,7 +1,7 @@
 //! What people would have been told: a history through the detectors and the desk, without a clock.
 //!
 //! The same judgement as the evaluator's ([`crate::judge`]), on runs that are given to it one after another. What nobody recorded
-//! is not replayed: alerts of channels and of the daemon, acknowledgements, silences.
+//! is not replayed: alerts of channels and of the daemon, acknowledgements, silences that were taken back.
 
 pub mod comparison;
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::alert::{AlertState, JourneyAlerts};
-use crate::control::Route;
+use crate::control::{Route, Silence};
 use crate::detect::{Detector, Rules, Sample, Severity};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Action, Desk, NotifyReason};
@@ -120,6 +120,12 @@ impl Replay {
             replay.journeys.insert(journey.name.clone(), watch);
         }
         replay
+    }
+
+    /// Heeds these silences, each in its time.
+    pub fn silenced(mut self, silences: Vec<Silence>) -> Replay {
+        self.desk.restore(Vec::new(), silences);
+        self
     }
 
     /// Takes what happened at `now`, after all that time alone did before. Nothing may be given that is earlier than what was

@@ -1,4 +1,5 @@
-//! `replay`: the stored runs through the present configuration, and through a changed one.
+//! `replay`: the stored runs through the present configuration, and through a changed one. What was stored before goes through
+//! first, so that budgets and detectors begin as they were.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use crate::exit::{self, Failure};
 use crate::incident::root::Resource;
 use crate::journey::{Journey, Name};
 use crate::replay::comparison::Comparison;
-use crate::replay::{Happened, Replay};
-use crate::store::sqlite::past::{How, Past, read_past};
+use crate::replay::{Happened, Replay, Told};
+use crate::store::sqlite::past::{How, Past, read_past, read_silences};
 use crate::time::earlier;
 
 /// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names.
@@ -38,18 +39,21 @@ pub fn replay(
     let is_wanted = |journey: &&Arc<Journey>| names.is_empty() || names.iter().any(|name| **name == *journey.name);
     let present: Vec<_> = plan.journeys.iter().filter(is_wanted).cloned().collect();
     let from = earlier(now, length);
+    let other: Option<Vec<_>> =
+        changed.map(|changed| present.iter().map(|journey| with_policy(journey, changed)).collect());
+    let windows = present.iter().chain(other.iter().flatten()).map(|journey| journey.window().bounds(from).0);
+    let warm = windows.min().unwrap_or(from).min(from);
+    let silences = read_silences(&plan.store.path).map_err(|error| store_failure(plan, &error))?;
     let begin = |journeys: &[Arc<Journey>]| {
-        Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), &plan.group_by, from)
+        let replay = Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), &plan.group_by, warm);
+        (replay.silenced(silences.clone()), Vec::new())
     };
-    let mut replays = vec![(begin(&present), Vec::new())];
-    if let Some(changed) = changed {
-        let journeys: Vec<_> = present.iter().map(|journey| with_policy(journey, changed)).collect();
-        replays.push((begin(&journeys), Vec::new()));
-    }
+    let mut replays: Vec<(Replay, Vec<Told>)> = vec![begin(&present)];
+    replays.extend(other.map(|journeys| begin(&journeys)));
     let journeys: Vec<Name> = present.iter().map(|journey| journey.name.clone()).collect();
     let mut runs = 0;
-    let taken = read_past(&plan.store.path, &journeys, from, |past| {
-        runs += u64::from(past.how == How::Ran);
+    let taken = read_past(&plan.store.path, &journeys, warm, |past| {
+        runs += u64::from(past.how == How::Ran && past.ended >= from);
         for (replay, told) in &mut replays {
             told.extend(replay.take(&past.journey, happened(&past), past.ended));
         }
@@ -57,6 +61,7 @@ pub fn replay(
     taken.map_err(|error| store_failure(plan, &error))?;
     let mut told = replays.into_iter().map(|(mut replay, mut told)| {
         told.extend(replay.pass(now));
+        told.retain(|told| told.at >= from);
         told
     });
     Ok(Comparison { from, until: now, runs, journeys, present: told.next().unwrap_or_default(), changed: told.next() })

@@ -45,7 +45,10 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
 
 /// When people were told what, a run a minute.
 fn play(verdicts: &str, down_after: u32) -> Vec<(u32, NotifyReason, String)> {
-    let mut replay = Replay::new(&[journey("sms", down_after)], None, Vec::new(), ResourceKind::ALL, at(0));
+    played(Replay::new(&[journey("sms", down_after)], None, Vec::new(), ResourceKind::ALL, at(0)), verdicts)
+}
+
+fn played(mut replay: Replay, verdicts: &str) -> Vec<(u32, NotifyReason, String)> {
     let mut told = Vec::new();
     for (minute, verdict) in (0..).zip(verdicts.chars()) {
         let (slot, now) = (at(minute), at(minute));
@@ -77,6 +80,28 @@ fn people_are_told_once_and_of_the_end() {
     );
     assert_eq!(play("ggffffgg", 4)[0].0, 5);
     assert_eq!(play("ggffffgg", 5), []);
+}
+
+#[test]
+fn what_was_silenced_is_silent_again() {
+    let silence = |from, until| Silence {
+        id: "s".to_owned(),
+        matchers: vec![crate::control::Matcher::equals("journey", "sms")],
+        from: at(from),
+        until: at(until),
+        until_resolved: false,
+        exclude_from_slo: false,
+        reason: "a release".to_owned(),
+        author: "ada".to_owned(),
+    };
+    let told = |silence| {
+        let replay = Replay::new(&[journey("sms", 3)], None, Vec::new(), ResourceKind::ALL, at(0));
+        played(replay.silenced(vec![silence]), "ggfffffffgg")
+    };
+    assert_eq!(told(silence(0, 60)), []);
+    let after: Vec<_> = told(silence(0, 7)).into_iter().map(|told| (told.0, told.1)).collect();
+    assert_eq!(after, [(7, NotifyReason::First), (10, NotifyReason::Resolved)], "at the silence's end");
+    assert_eq!(told(silence(20, 60))[0].0, 4, "not before it begins");
 }
 
 #[test]

@@ -3,6 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::{Timestamp, ToSpan};
+use journeyman::app::replay::replay;
+use journeyman::config;
+use journeyman::control::{Matcher, Silence};
+use journeyman::incident::NotifyReason;
+use journeyman::time::between;
 use serde_json::Value;
 
 use crate::support::command::journeyman;
@@ -93,6 +99,34 @@ fn a_recorded_history_tells_again_what_the_daemon_told() {
 
         let text = journeyman(directory, &["replay", "--config", "journeyman.toml", "--policy", "patient.toml"]).await;
         assert!(text.stdout.contains("2 -> 0") && text.stdout.contains("\n- 20"), "{}", text.stdout);
+
+        // From within the second incident on: it had begun before, and only its end is news.
+        let time = |nth: usize| -> Timestamp { same["present"][nth]["at"].as_str().unwrap().parse().unwrap() };
+        let (from, now) = (time(2) + 1.millisecond(), time(3) + 1.second());
+        let length = between(from, now);
+        let (plan, _) = config::load(&directory.join("journeyman.toml")).expect("it was run");
+        let late = replay(&plan, None, &[], length, now).unwrap_or_else(|failure| panic!("{failure:?}"));
+        assert_eq!(
+            late.present.iter().map(|told| (told.at, told.reason)).collect::<Vec<_>>(),
+            [(time(3), NotifyReason::Resolved)]
+        );
+
+        // As if somebody had known of the first.
+        let silence = Silence {
+            id: "s".to_owned(),
+            matchers: vec![Matcher::equals("journey", "loop")],
+            from: time(0) - 1.second(),
+            until: time(1) + 1.millisecond(),
+            until_resolved: false,
+            exclude_from_slo: false,
+            reason: "a release".to_owned(),
+            author: "ada".to_owned(),
+        };
+        let store = rusqlite::Connection::open(daemon.store_path()).unwrap();
+        store.busy_timeout(BOUND).unwrap();
+        let state = serde_json::to_string(&silence).unwrap();
+        store.execute("INSERT INTO silence VALUES (?, ?, ?)", ("s", silence.until.as_millisecond(), state)).unwrap();
+        assert_eq!(told(&replayed(directory, &[]).await["present"]), expected[2..]);
     });
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Statement, params};
 
+use crate::control::Silence;
 use crate::journey::Name;
 use crate::journey::outcome::{Cause, Verdict};
 use crate::journey::report::Report;
@@ -54,10 +55,27 @@ pub fn read_past(
     from: Timestamp,
     mut take: impl FnMut(Past),
 ) -> Result<(), StoreError> {
+    read(&open(path)?, journeys, from, &mut take).map_err(failure)
+}
+
+/// The silences that the store has, those that are over among them. What was taken back, or ended with what it was for, is gone.
+///
+/// # Errors
+/// The store is not there, cannot be read, or has another schema than this build's.
+pub fn read_silences(path: &Path) -> Result<Vec<Silence>, StoreError> {
+    let connection = open(path)?;
+    let read = || -> rusqlite::Result<Vec<Silence>> {
+        let mut silences = connection.prepare("SELECT state FROM silence ORDER BY until, id")?;
+        silences.query_map([], |row| from_json(row, 0))?.collect()
+    };
+    read().map_err(failure)
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| StoreError::Unreadable(format!("{}: {error}", path.display())))?;
     schema::prove_current(&connection)?;
-    read(&connection, journeys, from, &mut take).map_err(failure)
+    Ok(connection)
 }
 
 fn read(
