@@ -33,6 +33,8 @@ pub struct JourneyStatus {
     pub findings: Vec<Finding>,
     /// The incident that it is part of.
     pub incident: Option<Incident>,
+    /// The incident that its error budget is part of.
+    pub budget_incident: Option<String>,
     /// Its last run.
     pub last: Option<Arc<Report>>,
     /// Its last good run.

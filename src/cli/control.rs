@@ -64,7 +64,7 @@ fn incident_line(incident: &Value, now: Timestamp) -> String {
 /// # Errors
 /// There is no such incident; the daemon refuses, or does not answer.
 pub async fn acknowledge(daemon: &Daemon, asked: &AckArguments, by: &str, format: Format) -> Result<String, Failure> {
-    let id = find(daemon, &asked.incident).await?;
+    let (id, beside) = find(daemon, &asked.incident).await?;
     let body = json!({ "by": by, "for": asked.lasts });
     let answer = daemon.change(Method::POST, &["incidents", &id, "ack"], &[], Some(body)).await?;
     let incident = &answer["incident"];
@@ -74,7 +74,9 @@ pub async fn acknowledge(daemon: &Daemon, asked: &AckArguments, by: &str, format
             let until = until(&incident["acked"]["until"]);
             let ends = if until.is_empty() { "it gets worse or is over" } else { "then, unless it gets worse before" };
             let subject = text(&incident["subject"]);
-            format!("{by} looks after {subject} (incident {id}){until}\nnobody is reminded or called in until {ends}\n")
+            format!(
+                "{by} looks after {subject} (incident {id}){until}\nnobody is reminded or called in until {ends}\n{beside}"
+            )
         }
     })
 }
@@ -84,12 +86,12 @@ pub async fn acknowledge(daemon: &Daemon, asked: &AckArguments, by: &str, format
 /// # Errors
 /// There is no such incident; the daemon refuses, or does not answer.
 pub async fn unacknowledge(daemon: &Daemon, incident: &str, by: &str, format: Format) -> Result<String, Failure> {
-    let id = find(daemon, incident).await?;
+    let (id, beside) = find(daemon, incident).await?;
     let answer = daemon.change(Method::DELETE, &["incidents", &id, "ack"], &[("by", by)], None).await?;
     Ok(match format {
         Format::Json => pretty(&answer),
         Format::Text => format!(
-            "nobody looks after {} (incident {id}) any more: people are reminded again\n",
+            "nobody looks after {} (incident {id}) any more: people are reminded again\n{beside}",
             text(&answer["incident"]["subject"])
         ),
     })
@@ -166,16 +168,22 @@ pub async fn unsilence(daemon: &Daemon, id: &str, format: Format) -> Result<Stri
     })
 }
 
-/// The id of an incident, from itself or from the name of a journey that is in one.
-async fn find(daemon: &Daemon, named: &str) -> Result<String, Failure> {
+/// The id of an incident, from itself or from the name of a journey that is in one: with its health, or else with its budget. What
+/// there is to say of the one that was not chosen comes with it.
+async fn find(daemon: &Daemon, named: &str) -> Result<(String, String), Failure> {
     if let Some(answer) = daemon.find(&["journeys", named]).await? {
-        return match answer["journey"]["incident"]["id"].as_str() {
-            Some(id) => Ok(id.to_owned()),
-            None => Err(Failure::new(exit::USAGE, format!("`{named}` has no open incident"))),
+        let (health, budget) = (&answer["journey"]["incident"]["id"], &answer["journey"]["budget_incident"]);
+        return match (health.as_str(), budget.as_str()) {
+            (Some(health), Some(budget)) if health != budget => {
+                let beside = format!("its error budget fires as well, and is incident {budget}\n");
+                Ok((health.to_owned(), beside))
+            }
+            (Some(id), _) | (None, Some(id)) => Ok((id.to_owned(), String::new())),
+            (None, None) => Err(Failure::new(exit::USAGE, format!("`{named}` has no open incident"))),
         };
     }
     match daemon.find(&["incidents", named]).await? {
-        Some(answer) if answer["incident"]["open"] == true => Ok(named.to_owned()),
+        Some(answer) if answer["incident"]["open"] == true => Ok((named.to_owned(), String::new())),
         Some(_) => Err(Failure::new(exit::USAGE, format!("incident {named} is over"))),
         None => {
             let help = "`journeyman incidents` lists the open ones";

@@ -240,6 +240,7 @@ impl Watched {
             phase: self.alerts.health.phase,
             findings: self.alerts.health.findings.clone(),
             incident: self.incident.clone(),
+            budget_incident: self.alerts.budget.incident.clone(),
             last: self.last.clone(),
             last_good: self.last_good.clone(),
             slo: self.slo.clone(),

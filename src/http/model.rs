@@ -131,6 +131,8 @@ pub(super) struct JourneyView {
     budget_seconds: Option<f64>,
     deadline_seconds: f64,
     incident: Option<OpenIncident>,
+    /// The open incident that its error budget is part of.
+    budget_incident: Option<String>,
     last_run: Option<LastRun>,
     last_good: Option<Timestamp>,
     slo: Option<SloView>,
@@ -158,6 +160,7 @@ impl JourneyView {
                 let newest = docket.open.get(&incident.id).map_or(incident, |open| &open.incident);
                 OpenIncident::new(newest, status)
             }),
+            budget_incident: status.budget_incident.clone().filter(|id| docket.open.contains_key(id)),
             last_run: status.last.as_deref().map(LastRun::new),
             last_good: status.last_good.as_deref().map(|report| report.slot),
             slo: status.slo.as_ref().map(SloView::new),

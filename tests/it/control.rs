@@ -26,6 +26,11 @@ struct Stage {
 
 impl Stage {
     async fn start(name: &str, extra: &str) -> Stage {
+        Stage::start_with(name, extra, "").await
+    }
+
+    /// The same, with more keys of the journey.
+    async fn start_with(name: &str, extra: &str, keys: &str) -> Stage {
         let setup = Setup::new(name);
         let (target, smtp) = (Target::start(1).await, FakeSmtp::start().await);
         setup.write("admin", TOKEN);
@@ -40,9 +45,11 @@ impl Stage {
                 smtp.port()
             );
         }
-        let probes = "[[journey]]\nname = \"sms\"\nevery = \"200ms\"\ndeadline = \"2s\"\nnotify = [\"ops\"]\nlabels = { tier = \"gold\" }\n\
-                      alert = { down_after = 2, recover_after = 2, remind = \"1s\" }\nstep = [{ request = \"web\", path = \"/0\" }]\n";
-        let daemon = setup.start(&format!("{config}{extra}"), probes).await;
+        let probes = format!(
+            "[[journey]]\n{keys}\nname = \"sms\"\nevery = \"200ms\"\ndeadline = \"2s\"\nnotify = [\"ops\"]\nlabels = {{ tier = \"gold\" }}\n\
+                      alert = {{ down_after = 2, recover_after = 2, remind = \"1s\" }}\nstep = [{{ request = \"web\", path = \"/0\" }}]\n"
+        );
+        let daemon = setup.start(&format!("{config}{extra}"), &probes).await;
         Stage { daemon, target, smtp }
     }
 
@@ -203,6 +210,32 @@ fn who_acknowledges_is_not_reminded_over_a_kill_until_it_is_taken_back() {
         assert!(none.code == 64 && none.stderr.contains("`sms` has no open incident"), "{none:?}");
         let (_, html) = stage.daemon.get(&format!("/incidents/{id}")).await;
         assert!(html.contains("Who was told what") && html.contains("ops"), "{html}");
+    });
+}
+
+#[test]
+fn a_journeys_name_means_its_health_first_and_else_its_budget() {
+    block_on(async {
+        let stage = Stage::start_with("ack-budget", "", "objective = { delivered = \"99%\" }").await;
+        stage.target.set_all(Mode::Fails);
+        let budget = wait_for("both to fire", SOON, async || {
+            let journey = stage.json("/api/v1/journeys/sms").await["journey"].clone();
+            journey["incident"]["id"].as_str()?;
+            Some(journey["budget_incident"].as_str()?.to_owned())
+        })
+        .await;
+        let health = stage.incident("an incident", |_| true).await["id"].as_str().unwrap().to_owned();
+        assert_ne!(health, budget);
+        let said = stage.done(&["ack", "sms", "--by", "ada"]).await;
+        assert!(said.starts_with(&format!("ada looks after sms (incident {health})")), "{said}");
+        assert!(said.ends_with(&format!("its error budget fires as well, and is incident {budget}\n")), "{said}");
+
+        stage.well_again().await;
+        let said = stage.done(&["ack", "sms", "--by", "ada"]).await;
+        assert!(said.starts_with(&format!("ada looks after sms: error budget (incident {budget})")), "{said}");
+        assert!(!said.contains("as well"), "{said}");
+        let said = stage.done(&["unack", "sms", "--by", "ada"]).await;
+        assert!(said.starts_with(&format!("nobody looks after sms: error budget (incident {budget})")), "{said}");
     });
 }
 

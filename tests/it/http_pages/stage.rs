@@ -312,6 +312,7 @@ pub(crate) fn shown(
     JourneyStatus {
         slo: objective.map(|objective| status(&history, &objective, 43_200, start())),
         composition: None,
+        budget_incident: None,
         phase,
         findings: incident
             .iter()
