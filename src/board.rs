@@ -154,6 +154,14 @@ impl Board {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// Changes what is shown of a journey.
+    pub fn update_journey(&self, name: &str, change: impl FnOnce(&mut JourneyStatus)) {
+        if let Some(status) = self.journeys.write().unwrap_or_else(PoisonError::into_inner).get_mut(name) {
+            change(Arc::make_mut(status));
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+
     /// Every journey, by name.
     pub fn journeys(&self) -> Vec<Arc<JourneyStatus>> {
         self.journeys.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

@@ -89,6 +89,8 @@ pub struct Evaluator {
     /// The installation's key, which signs links.
     key: [u8; 32],
     journeys: HashMap<Name, Watched>,
+    /// Who depends on a journey, or on something else of a name.
+    dependants: HashMap<Name, Vec<Name>>,
     /// The alerts of channels and of the daemon's parts.
     conditions: HashMap<Subject, AlertState>,
     desk: Desk,
@@ -142,6 +144,7 @@ impl Evaluator {
             parts,
             key,
             journeys: HashMap::with_capacity(journeys.len()),
+            dependants: HashMap::new(),
             conditions: HashMap::new(),
             desk,
             commands,
@@ -166,6 +169,9 @@ impl Evaluator {
             evaluator.desk.enrol(health, watched.alerts.health.clone());
             evaluator.desk.enrol(budget, watched.alerts.budget.clone());
             evaluator.journeys.insert(journey.name.clone(), watched);
+            for name in &journey.depends_on {
+                evaluator.dependants.entry(name.clone()).or_default().push(journey.name.clone());
+            }
             round.touched.insert(journey.name.clone());
         }
         if blind > Duration::ZERO {
@@ -523,6 +529,17 @@ impl Evaluator {
         slo::compose(slo::delivered(&watched.journey, &watched.history), hops.collect())
     }
 
+    /// What a journey's dependencies make of it has changed, and nothing else: it need not have run for that.
+    fn show_composition(&mut self, name: &Name) {
+        let composition = self.composition(name);
+        let Some(watched) = self.journeys.get_mut(name) else { return };
+        if watched.composition != composition {
+            watched.metrics.set_composition(composition.as_ref());
+            watched.composition.clone_from(&composition);
+            self.parts.board.update_journey(name, |status| status.composition = composition);
+        }
+    }
+
     fn show(&mut self, round: &Round, now: Now) {
         for name in &round.touched {
             let composition = self.composition(name);
@@ -540,6 +557,9 @@ impl Evaluator {
                 self.deadline_of.insert(name.clone(), next);
             }
         }
+        let dependants = round.touched.iter().filter_map(|name| self.dependants.get(name)).flatten();
+        let dependants: BTreeSet<_> = dependants.filter(|name| !round.touched.contains(*name)).cloned().collect();
+        dependants.iter().for_each(|name| self.show_composition(name));
         if round.docket_changed {
             let open = self.desk.open().filter_map(|incident| self.desk.incident(&incident.id));
             let open = open

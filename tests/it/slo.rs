@@ -101,6 +101,23 @@ fn the_command_shows_what_the_daemon_knows_beside_it_and_after_it() {
     });
 }
 
+/// The whole runs once an hour, and its parts all the time.
+#[test]
+fn what_is_composed_of_others_follows_their_runs() {
+    block_on(async {
+        let whole = "[[journey]]\nname = \"whole\"\nevery = \"1h\"\ndepends_on = [\"lost\"]\n\
+                     step = [{ send = \"loop\", text = \"{{ token }}\" }, { receive = \"loop\" }]\n";
+        let daemon = Setup::new("slo-whole").start(CONFIG, &format!("{PROBES}{whole}")).await;
+        wait_for("the part's share in the whole's composition", DATA, async || {
+            let (_, body) = daemon.get("/api/v1/journeys/whole").await;
+            (parsed(&body)["journey"]["composition"]["product"] == 0.0).then_some(())
+        })
+        .await;
+        let labels = [("journey", "whole")];
+        assert_eq!(daemon.metric("journeyman_slo_composed_ratio", &labels).await, Some(0.0));
+    });
+}
+
 const PROMISES: &str = r#"
     [channels.loop]
     type = "memory"
