@@ -41,7 +41,7 @@ use crate::runner::Runner;
 use crate::runner::switchboard::Switchboard;
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
-use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::{Sqlite, snapshot};
 use crate::store::{Store, StoreError};
 
 /// Observations that wait for the evaluator at most; a run beyond that waits to report.
@@ -234,7 +234,8 @@ pub async fn run(
     }
 }
 
-/// Runs one journey once, without a schedule, alerts, or a store that outlives it.
+/// Runs one journey once, without a schedule, alerts, or a store that outlives it. With it comes the last good run, if the daemon's
+/// store is there and has one.
 ///
 /// # Errors
 /// No such journey, or a channel that cannot be opened.
@@ -243,8 +244,9 @@ pub async fn once(
     name: &str,
     clock: Clock,
     stop: CancellationToken,
-) -> Result<(Arc<Journey>, Report), Failure> {
+) -> Result<(Report, Option<Report>), Failure> {
     let journey = find(&plan, name)?;
+    let last_good = last_good(&plan, name);
     let plan = narrowed(plan, &journey);
     let directory = std::env::temp_dir().join(format!("journeyman-once-{}", std::process::id()));
     let store: Arc<dyn Store> = Arc::new(
@@ -267,7 +269,18 @@ pub async fn once(
     // What is left of it is of no interest, and the next run makes its own.
     let _ = store.close().await;
     let _ = std::fs::remove_dir_all(&directory);
-    Ok((journey, report))
+    Ok((report, last_good))
+}
+
+fn last_good(plan: &Plan, name: &str) -> Option<Report> {
+    let path = &plan.store.path;
+    if !path.exists() {
+        return None;
+    }
+    // The run is worth its while without.
+    let warned =
+        |error: StoreError| tracing::warn!(%error, "nothing is said of what has changed since the last good run");
+    snapshot::last_good(path, name).map_err(warned).ok().flatten()
 }
 
 fn find(plan: &Plan, name: &str) -> Result<Arc<Journey>, Failure> {

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod control;
+mod once;
 mod openslo;
 mod promql;
 pub mod replay;
@@ -15,10 +16,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+pub use crate::cli::once::print_run;
 use crate::incident::NotifyReason;
 use crate::journey::Journey;
 use crate::journey::outcome::Outcome;
-use crate::journey::report::{Report, waterfall};
 use crate::slo::JourneySlo;
 
 /// Watches message paths end to end: sends real messages, waits for them at the far end, and tells people when they do not come.
@@ -283,24 +284,5 @@ pub fn exit_code_of(outcome: &Outcome) -> u8 {
         Outcome::Slow { .. } => 1,
         Outcome::Failed { .. } => 2,
         Outcome::Unknown { .. } | Outcome::Excluded { .. } => 3,
-    }
-}
-
-/// One run, printed.
-pub fn print_run(report: &Report, format: Format) -> String {
-    match format {
-        Format::Json => {
-            let text =
-                serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
-            text + "\n"
-        }
-        Format::Text => format!(
-            "{}  {}\n\n{}\nrun   {}\ntrace {}\n",
-            report.journey,
-            report.verdict_line(),
-            waterfall(report, None, 32),
-            report.token,
-            report.token.trace_id()
-        ),
     }
 }

@@ -48,8 +48,8 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let plan = load(&from)?;
             log::init("warn", false, &plan.redactor);
             block_on(async |stop| {
-                let (_, report) = app::once(plan, &journey, Clock::system(), stop).await?;
-                print!("{}", print_run(&report, format));
+                let (report, last_good) = app::once(plan, &journey, Clock::system(), stop).await?;
+                print!("{}", print_run(&report, last_good.as_ref(), format));
                 Ok(exit_code_of(&report.outcome))
             })
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use journeyman::journey::token::Token;
 use serde_json::Value;
 
+use crate::support::command::journeyman;
 use crate::support::daemon::Setup;
 use crate::support::fake_smtp::{Act, At, FakeSmtp, Offer, Rule};
 use crate::support::{block_on, wait_for};
@@ -76,6 +77,19 @@ fn a_server_that_is_another_one_since_it_fails_is_told_with_what_is_well() {
         let checked = "submit: name resolved, TCP connected, greeted, authenticated; never reached: after";
         assert_eq!(fact("Checked"), checked);
         assert!(!notice.raw.contains(PASSWORD), "{}", notice.raw);
+
+        // So does a run by hand, which has the daemon's store to look in.
+        let once = async |format: &str| {
+            let arguments = ["once", "mail", "--config", "journeyman.toml", "--format", format];
+            journeyman(daemon.directory(), &arguments).await.stdout
+        };
+        let text = once("text").await;
+        let (_, told) = text.split_once("changed since the last good run, ").unwrap_or_else(|| panic!("{text}"));
+        let told = told.lines().nth(1).unwrap_or_default();
+        assert!(told.starts_with("  banner of submit: ") && told.ends_with(" → mx-b.example.net knows •••"), "{text}");
+        let json: Value = serde_json::from_str(&once("json").await).unwrap();
+        assert_eq!((&json["changed"][0]["what"], json["changed"].as_array().unwrap().len()), (&"banner".into(), 1));
+        assert!(json["last_good"].is_string() && json["outcome"]["outcome"] == "failed", "{json}");
 
         // The run's page and the API say the same.
         let token = Token::find_all(fact("Run").as_bytes()).next().expect("the run is named");

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::OpenFlags;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::journey::Name;
+use crate::journey::report::Report;
 use crate::slo::Span;
-use crate::store::sqlite::rows::span;
+use crate::store::sqlite::rows::{from_json, span};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{StoreError, schema};
 
@@ -17,11 +18,7 @@ use crate::store::{StoreError, schema};
 /// # Errors
 /// There is no store, it cannot be read, or it is of another version.
 pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, StoreError> {
-    if !path.exists() {
-        return Err(StoreError::Unreadable(format!("{} does not exist", path.display())));
-    }
-    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    schema::check(&connection)?;
+    let mut connection = open(path)?;
     // One transaction is one moment.
     let transaction = connection.transaction().map_err(failure)?;
     let read = |name: &Name| -> rusqlite::Result<Vec<Span>> {
@@ -37,4 +34,23 @@ pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, St
         }
     }
     Ok(found)
+}
+
+/// The journey's last good run, if the store has one.
+///
+/// # Errors
+/// There is no store, it cannot be read, or it is of another version.
+pub fn last_good(path: &Path, name: &str) -> Result<Option<Report>, StoreError> {
+    let sql = "SELECT report FROM evidence JOIN journey ON journey.id = evidence.journey
+        WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
+    open(path)?.query_row(sql, [name], |row| from_json(row, 0)).optional().map_err(failure)
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Unreadable(format!("{} does not exist", path.display())));
+    }
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    schema::check(&connection)?;
+    Ok(connection)
 }
