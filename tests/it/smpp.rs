@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::daemon::Setup;
 use crate::support::document::{adapt, toml_blocks};
+use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::smsc::{Answer, Bind, Naming, Smsc, mobile_originated, receipt};
 use crate::support::{Scratch, block_on, free_port, wait_for};
@@ -169,7 +170,9 @@ fn a_message_comes_back_as_a_receipt_and_as_the_handsets_answer_over_one_bind() 
         assert_eq!(smsc.binds(), [expected]);
 
         let first = token();
-        let reply = channel.send(&code(first)).await.unwrap();
+        let (reply, seen) = met(channel.send(&code(first))).await;
+        let reply = reply.unwrap();
+        assert_eq!(seen["server"], "smsc SMPP 3.4", "as it said when it took the bind");
         assert_eq!(reply.ack, "message id 1A2B0001");
         assert_eq!(phases(&reply.phases), ["submit"], "the bind is the reader's");
         assert!(reply.finished.mono > reply.started.mono);

@@ -25,9 +25,11 @@ use super::wire::{Incoming, Pdus};
 use super::{Account, Version};
 use crate::channel::dial::{Dialer, Limit, Stream};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::note;
 use crate::clock::Clock;
 use crate::journey::outcome::Cause;
 use crate::journey::report::Phase;
+use crate::journey::seen::What;
 use crate::time::{Human, Now};
 
 /// How often a quiet peer is asked whether it is there.
@@ -394,7 +396,10 @@ type To = FramedWrite<WriteHalf<Stream>, Pdus>;
 async fn bound(from: &mut From, peer: &str, system_id: &str) -> Result<(), Refusal> {
     loop {
         let (id, status) = match from.next().await {
-            Some(Ok(Incoming::Pdu(command))) => (command.id(), command.status()),
+            Some(Ok(Incoming::Pdu(command))) => {
+                note(What::Server, &centre(command.pdu()));
+                (command.id(), command.status())
+            }
             // Only the status is of interest, and that can be read.
             Some(Ok(Incoming::Unreadable { id, status, .. })) => (id, status),
             Some(Err(error)) => return Err(Refusal::lost(peer, error)),
@@ -406,6 +411,19 @@ async fn bound(from: &mut From, peer: &str, system_id: &str) -> Result<(), Refus
             (false, _) => {}
         }
     }
+}
+
+/// What an SMS centre says of itself in the answer to a bind: its name, and its version of the protocol where it tells that.
+fn centre(pdu: Option<&Pdu>) -> String {
+    let (name, version) = match pdu {
+        Some(Pdu::BindTransmitterResp(answer)) => (&answer.system_id, answer.sc_interface_version()),
+        Some(Pdu::BindReceiverResp(answer)) => (&answer.system_id, answer.sc_interface_version()),
+        Some(Pdu::BindTransceiverResp(answer)) => (&answer.system_id, answer.sc_interface_version()),
+        _ => return String::new(),
+    };
+    // 0x34 is 3.4 (SMPP 3.4 section 5.2.4).
+    let version = version.map(u8::from).map(|version| format!(" SMPP {:x}.{:x}", version >> 4, version & 0xf));
+    format!("{name}{}", version.unwrap_or_default())
 }
 
 /// Reads, writes and asks until one of them ends.

@@ -12,7 +12,7 @@ use rusmpp::pdus::{BindReceiverResp, BindTransceiverResp, BindTransmitterResp, D
 use rusmpp::tlvs::{MessageDeliveryRequestTlvValue, TlvValue};
 use rusmpp::tokio_codec::CommandCodec;
 use rusmpp::types::{COctetString, OctetString};
-use rusmpp::values::{DataCoding, EsmClass, MessageState};
+use rusmpp::values::{DataCoding, EsmClass, InterfaceVersion, MessageState};
 use rusmpp::{Command, CommandId, CommandStatus, Pdu};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -461,7 +461,7 @@ fn take(command: &Command, state: &mut State, number: u32, out: &mpsc::Unbounded
         }
         Some(Pdu::BindTransceiver(request)) => {
             let status = bind(&request.system_id, &request.password, request.interface_version.into());
-            say(status, BindTransceiverResp::new(id, None).into());
+            say(status, BindTransceiverResp::new(id, Some(InterfaceVersion::Smpp3_4)).into());
         }
         Some(Pdu::SubmitSm(submit)) => return state.submit(number, sequence, submit, out),
         Some(Pdu::EnquireLink) => {
