@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use journeyman::detect::burn::{PAIRS, Pair};
 use journeyman::metrics::{FAMILIES, Family};
+use journeyman::slo::{BURN_NAMES, BURN_WINDOWS};
 use regex::Regex;
 use serde_json::Value;
 
@@ -191,6 +193,28 @@ fn every_family_is_in_the_documentation_as_it_is_in_the_exposition() {
     let exported: Vec<_> =
         FAMILIES.iter().map(|family| format!("| `{}` ({}) | {} |", family.name, family.kind, family.help)).collect();
     assert_eq!(documented, exported, "the table in docs/operation.md is FAMILIES, line by line");
+}
+
+#[test]
+fn the_rules_on_burn_are_the_daemons_own_pairs() {
+    let rules = read(RULES);
+    let name = |length| {
+        let at = BURN_WINDOWS.iter().position(|window| *window == length);
+        BURN_NAMES[at.unwrap_or_else(|| panic!("no series is over {length:?}"))]
+    };
+    for Pair { long, short, factor } in PAIRS {
+        let (long, short) = (name(long), name(short));
+        for part in [
+            format!(
+                "min{short}{long}\n        expr: min without (window) (journeyman_slo_burn_rate{{window=~\"{short}|{long}\"}})"
+            ),
+            format!("journeyman:slo_burn_rate:min{short}{long} > {factor}\n"),
+            format!("[{long}])) > 2.5\n"),
+        ] {
+            assert!(rules.contains(&part), "{part}");
+        }
+    }
+    assert_eq!(rules.matches("record: journeyman:slo_burn_rate:").count(), PAIRS.len());
 }
 
 #[test]
