@@ -58,7 +58,7 @@ fn a_failure_is_confirmed_over_a_connection_of_its_own() {
             name = "asks"
             every = "1s"
             alert = {{ confirm = ["100ms", "100ms"] }}
-            step = [{{ request = "http://{}/0", expect = {{ status = 204 }} }}]
+            step = [{{ request = "http://{}/0", expect = [{{ status = 204 }}] }}]
             "#,
             proxy.address()
         );
