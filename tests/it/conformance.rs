@@ -3,8 +3,8 @@
 //! A rig (`conformance/rigs/`) says how the protocol's channels are configured and where its server is. The suite stands
 //! between: our side sends to a place where a *relay*, the system under watch, takes the message and hands on to where we
 //! receive whatever the case wants: at once, late, twice, altered, somebody else's. Proxies between us and the server do what
-//! networks do. Each case states the outcome and the cause that it must yield, by what the protocol promises; the row of
-//! outcomes goes to `target/conformance/`, from where `tests/run` prints the table.
+//! networks do. Each case states the outcome and the cause that it must yield, by what the protocol promises; the outcomes
+//! are a part of the table `conformance`, which `tests/run` prints.
 //!
 //! To add a protocol: implement [`rig::Rig`] in a file of its own below `rigs/`, and call [`suite`] in a test there.
 
@@ -16,13 +16,13 @@ mod world;
 use std::any::Any;
 use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 
 use self::rig::Rig;
+use crate::support::table::Table;
 
 /// Whatever is waited for comes within this, or the case fails.
 const BOUND: Duration = Duration::from_secs(90);
@@ -73,7 +73,7 @@ impl Cell {
     }
 }
 
-/// Runs every case, writes the protocol's row, and fails if a cell is not what it must be.
+/// Runs every case, writes the protocol's part of the table, and fails if a cell is not what it must be.
 pub(crate) async fn suite<R: Rig>(mut rig: R) {
     let mut cells: Vec<(usize, Vec<Cell>)> = {
         let rig = &rig;
@@ -88,7 +88,7 @@ pub(crate) async fn suite<R: Rig>(mut rig: R) {
     let mut cells: Vec<Cell> = cells.into_iter().flat_map(|(_, cells)| cells).collect();
     // By itself: the server goes away under everybody.
     cells.extend(cases::killed(&mut rig).await);
-    write_row(rig.name(), &cells);
+    write_table(rig.name(), &cells);
     let mut wrong = String::new();
     for cell in cells.iter().filter(|cell| !cell.is_right()) {
         let wanted = cell.wanted.as_deref().unwrap_or_default();
@@ -98,15 +98,12 @@ pub(crate) async fn suite<R: Rig>(mut rig: R) {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
-/// `target/conformance/NAME.tsv`: a line for each case with what it came to.
-fn write_row(name: &str, cells: &[Cell]) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/conformance");
-    std::fs::create_dir_all(&directory).expect("the target directory can be written");
-    let mut text = String::new();
+/// The protocol's part of the table: a row for each case with what it came to.
+fn write_table(name: &str, cells: &[Cell]) {
+    let name = name.replace([' ', '/'], "-").replace(',', "");
+    let mut table = Table::new("conformance", &name, &["case", &name]);
     for cell in cells {
         let mark = if cell.is_right() { "" } else { " WRONG" };
-        writeln!(text, "{}\t{}{mark}", cell.case, cell.found).expect("the rig works");
+        table.row(&[&cell.case, &format!("{}{mark}", cell.found)]);
     }
-    std::fs::write(directory.join(format!("{}.tsv", name.replace([' ', '/'], "-").replace(',', ""))), text)
-        .expect("the row is written");
 }

@@ -1,9 +1,10 @@
-//! Table T8 of the fault matrix, a test a row: what an SMTP server may do to us, and what must follow. 4xx is tried again, 5xx goes to
+//! Table T8 of the fault matrix at the notifier, a test a row (at the daemon: `delivery::t8`): what an SMTP server may do to us, and what must follow. 4xx is tried again, 5xx goes to
 //! the fallback at once, who took it is not sent to again, a repeat has the same Message-ID, TLS fails closed.
 
 use std::time::Duration;
 
 use super::*;
+use crate::support::table::Table;
 
 #[test]
 fn greylisting_451_then_250() {
@@ -180,6 +181,9 @@ fn crlf_in_the_subject_is_no_second_header() {
         assert_eq!(subject, "sms Bcc: spy@example.test Bcc: spy@example.test body");
         assert_eq!(taken.to, [OPS]);
         assert_eq!(taken.mail.header("Bcc"), None);
+        let hidden = taken.mail.headers("Bcc").len() + taken.to.len() - 1;
+        let mut table = Table::new("smtp", "3-crlf", &["figure", "found", "goal"]);
+        table.row(&[&"recipients added by CRLF in the subject", &hidden, &0]);
     });
 }
 

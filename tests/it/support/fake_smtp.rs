@@ -4,11 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use journeyman::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::mail::{Mail, unbase64};
 use super::wait_for;
+
+/// The longest that anything is waited for.
+const BOUND: Duration = Duration::from_secs(30);
 
 /// A point of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub struct Taken {
     pub raw: String,
     /// The same, parsed.
     pub mail: Mail,
+    /// When it was whole.
+    pub at: Timestamp,
 }
 
 /// What the server offers beyond the plain protocol.
@@ -103,7 +110,7 @@ struct Seen {
     rules: Vec<Rule>,
     mails: Vec<Taken>,
     commands: Vec<String>,
-    connections: usize,
+    connected: Vec<Timestamp>,
     stalled: usize,
 }
 
@@ -131,7 +138,7 @@ impl FakeSmtp {
             let mut conversations = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let wire = Wire { stream, tls: None, read: Vec::new() };
-                shared.lock().expect("no panic while held").connections += 1;
+                shared.lock().expect("no panic while held").connected.push(now());
                 let conversation =
                     Conversation { wire, offer: offer.clone(), seen: shared.clone(), to: Vec::new(), user: None };
                 conversations.spawn(conversation.run());
@@ -160,20 +167,20 @@ impl FakeSmtp {
         self.seen.lock().expect("no panic while held").commands.clone()
     }
 
-    /// How many connections there were.
-    pub fn connections(&self) -> usize {
-        self.seen.lock().expect("no panic while held").connections
+    /// When somebody connected.
+    pub fn connected(&self) -> Vec<Timestamp> {
+        self.seen.lock().expect("no panic while held").connected.clone()
     }
 
-    /// The first mail that `is_it`, waiting for it for at most ten seconds.
+    /// The first mail that `is_it`, waiting for it if need be.
     pub async fn wait_for_mail(&self, what: &str, mut is_it: impl FnMut(&Taken) -> bool) -> Taken {
-        wait_for(what, Duration::from_secs(10), async || self.mails().into_iter().find(&mut is_it)).await
+        wait_for(what, BOUND, async || self.mails().into_iter().find(&mut is_it)).await
     }
 
     /// Waits until a conversation hangs or drips, as told.
     pub async fn wait_for_stall(&self) {
         let is_stalled = async || (self.seen.lock().expect("no panic while held").stalled > 0).then_some(());
-        wait_for("the fake SMTP server to stall", Duration::from_secs(10), is_stalled).await;
+        wait_for("the fake SMTP server to stall", BOUND, is_stalled).await;
     }
 }
 
@@ -191,6 +198,10 @@ pub fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![cert.der().clone()], key.into()).expect("the key fits the certificate");
     (Arc::new(config), cert.pem())
+}
+
+fn now() -> Timestamp {
+    Clock::system().now().wall
 }
 
 /// The connection is over, for whatever reason.
@@ -350,6 +361,7 @@ impl Conversation {
             credentials: self.user.clone(),
             mail: Mail::parse(&raw),
             raw,
+            at: now(),
         };
         let rule = self.rule(At::Dot);
         let number = {

@@ -36,6 +36,7 @@ pub(crate) mod rooms;
 pub(crate) mod scram_listener;
 #[cfg(feature = "smpp")]
 pub(crate) mod smsc;
+pub(crate) mod table;
 #[cfg(feature = "kafka")]
 pub(crate) mod tansu;
 pub mod target;
