@@ -1,6 +1,5 @@
 //! The `amqp` channel against a real RabbitMQ, and against networks that misbehave.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,30 +7,29 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use journeyman::channel::amqp::{self, Amqp, AmqpSettings, Binding, QueueSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
+use journeyman::channel::{Channel, Readiness};
 use journeyman::clock::Clock;
 use journeyman::config::{load_text, render};
 use journeyman::journey::Outgoing;
 use journeyman::journey::message::Arrival;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
-use journeyman::journey::token::{Mint, Token};
+use journeyman::journey::token::Token;
 use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::document::{adapt, toml_blocks};
+use crate::support::listening::{
+    BOUND, Receiver, assert_stamped_when_here, clock, fault, order, phases, secret, token, with_field, within,
+};
 use crate::support::met::met;
 use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::rabbitmq::{RabbitMq, Vhost};
 use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{Scratch, block_on, free_port, wait_for};
-
-const BOUND: Duration = Duration::from_secs(20);
 
 /// A channel that publishes to `orders` and receives what `bind` brings to `journeyman.orders`.
 fn settings(url: &str, bind: &[(&str, &str)]) -> AmqpSettings {
@@ -40,113 +38,12 @@ fn settings(url: &str, bind: &[(&str, &str)]) -> AmqpSettings {
         .map(|(exchange, key)| Binding { exchange: (*exchange).to_owned(), routing_key: (*key).to_owned() })
         .collect();
     AmqpSettings {
-        url: Secret::new(url.to_owned(), &Redactor::new()),
+        url: secret(url),
         ca_file: None,
         management: None,
         exchange: "orders".to_owned(),
         routing_key: "order.created".to_owned(),
         queue: Some(QueueSettings { name: "journeyman.orders".to_owned(), bind }),
-    }
-}
-
-fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new([7; 32], 0));
-    MINT.issue(Clock::system().now().wall)
-}
-
-fn order(token: Token) -> Outgoing {
-    Outgoing {
-        token,
-        url: None,
-        method: None,
-        path: None,
-        query: Vec::new(),
-        headers: vec![("x-synthetic".to_owned(), "journeyman".to_owned())],
-        body: format!("{{\"id\":\"{token}\"}}").into_bytes(),
-        content_type: Some("application/json"),
-        fields: BTreeMap::new(),
-        command: Vec::new(),
-        timeout: Duration::from_secs(10),
-        connected_since: None,
-    }
-}
-
-fn with_field(mut outgoing: Outgoing, name: &str, value: &str) -> Outgoing {
-    outgoing.fields.insert(name.to_owned(), value.to_owned());
-    outgoing
-}
-
-fn within(mut outgoing: Outgoing, timeout: Duration) -> Outgoing {
-    outgoing.timeout = timeout;
-    outgoing
-}
-
-fn phases(phases: &[journeyman::journey::report::Phase]) -> Vec<&str> {
-    phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Amqp>, clock: Clock) -> Receiver {
-        Receiver::with_room(channel, clock, 64)
-    }
-
-    fn with_room(channel: &Arc<Amqp>, clock: Clock, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let (name, token) = (journeyman::journey::Name::from("orders"), stop.clone());
-        let listener = Listener {
-            channel: name,
-            clock,
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new([1; 32], 0)),
-            stop: token,
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.readiness_in(BOUND, |readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.readiness_in(BOUND, |readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn readiness_in(&mut self, bound: Duration, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(bound, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {bound:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// Stops reading, and waits until the channel has said goodbye.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
     }
 }
 
@@ -158,20 +55,19 @@ fn tokens(arrival: &Arrival) -> (Option<Token>, Vec<Token>) {
 }
 
 /// A vhost with the topic exchange `orders`, and a channel on it.
-async fn orders(broker: &'static RabbitMq) -> (Vhost<'static>, Arc<Amqp>, Clock) {
+async fn orders(broker: &'static RabbitMq) -> (Vhost<'static>, Arc<Amqp>) {
     let vhost = broker.vhost().await;
     vhost.declare_exchange("orders", "topic").await;
-    let clock = Clock::system();
-    let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock));
-    (vhost, channel, clock)
+    let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock()));
+    (vhost, channel)
 }
 
 #[test]
 fn a_message_makes_the_round_trip_with_its_token_in_body_and_headers() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
-        let mut receiver = Receiver::on(&channel, clock);
+        let (vhost, channel) = orders(broker).await;
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
 
         let first = token();
@@ -208,7 +104,7 @@ fn a_message_makes_the_round_trip_with_its_token_in_body_and_headers() {
 fn sends_at_the_same_time_each_get_their_own_verdict() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, _) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         vhost.declare_queue("taken", json!({})).await;
         vhost.bind("orders", "taken", "order.created").await;
         // A first one, so that there is a lane which they could wrongly share.
@@ -237,7 +133,7 @@ fn sends_at_the_same_time_each_get_their_own_verdict() {
 fn a_message_that_no_queue_takes_is_unroutable() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (_vhost, channel, _) = orders(broker).await;
+        let (_vhost, channel) = orders(broker).await;
         let fault = fault(channel.send(&order(token())).await);
         assert_eq!((fault.cause, fault.uncertain), (Cause::Unroutable, false), "{fault:?}");
         let expected = "no queue takes it: exchange `orders`, routing key `order.created` (312 NO_ROUTE)";
@@ -249,7 +145,7 @@ fn a_message_that_no_queue_takes_is_unroutable() {
 fn a_missing_exchange_is_refused_in_the_brokers_words() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, _) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         vhost.declare_queue("taken", json!({})).await;
         let fault = fault(channel.send(&with_field(order(token()), "exchange", "missing")).await);
         assert_eq!((fault.cause, fault.uncertain), (Cause::Refused, false), "{fault:?}");
@@ -264,7 +160,7 @@ fn a_missing_exchange_is_refused_in_the_brokers_words() {
 fn a_full_queue_rejects() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, _) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         vhost.declare_queue("full", json!({"x-max-length": 1, "x-overflow": "reject-publish"})).await;
         vhost.bind("orders", "full", "#").await;
         channel.send(&order(token())).await.unwrap();
@@ -278,25 +174,25 @@ fn a_full_queue_rejects() {
 fn credentials_that_are_not_accepted_are_auth_and_not_repeated() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, _, clock) = orders(broker).await;
+        let (vhost, _) = orders(broker).await;
         let url = format!("amqp://guest:wr0ng-passw0rd@{}/{}", broker.address(), vhost.name);
-        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock));
+        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock()));
         let refused = fault(channel.send(&order(token())).await);
         assert_eq!((refused.cause, refused.uncertain), (Cause::Auth, false), "{refused:?}");
         assert!(refused.detail.contains("ACCESS_REFUSED"), "{}", refused.detail);
-        let why = Receiver::on(&channel, clock).down().await;
+        let why = Receiver::on(&channel).down().await;
         assert!(why.contains("ACCESS_REFUSED"), "{why}");
         assert!(!format!("{refused:?} {why}").contains("wr0ng"), "{refused:?} {why}");
 
         // Known, and not allowed to write.
         vhost.add_user("reader", "reader", json!({"configure": "", "write": "", "read": ".*"})).await;
         let url = format!("amqp://reader:reader@{}/{}", broker.address(), vhost.name);
-        let refused = fault(amqp::open(settings(&url, &[]), clock).send(&order(token())).await);
+        let refused = fault(amqp::open(settings(&url, &[]), clock()).send(&order(token())).await);
         assert_eq!((refused.cause, refused.uncertain), (Cause::Auth, false), "{refused:?}");
         assert!(refused.detail.contains("access to exchange 'orders'"), "{}", refused.detail);
 
         let url = format!("amqp://guest:guest@{}/no-such-vhost", broker.address());
-        let refused = fault(amqp::open(settings(&url, &[]), clock).send(&order(token())).await);
+        let refused = fault(amqp::open(settings(&url, &[]), clock()).send(&order(token())).await);
         assert_eq!((refused.cause, refused.uncertain), (Cause::Refused, false), "{refused:?}");
         assert!(refused.detail.contains("vhost no-such-vhost not found"), "{}", refused.detail);
     });
@@ -322,7 +218,7 @@ fn a_certificate_that_nobody_signed_is_a_tls_fault() {
 fn a_certificate_is_trusted_by_its_file_and_must_be_for_the_host_and_in_its_time() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, _, clock) = orders(broker).await;
+        let (vhost, _) = orders(broker).await;
         let scratch = Scratch::new("amqp-tls");
         let ca_file = scratch.write("broker.pem", broker.certificate());
         let over_tls = |host: &str, port: u16, ca_file: &Path| {
@@ -331,14 +227,14 @@ fn a_certificate_is_trusted_by_its_file_and_must_be_for_the_host_and_in_its_time
         };
         // The broker's own TLS, for both directions.
         let port = broker.tls_address().port();
-        let channel = Arc::new(amqp::open(over_tls("localhost", port, &ca_file), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(over_tls("localhost", port, &ca_file), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let sent = token();
         channel.send(&order(sent)).await.unwrap();
         assert_eq!(tokens(&receiver.next().await).0, Some(sent));
         assert!(channel.prove(BOUND).await.is_ok());
-        let wrong_host = amqp::open(over_tls("127.0.0.1", port, &ca_file), clock);
+        let wrong_host = amqp::open(over_tls("127.0.0.1", port, &ca_file), clock());
         let refused = fault(wrong_host.send(&order(token())).await);
         assert_eq!((refused.cause, refused.uncertain), (Cause::Tls, false), "{refused:?}");
         assert!(refused.detail.contains("is for another name"), "{}", refused.detail);
@@ -349,14 +245,14 @@ fn a_certificate_is_trusted_by_its_file_and_must_be_for_the_host_and_in_its_time
             (Shown::Unknown, "from an issuer that is not trusted"),
         ] {
             let front = TlsFront::start(broker.address(), shown, scratch.path()).await;
-            let channel = Arc::new(amqp::open(over_tls("127.0.0.1", front.address().port(), front.ca_file()), clock));
+            let channel = Arc::new(amqp::open(over_tls("127.0.0.1", front.address().port(), front.ca_file()), clock()));
             let refused = fault(channel.send(&order(token())).await);
             assert_eq!((refused.cause, refused.uncertain), (Cause::Tls, false), "{refused:?}");
             assert!(refused.detail.contains(words), "{}", refused.detail);
-            let why = Receiver::on(&channel, clock).down().await;
+            let why = Receiver::on(&channel).down().await;
             assert!(why.contains(words), "{why}");
         }
-        let gone = amqp::open(over_tls("localhost", port, &scratch.path().join("gone.pem")), clock);
+        let gone = amqp::open(over_tls("localhost", port, &scratch.path().join("gone.pem")), clock());
         let refused = fault(gone.send(&order(token())).await);
         assert!(refused.cause == Cause::Tls && refused.detail.contains("gone.pem"), "{refused:?}");
     });
@@ -371,7 +267,7 @@ fn look(queue: &str) -> Outgoing {
 fn a_check_counts_what_waits_over_a_connection_that_is_kept() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         vhost.declare_queue("backlog", json!({})).await;
         vhost.bind("orders", "backlog", "order.created").await;
         for _ in 0..3 {
@@ -394,7 +290,7 @@ fn a_check_counts_what_waits_over_a_connection_that_is_kept() {
         assert_eq!(too_long.cause, Cause::Refused);
 
         // Our own queue, when a step names none; and nothing was taken from the other.
-        let mut receiver = Receiver::on(&channel, clock);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let own = channel.check(&Outgoing::empty(BOUND)).await.unwrap().message.unwrap();
         assert_eq!((&own.facts["depth"], &own.facts["consumers"]), (&Value::from(0), &Value::from(1)));
@@ -403,7 +299,7 @@ fn a_check_counts_what_waits_over_a_connection_that_is_kept() {
 
         // Cut while idle: the next check knows, and makes a new connection.
         let proxy = Proxy::start(broker.address()).await;
-        let through = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock);
+        let through = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock());
         through.check(&look("backlog")).await.unwrap();
         proxy.cut();
         let again = wait_for("a new connection", BOUND, async || {
@@ -426,7 +322,7 @@ fn a_check_counts_what_waits_over_a_connection_that_is_kept() {
 fn the_management_api_tells_ages_and_rates() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, plain, clock) = orders(broker).await;
+        let (vhost, plain) = orders(broker).await;
         // A name that would be two segments of a path.
         let queue = "back/log.1";
         let management = broker.management_url().trim_end_matches("/api").to_owned();
@@ -434,7 +330,7 @@ fn the_management_api_tells_ages_and_rates() {
             management: Some(Secret::new(management.to_owned(), &Redactor::new())),
             ..settings(&vhost.url(), &[])
         };
-        let channel = amqp::open(with(&management), clock);
+        let channel = amqp::open(with(&management), clock());
         let connection =
             lapin::Connection::connect(&vhost.url(), lapin::ConnectionProperties::default()).await.unwrap();
         let raw = connection.create_channel().await.unwrap();
@@ -450,7 +346,7 @@ fn the_management_api_tells_ages_and_rates() {
 
         // Ten minutes old by its own word.
         let options = lapin::options::BasicPublishOptions::default();
-        let sent = clock.now().wall.as_second() - 600;
+        let sent = clock().now().wall.as_second() - 600;
         let old = lapin::BasicProperties::default().with_timestamp(sent as u64);
         raw.basic_publish("".into(), queue.into(), options, b"old", old).await.unwrap();
         let direct = || with_field(with_field(order(token()), "exchange", ""), "routing_key", queue);
@@ -473,12 +369,12 @@ fn the_management_api_tells_ages_and_rates() {
 
         // A user of its own, which it may not take; a port where nothing listens; something else that answers.
         let wrong = management.replace("//", "//guest:wr0ng-passw0rd@");
-        let refused = fault(amqp::open(with(&wrong), clock).check(&look(queue)).await);
+        let refused = fault(amqp::open(with(&wrong), clock()).check(&look(queue)).await);
         assert_eq!((refused.cause, refused.uncertain), (Cause::Auth, false), "{refused:?}");
         assert!(refused.detail.contains("the tag `monitoring`"), "{}", refused.detail);
         assert!(!format!("{refused:?}").contains("wr0ng"));
         let nobody = format!("http://127.0.0.1:{}", free_port());
-        let refused = fault(amqp::open(with(&nobody), clock).check(&look(queue)).await);
+        let refused = fault(amqp::open(with(&nobody), clock()).check(&look(queue)).await);
         assert_eq!(refused.cause, Cause::Unreachable, "{refused:?}");
         assert!(refused.detail.starts_with("the management API: "), "{}", refused.detail);
         // One that does not know the queue (yet) is no failure of the queue.
@@ -486,7 +382,7 @@ fn the_management_api_tells_ages_and_rates() {
         let elsewhere = format!("http://{}/rabbit", listener.local_addr().unwrap());
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, axum::Router::new()).await });
-        let other = amqp::open(with(&elsewhere), clock).check(&look(queue)).await.unwrap().message.unwrap();
+        let other = amqp::open(with(&elsewhere), clock()).check(&look(queue)).await.unwrap().message.unwrap();
         assert_eq!(other.json().unwrap()["management"], "not available");
         assert!(!other.facts.contains_key("oldest_age") && other.facts["depth"] == Value::from(2));
     });
@@ -496,13 +392,13 @@ fn the_management_api_tells_ages_and_rates() {
 fn a_dead_lettered_message_brings_its_story() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, _, clock) = orders(broker).await;
+        let (vhost, _) = orders(broker).await;
         vhost.declare_exchange("graveyard", "fanout").await;
         let dying = json!({"x-message-ttl": 0, "x-dead-letter-exchange": "graveyard"});
         vhost.declare_queue("work", dying).await;
         vhost.bind("orders", "work", "order.created").await;
-        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("graveyard", "")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("graveyard", "")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let sent = token();
         channel.send(&order(sent)).await.unwrap();
@@ -519,13 +415,12 @@ fn a_dead_lettered_message_brings_its_story() {
 fn nothing_listening_is_unreachable_for_certain() {
     block_on(async {
         let port = free_port();
-        let clock = Clock::system();
-        let channel = Arc::new(amqp::open(settings(&format!("amqp://127.0.0.1:{port}/%2f"), &[]), clock));
+        let channel = Arc::new(amqp::open(settings(&format!("amqp://127.0.0.1:{port}/%2f"), &[]), clock()));
         let fault = fault(channel.send(&order(token())).await);
         assert_eq!((fault.cause, fault.uncertain), (Cause::Unreachable, false), "{fault:?}");
         assert!(fault.detail.starts_with(&format!("cannot connect to 127.0.0.1:{port}: ")), "{}", fault.detail);
         assert_eq!(phases(&fault.phases), ["connect"]);
-        let why = Receiver::on(&channel, clock).down().await;
+        let why = Receiver::on(&channel).down().await;
         assert!(why.contains(&format!("127.0.0.1:{port}")), "{why}");
     });
 }
@@ -554,11 +449,11 @@ fn a_broker_that_accepts_and_says_nothing_costs_a_bounded_time_and_no_connection
 fn a_connection_cut_between_publish_and_confirm_is_uncertain_and_nothing_is_sent_twice() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, direct, clock) = orders(broker).await;
-        let mut receiver = Receiver::on(&direct, clock);
+        let (vhost, direct) = orders(broker).await;
+        let mut receiver = Receiver::on(&direct);
         receiver.ready().await;
         let proxy = Proxy::start(broker.address()).await;
-        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock);
+        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock());
         let first = token();
         channel.send(&order(first)).await.unwrap();
         assert_eq!(tokens(&receiver.next().await).0, Some(first));
@@ -587,11 +482,11 @@ fn a_connection_cut_between_publish_and_confirm_is_uncertain_and_nothing_is_sent
 fn a_confirm_that_does_not_come_is_uncertain_and_the_next_message_gets_a_new_connection() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, direct, clock) = orders(broker).await;
-        let mut receiver = Receiver::on(&direct, clock);
+        let (vhost, direct) = orders(broker).await;
+        let mut receiver = Receiver::on(&direct);
         receiver.ready().await;
         let proxy = Proxy::start(broker.address()).await;
-        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock);
+        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock());
         channel.send(&order(token())).await.unwrap();
         proxy.set(Direction::ToClient, Flow::Hold);
         let fault = fault(channel.send(&within(order(token()), Duration::from_millis(300))).await);
@@ -606,18 +501,18 @@ fn a_confirm_that_does_not_come_is_uncertain_and_the_next_message_gets_a_new_con
 fn latency_counts_the_network_and_not_the_connecting() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, direct, clock) = orders(broker).await;
-        Receiver::on(&direct, clock).ready().await;
+        let (vhost, direct) = orders(broker).await;
+        Receiver::on(&direct).ready().await;
         let proxy = Proxy::start(broker.address()).await;
         let delay = Duration::from_millis(100);
         proxy.set(Direction::ToServer, Flow::Delay(delay));
-        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock);
+        let channel = amqp::open(settings(&vhost.url_at(proxy.address()), &[]), clock());
         let reply = channel.send(&order(token())).await.unwrap();
         let took = reply.finished.mono.since(reply.started.mono);
         let connect = reply.phases[0].took;
         // Protocol header, start-ok, tune-ok and open, channel.open, confirm.select: each waits for the answer before it.
         assert!(connect >= delay * 5, "{connect:?}");
-        assert!(took >= delay && took < delay * 4, "{took:?}");
+        assert!(took >= delay && took < connect, "{took:?}, {connect:?}");
     });
 }
 
@@ -625,11 +520,11 @@ fn latency_counts_the_network_and_not_the_connecting() {
 fn a_connection_that_hangs_is_noticed_by_its_heartbeat() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, _, clock) = orders(broker).await;
+        let (vhost, _) = orders(broker).await;
         let proxy = Proxy::start(broker.address()).await;
         let url = format!("{}?heartbeat=1", vhost.url_at(proxy.address()));
-        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         proxy.set(Direction::ToClient, Flow::Hold);
         let why = receiver.down().await;
@@ -643,8 +538,8 @@ fn a_connection_that_hangs_is_noticed_by_its_heartbeat() {
 fn a_deleted_queue_is_told_and_declared_again() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
-        let mut receiver = Receiver::on(&channel, clock);
+        let (vhost, channel) = orders(broker).await;
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         vhost.delete_queue("journeyman.orders").await;
         let why = receiver.down().await;
@@ -661,9 +556,8 @@ fn a_binding_to_a_missing_exchange_says_what_to_do_and_recovers_when_it_is_there
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
         let vhost = broker.vhost().await;
-        let clock = Clock::system();
-        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         let why = receiver.down().await;
         assert!(why.contains("NOT_FOUND - no exchange 'orders'"), "{why}");
         assert!(why.contains("declare the exchange, or correct `bind`"), "{why}");
@@ -676,9 +570,9 @@ fn a_binding_to_a_missing_exchange_says_what_to_do_and_recovers_when_it_is_there
 fn a_queue_with_other_arguments_is_used_as_it_is() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         vhost.declare_queue("journeyman.orders", json!({"x-max-length": 5})).await;
-        let mut receiver = Receiver::on(&channel, clock);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let token = token();
         channel.send(&order(token)).await.unwrap();
@@ -691,8 +585,8 @@ fn a_queue_with_other_arguments_is_used_as_it_is() {
 fn the_queue_of_our_own_cleans_up_after_itself() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
-        let mut receiver = Receiver::on(&channel, clock);
+        let (vhost, channel) = orders(broker).await;
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let queue = vhost.queue("journeyman.orders").await;
         let expected = json!({"x-expires": 3_600_000, "x-message-ttl": 3_600_000, "x-max-length": 10_000});
@@ -716,9 +610,9 @@ fn a_redelivered_message_says_so_and_strangers_do_not_disturb() {
     block_on(async {
         use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicPublishOptions};
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (vhost, channel, clock) = orders(broker).await;
+        let (vhost, channel) = orders(broker).await;
         // Our queue exists already, and somebody took a message from it and gave it back.
-        Receiver::on(&channel, clock).ready().await;
+        Receiver::on(&channel).ready().await;
         let connection =
             lapin::Connection::connect(&vhost.url(), lapin::ConnectionProperties::default()).await.unwrap();
         let raw = connection.create_channel().await.unwrap();
@@ -731,7 +625,7 @@ fn a_redelivered_message_says_so_and_strangers_do_not_disturb() {
         raw.basic_cancel(consumer.tag(), Default::default()).await.unwrap();
         delivery.acker.nack(BasicNackOptions { requeue: true, ..Default::default() }).await.unwrap();
 
-        let mut receiver = Receiver::on(&channel, clock);
+        let mut receiver = Receiver::on(&channel);
         let arrival = receiver.next().await;
         assert_eq!(tokens(&arrival).0, Some(ours));
         assert_eq!(arrival.message.facts["redelivered"], Value::Bool(true));
@@ -758,20 +652,8 @@ fn a_redelivered_message_says_so_and_strangers_do_not_disturb() {
 fn an_arrival_is_stamped_when_it_is_here_even_if_nobody_takes_it() {
     block_on(async {
         let Some(broker) = RabbitMq::shared().await else { return };
-        let (_vhost, channel, clock) = orders(broker).await;
-        let mut receiver = Receiver::with_room(&channel, clock, 1);
-        receiver.ready().await;
-        let sent: Vec<_> = (0..6).map(|_| token()).collect();
-        for token in &sent {
-            channel.send(&order(*token)).await.unwrap();
-        }
-        let drained_from = clock.now().mono + Duration::from_millis(500);
-        wait_for("time to pass", BOUND, async || (clock.now().mono > drained_from).then_some(())).await;
-        for token in sent {
-            let arrival = receiver.next().await;
-            assert_eq!(tokens(&arrival).0, Some(token), "in order");
-            assert!(arrival.at.mono < drained_from, "it was stamped when it was taken, not when it came");
-        }
+        let (_vhost, channel) = orders(broker).await;
+        assert_stamped_when_here(&channel, 6, || {}).await;
     });
 }
 
@@ -781,9 +663,8 @@ fn a_broker_short_of_memory_is_throttled() {
         let Some(broker) = RabbitMq::private().await else { return };
         let vhost = broker.vhost().await;
         vhost.declare_exchange("orders", "topic").await;
-        let clock = Clock::system();
-        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders", "#")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         channel.send(&order(token())).await.unwrap();
         receiver.next().await;
@@ -811,12 +692,11 @@ fn a_broker_short_of_memory_is_throttled() {
 fn a_killed_broker_is_told_and_both_directions_come_back_by_themselves() {
     block_on(async {
         let Some(mut broker) = RabbitMq::private().await else { return };
-        let clock = Clock::system();
         let vhost = broker.vhost().await;
         vhost.declare_exchange("orders", "topic").await;
         let url = vhost.url();
-        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&url, &[("orders", "#")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         channel.send(&order(token())).await.unwrap();
         receiver.next().await;
@@ -849,11 +729,10 @@ fn a_killed_broker_is_told_and_both_directions_come_back_by_themselves() {
 #[test]
 fn without_a_queue_it_says_what_is_missing() {
     block_on(async {
-        let clock = Clock::system();
         let mut settings = settings("amqp://127.0.0.1:1/%2f", &[]);
         settings.queue = None;
-        let channel = Arc::new(amqp::open(settings, clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings, clock()));
+        let mut receiver = Receiver::on(&channel);
         assert!(receiver.down().await.contains("has no queue"));
         receiver.stop().await;
     });
@@ -876,9 +755,8 @@ fn an_order_goes_through_an_api_a_queue_and_a_worker_to_a_webhook_and_back_to_us
 
         let more = ["--header", "authorization: Bearer let-me-in", "--done-exchange", "orders-done"];
         let Some(mut pipeline) = Pipeline::start(&vhost.url(), &url, &more).await else { return };
-        let clock = Clock::system();
-        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders-done", "#")]), clock));
-        let mut receiver = Receiver::on(&channel, clock);
+        let channel = Arc::new(amqp::open(settings(&vhost.url(), &[("orders-done", "#")]), clock()));
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
 
         // Through the API …

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use journeyman::channel::Channel;
 use journeyman::channel::imap::{self, Imap, ImapSettings};
 use journeyman::channel::mail::{Login, MailServer, Security};
-use journeyman::channel::seen::Notes;
 use journeyman::channel::smtp::{self, SmtpSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
 use journeyman::journey::message::Arrival;
@@ -17,22 +16,19 @@ use journeyman::journey::outcome::Cause;
 use journeyman::journey::token::{Mint, Token};
 use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::certificate::Certificate;
 use crate::support::dovecot::{Dovecot, PASSWORD, RawImap};
+use crate::support::listening::{BOUND, Receiver, clock, mint, secret, token};
 use crate::support::met::by_name;
 use crate::support::postfix::Postfix;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::{Scratch, block_on, free_port, wait_for};
 
-const BOUND: Duration = Duration::from_secs(20);
 const INBOX: &str = "inbox@example.test";
 
 fn settings(port: u16) -> ImapSettings {
-    let login = Login { user: INBOX.to_owned(), password: Secret::new(PASSWORD.to_owned(), &Redactor::new()) };
+    let login = Login { user: INBOX.to_owned(), password: secret(PASSWORD) };
     ImapSettings {
         server: MailServer {
             host: "127.0.0.1".to_owned(),
@@ -50,21 +46,11 @@ fn settings(port: u16) -> ImapSettings {
 
 fn open(settings: ImapSettings) -> Arc<Imap> {
     journeyman::tls::init();
-    Arc::new(imap::open(settings, Clock::system()).expect("the settings are sound"))
-}
-
-/// This installation's mint.
-fn mint() -> &'static Arc<Mint> {
-    static MINT: std::sync::LazyLock<Arc<Mint>> = std::sync::LazyLock::new(|| Arc::new(Mint::new([7; 32], 0)));
-    &MINT
+    Arc::new(imap::open(settings, clock()).expect("the settings are sound"))
 }
 
 fn now() -> Timestamp {
-    Clock::system().now().wall
-}
-
-fn token() -> Token {
-    mint().issue(now())
+    clock().now().wall
 }
 
 /// A mail of ours as it lies on the wire.
@@ -79,69 +65,6 @@ fn strangers(subject: &str) -> String {
     format!(
         "From: someone@example.test\nTo: {INBOX}\nSubject: {subject}\nMessage-ID: <{subject}@example.test>\n\nnothing to do with us\n"
     )
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    /// What its reader met.
-    notes: Notes,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Imap>) -> Receiver {
-        Receiver::with_room(channel, 256)
-    }
-
-    fn with_room(channel: &Arc<Imap>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: "mail-in".into(),
-            clock: Clock::system(),
-            arrivals: sender,
-            readiness: ready,
-            mint: mint().clone(),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), channel.clone());
-        let notes = Notes::default();
-        let noting = notes.clone();
-        reader.spawn(async move { noting.over(channel.listen(listener)).await });
-        Receiver { arrivals, readiness, notes, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.until(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.until(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn until(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {BOUND:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
-    }
 }
 
 fn body(arrival: &Arrival) -> String {

@@ -5,29 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journeyman::channel::kafka::{self, Acks, Kafka, KafkaSettings, Mechanism, SaslSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
+use journeyman::channel::{Channel, Readiness};
 use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
-use journeyman::journey::message::{Arrival, Message, Part};
+use journeyman::journey::message::{Message, Part};
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
-use journeyman::journey::token::{Mint, Token};
+use journeyman::journey::token::Token;
 use journeyman::journey::value::Value;
 use journeyman::secret::{Redactor, Secret};
 use krafka::error::ErrorCode;
 use krafka::testing::{ApiKey, Control, FakeBroker};
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::support::listening::{BOUND, Receiver, clock, fault, phases, token, within};
 use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::scram_listener::ScramListener;
 use crate::support::tansu::{self, Tansu};
 use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{Scratch, block_on, free_port, wait_for};
-
-const BOUND: Duration = Duration::from_secs(20);
 
 fn settings(broker: SocketAddr) -> KafkaSettings {
     KafkaSettings {
@@ -44,16 +40,11 @@ fn settings(broker: SocketAddr) -> KafkaSettings {
 }
 
 fn opened(settings: KafkaSettings) -> Arc<Kafka> {
-    Arc::new(kafka::open(settings, Clock::system()).expect("the settings are in order"))
+    Arc::new(kafka::open(settings, clock()).expect("the settings are in order"))
 }
 
 fn channel(broker: SocketAddr) -> Arc<Kafka> {
     opened(settings(broker))
-}
-
-fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new([7; 32], 0));
-    MINT.issue(Clock::system().now().wall)
 }
 
 fn order(token: Token, fields: &[(&str, &str)]) -> Outgoing {
@@ -64,88 +55,6 @@ fn order(token: Token, fields: &[(&str, &str)]) -> Outgoing {
     outgoing.content_type = Some("application/json");
     outgoing.fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     outgoing
-}
-
-fn within(mut outgoing: Outgoing, timeout: Duration) -> Outgoing {
-    outgoing.timeout = timeout;
-    outgoing
-}
-
-fn phases(reply: &Reply) -> Vec<&str> {
-    reply.phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Kafka>) -> Receiver {
-        Receiver::with_room(channel, 64)
-    }
-
-    fn with_room(channel: &Arc<Kafka>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: journeyman::journey::Name::from("orders"),
-            clock: Clock::system(),
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new([1; 32], 0)),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.readiness_in(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.readiness_in(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn readiness_in(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {BOUND:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// The next so many payloads.
-    async fn payloads(&mut self, count: usize) -> Vec<String> {
-        let mut payloads = Vec::new();
-        for _ in 0..count {
-            payloads.push(self.next().await.message.text().into_owned());
-        }
-        payloads
-    }
-
-    /// Stops reading, and waits until the channel has let go.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
-    }
 }
 
 fn header<'a>(message: &'a Message, name: &str) -> &'a str {
@@ -174,7 +83,7 @@ fn a_message_makes_the_round_trip_with_its_token_in_key_and_headers() {
         assert_eq!(seen["peer"], broker.address().to_string());
         assert!(seen["node"].starts_with("broker ") && seen["node"].ends_with("leads partition 0"), "{seen:?}");
         assert_eq!(reply.ack, "acks=all: partition 0, offset 0");
-        assert_eq!(phases(&reply), ["connect", "ack"]);
+        assert_eq!(phases(&reply.phases), ["connect", "ack"]);
         let arrival = receiver.next().await;
         let message = &arrival.message;
         assert_eq!(Token::find_all(&message.body).next(), Some(first));
@@ -203,7 +112,7 @@ fn a_message_makes_the_round_trip_with_its_token_in_key_and_headers() {
         let (reply, again) = met(channel.send(&order(token(), &[("key", "customer-7")]))).await;
         let reply = reply.unwrap();
         assert_eq!(again, seen);
-        assert_eq!((reply.ack.as_str(), phases(&reply)), ("acks=all: partition 0, offset 1", vec!["ack"]));
+        assert_eq!((reply.ack.as_str(), phases(&reply.phases)), ("acks=all: partition 0, offset 1", vec!["ack"]));
         assert_eq!(header(&receiver.next().await.message, "kafka-key"), "customer-7");
         receiver.stop().await;
     });
@@ -455,7 +364,7 @@ fn a_connection_that_ended_between_two_messages_is_replaced_before_the_second() 
         assert_eq!((told.cause, told.uncertain), (Cause::Unreachable, false), "nothing was sent: {told:?}");
         broker.restart(0);
         let reply = channel.send(&order(token(), &[])).await.unwrap();
-        assert_eq!(phases(&reply), ["connect", "ack"]);
+        assert_eq!(phases(&reply.phases), ["connect", "ack"]);
         assert_eq!(broker.next_offset("orders", 0), Some(2));
     });
 }
@@ -824,7 +733,7 @@ fn tls_is_spoken_and_bad_certificates_are_told_apart() {
         assert_eq!(Token::find_all(&receiver.next().await.message.body).next(), Some(sent));
         // A lane that is kept is looked at before it is used again, also under TLS.
         let reply = channel.send(&order(token(), &[])).await.unwrap();
-        assert_eq!(phases(&reply), ["ack"]);
+        assert_eq!(phases(&reply.phases), ["ack"]);
 
         for (shown, words) in
             [(Shown::WrongHost, "for another name"), (Shown::Expired, "has expired"), (Shown::Unknown, "not trusted")]

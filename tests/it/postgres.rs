@@ -5,32 +5,29 @@ use std::time::Duration;
 
 use journeyman::channel::Channel;
 use journeyman::channel::postgres::{self, Postgres, PostgresSettings, Source, Target};
-use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
+use journeyman::journey::run::Fault;
 use journeyman::journey::token::Token;
 use journeyman::journey::value::Value;
-use journeyman::secret::{Redactor, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::listening::{BOUND, Receiver, clock, fault, phases, secret, token};
 use crate::support::met::met;
 use crate::support::postgres::Postgres as Server;
 use crate::support::proxy::{Direction, Flow, Proxy};
-use crate::support::watched::{Watched, token};
 use crate::support::{Scratch, block_on, free_port, wait_for};
 
-const BOUND: Duration = Duration::from_secs(20);
 const INSERT: &str = "insert into orders (token, body) values ($1, $2)";
 const TABLE: &str = "create table orders (id bigserial primary key, token text unique, body text)";
 
 fn settings(url: &str) -> PostgresSettings {
-    let url = Secret::new(url.to_owned(), &Redactor::new());
+    let url = secret(url);
     PostgresSettings { url, ca_file: None, target: None, source: None }
 }
 
 fn opened(settings: PostgresSettings) -> Arc<Postgres> {
-    Arc::new(postgres::open(settings, Clock::system()).expect("it opens"))
+    Arc::new(postgres::open(settings, clock()).expect("it opens"))
 }
 
 fn sending(url: &str, query: &str) -> Arc<Postgres> {
@@ -57,14 +54,6 @@ fn looking(query: &str) -> Outgoing {
     outgoing
 }
 
-fn phases(phases: &[journeyman::journey::report::Phase]) -> Vec<&str> {
-    phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
 fn of(fault: &Fault) -> (Cause, bool) {
     (fault.cause, fault.uncertain)
 }
@@ -76,7 +65,7 @@ fn a_notification_makes_the_round_trip_once_it_is_committed() {
         let database = server.database().await;
         // A name that would be another one without its quotes, and end them.
         let channel = notifying(&database.url(), "Orders \"done\"");
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let first = token();
         let (reply, seen) = met(channel.send(&order(first))).await;
@@ -117,7 +106,7 @@ fn a_row_is_inserted_with_token_and_payload_and_polled_once() {
         database.run(TABLE).await;
         database.run("insert into orders (token, body) select n::text, 'stranger' from generate_series(1, 5) n").await;
         let poll = polling(&database.url(), "select id, token, body from orders order by id; ");
-        let mut receiver = Watched::on(&poll);
+        let mut receiver = Receiver::on(&poll);
         receiver.ready().await;
 
         let channel = sending(&database.url(), INSERT);
@@ -230,7 +219,7 @@ fn who_is_not_let_in_is_auth_and_no_secret_is_shown() {
             let refused = fault(channel.send(&order(token())).await);
             assert_eq!(of(&refused), (Cause::Auth, false), "{refused:?}");
             assert!(refused.detail.contains(words) && !format!("{refused:?}").contains("hunter2"), "{refused:?}");
-            let why = Watched::on(&channel).down().await;
+            let why = Receiver::on(&channel).down().await;
             assert!(why.contains(words) && !why.contains("hunter2"), "{why}");
         }
         let proven = opened(settings(&url("probe:hunter2-right"))).prove(BOUND).await.unwrap();
@@ -363,7 +352,7 @@ fn a_poll_that_goes_wrong_is_told_and_recovers() {
     block_on(async {
         let Some(server) = Server::shared().await else { return };
         let database = server.database().await;
-        let mut receiver = Watched::on(&polling(&database.url(), "select body from orders"));
+        let mut receiver = Receiver::on(&polling(&database.url(), "select body from orders"));
         let why = receiver.down().await;
         assert!(why.contains("cannot poll") && why.contains("(42P01)"), "{why}");
         database.run(TABLE).await;
@@ -390,7 +379,7 @@ fn a_restart_is_told_and_everything_comes_back_by_itself() {
         let notify = notifying(&url, "orders");
         let insert = sending(&url, INSERT);
         let (mut listener, mut poller) =
-            (Watched::on(&notify), Watched::on(&polling(&url, "select id, body from orders")));
+            (Receiver::on(&notify), Receiver::on(&polling(&url, "select id, body from orders")));
         listener.ready().await;
         poller.ready().await;
         insert.send(&order(token())).await.unwrap();
@@ -502,7 +491,7 @@ fn a_session_that_hangs_is_noticed_by_asking() {
         let Some(server) = Server::shared().await else { return };
         let database = server.database().await;
         let proxy = Proxy::start(server.address()).await;
-        let mut receiver = Watched::on(&notifying(&database.url_at(proxy.address()), "orders"));
+        let mut receiver = Receiver::on(&notifying(&database.url_at(proxy.address()), "orders"));
         receiver.ready().await;
         proxy.set(Direction::ToClient, Flow::Hold);
         let why = receiver.down().await;
@@ -516,7 +505,7 @@ fn a_session_that_hangs_is_noticed_by_asking() {
 #[test]
 fn without_anything_to_receive_it_says_what_is_missing() {
     block_on(async {
-        let mut receiver = Watched::on(&opened(settings("postgres://u@127.0.0.1:1/d?sslmode=disable")));
+        let mut receiver = Receiver::on(&opened(settings("postgres://u@127.0.0.1:1/d?sslmode=disable")));
         assert!(receiver.down().await.contains("nothing to receive"));
         receiver.stop().await;
     });

@@ -6,34 +6,24 @@ use std::time::Duration;
 
 use journeyman::channel::redis::{self, Place, ReceiveSettings, Redis, RedisSettings};
 use journeyman::channel::{Channel, Readiness};
-use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
+use journeyman::journey::run::Fault;
 use journeyman::journey::token::{Mint, Token};
 use journeyman::journey::value::Value;
-use journeyman::secret::{Redactor, Secret};
 
+use crate::support::listening::{self, BOUND, Receiver, clock, fault, phases, secret, token};
 use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::redis::Redis as Server;
-use crate::support::watched::{Watched, token};
 use crate::support::{block_on, free_port, wait_for};
 
-const BOUND: Duration = Duration::from_secs(20);
-
 fn settings(url: &str) -> RedisSettings {
-    RedisSettings {
-        url: Secret::new(url.to_owned(), &Redactor::new()),
-        ca_file: None,
-        target: None,
-        max_length: None,
-        receive: None,
-    }
+    RedisSettings { url: secret(url), ca_file: None, target: None, max_length: None, receive: None }
 }
 
 fn opened(settings: RedisSettings) -> Arc<Redis> {
-    Arc::new(redis::open(settings, Clock::system()).expect("it opens"))
+    Arc::new(redis::open(settings, clock()).expect("it opens"))
 }
 
 /// A channel that sends to a place and receives on it.
@@ -50,26 +40,14 @@ fn topic(name: &str) -> Place {
     Place::Topic(name.to_owned())
 }
 
+/// As elsewhere, without headers: a topic carries none.
 fn order(token: Token) -> Outgoing {
-    Outgoing {
-        token,
-        body: format!("{{\"id\":\"{token}\"}}").into_bytes(),
-        content_type: Some("application/json"),
-        ..Outgoing::empty(Duration::from_secs(10))
-    }
+    Outgoing { headers: Vec::new(), ..listening::order(token) }
 }
 
 fn with_fields(outgoing: Outgoing, fields: &[(&str, &str)]) -> Outgoing {
     let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Outgoing { fields: fields.collect::<BTreeMap<_, _>>(), ..outgoing }
-}
-
-fn phases(phases: &[journeyman::journey::report::Phase]) -> Vec<&str> {
-    phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
 }
 
 /// The cause of a fault, whether it is uncertain, and its words.
@@ -88,7 +66,7 @@ fn an_entry_makes_the_round_trip_with_its_token_and_its_fields() {
     block_on(async {
         let Some(server) = Server::start().await else { return };
         let channel = both_ways(&server.url(), &stream("orders"));
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
 
         let token = token();
@@ -136,7 +114,7 @@ fn a_topic_says_how_many_receive_and_nobody_is_unroutable() {
         assert_eq!(of(&nobody), (Cause::Unroutable, false), "{nobody:?}");
         assert_eq!(nobody.detail, "nobody is subscribed to topic `orders` at this server");
 
-        let (mut first, mut second) = (Watched::on(&channel), Watched::on(&channel));
+        let (mut first, mut second) = (Receiver::on(&channel), Receiver::on(&channel));
         first.ready().await;
         second.ready().await;
         let token = token();
@@ -183,7 +161,7 @@ fn what_is_there_before_is_nobodys_arrival_and_what_comes_while_we_are_away_is_r
             let _: String = server.ask(&["XADD", "orders", "*", "stranger", "x"]).await;
         }
         let channel = both_ways(&server.url(), &stream("orders"));
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         let (first, second, third) = (token(), token(), token());
         channel.send(&order(first)).await.unwrap();
@@ -211,7 +189,7 @@ fn a_server_that_forgets_its_streams_is_read_again_from_what_comes_next() {
     block_on(async {
         let Some(mut server) = Server::with(&["--appendonly", "no"]).await else { return };
         let channel = both_ways(&server.url(), &stream("orders"));
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         channel.send(&order(token())).await.unwrap();
         receiver.next().await;
@@ -235,10 +213,10 @@ fn only_entries_with_a_token_of_ours_are_deleted_and_only_if_that_is_asked_for()
         let tidy = RedisSettings { target: Some(stream("done")), receive, ..settings(&server.url()) };
         let channel = opened(tidy);
         let _: String = server.ask(&["XADD", "done", "*", "stranger", "before"]).await;
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
 
-        let foreign = Mint::new([9; 32], 0).issue(Clock::system().now().wall);
+        let foreign = Mint::new([9; 32], 0).issue(clock().now().wall);
         let ours = token();
         let _: String = server.ask(&["XADD", "done", "*", "stranger", "x"]).await;
         let _: String = server.ask(&["XADD", "done", "*", "token", &foreign.to_string()]).await;
@@ -291,10 +269,10 @@ fn what_the_server_does_not_let_us_do_is_auth_and_shows_no_secret() {
         }
         // Whoever may read a stream may not yet subscribe.
         let reader = format!("redis://reader:hunter2-reader@{address}");
-        Watched::on(&both_ways(&reader, &stream("orders"))).ready().await;
-        let why = Watched::on(&both_ways(&reader, &topic("orders"))).down().await;
+        Receiver::on(&both_ways(&reader, &stream("orders"))).ready().await;
+        let why = Receiver::on(&both_ways(&reader, &topic("orders"))).down().await;
         assert!(why.contains("cannot subscribe to topic `orders`") && why.contains("NOPERM"), "{why}");
-        let why = Watched::on(&both_ways(&format!("redis://:nope-hunter2@{address}"), &stream("orders"))).down().await;
+        let why = Receiver::on(&both_ways(&format!("redis://:nope-hunter2@{address}"), &stream("orders"))).down().await;
         assert!(why.contains("WRONGPASS") && !why.contains("hunter2"), "{why}");
         let proven = opened(settings(&format!("redis://:hunter2-default@{address}"))).prove(BOUND).await.unwrap();
         assert_eq!(proven, format!("{address} answers, and takes our credentials"));
@@ -310,7 +288,7 @@ fn a_server_that_cannot_take_it_says_why() {
         let wrong = fault(channel.send(&with_fields(order(token()), &[("stream", "list")])).await);
         assert_eq!(of(&wrong), (Cause::Refused, false), "{wrong:?}");
         assert!(wrong.detail.contains("WRONGTYPE"), "{wrong:?}");
-        let why = Watched::on(&both_ways(&server.url(), &stream("list"))).down().await;
+        let why = Receiver::on(&both_ways(&server.url(), &stream("list"))).down().await;
         assert!(why.contains("cannot read stream `list`") && why.contains("WRONGTYPE"), "{why}");
 
         let _: String = server.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -362,7 +340,7 @@ fn a_check_tells_how_far_a_group_is_behind_and_takes_nothing_from_it() {
         assert_eq!((&seen.facts["consumers"], seen.header("pending")), (&Value::from(1), Some("2")));
         // The ids say that all this happened a second after the epoch.
         let Value::Duration(age) = seen.facts["oldest_age"] else { panic!("{:?}", seen.facts) };
-        let epoch = Clock::system().now().wall.as_second() as u64;
+        let epoch = clock().now().wall.as_second() as u64;
         assert!(age.as_secs().abs_diff(epoch) < 100, "{age:?}");
         let after: ::redis::Value = server.ask(&["XINFO", "STREAM", "orders", "FULL"]).await;
         assert_eq!(before, after);
@@ -390,7 +368,7 @@ fn a_database_is_chosen_by_its_number() {
     block_on(async {
         let Some(server) = Server::start().await else { return };
         let channel = both_ways(&format!("{}/7", server.url()), &stream("orders"));
-        let mut receiver = Watched::on(&channel);
+        let mut receiver = Receiver::on(&channel);
         receiver.ready().await;
         channel.send(&order(token())).await.unwrap();
         receiver.next().await;
@@ -458,7 +436,7 @@ fn a_connection_that_hangs_is_noticed_by_asking() {
         let Some(server) = Server::start().await else { return };
         let proxy = Proxy::start(server.address()).await;
         let url = format!("redis://{}", proxy.address());
-        let mut receivers = [stream("orders"), topic("orders")].map(|place| Watched::on(&both_ways(&url, &place)));
+        let mut receivers = [stream("orders"), topic("orders")].map(|place| Receiver::on(&both_ways(&url, &place)));
         for receiver in &mut receivers {
             receiver.ready().await;
         }
@@ -478,9 +456,9 @@ fn a_connection_that_hangs_is_noticed_by_asking() {
 #[test]
 fn without_a_place_to_receive_on_it_says_what_is_missing() {
     block_on(async {
-        let mut receiver = Watched::on(&opened(settings("redis://127.0.0.1:1")));
+        let mut receiver = Receiver::on(&opened(settings("redis://127.0.0.1:1")));
         assert!(receiver.down().await.contains("nothing to receive on"));
-        assert!(matches!(receiver.readiness(), Readiness::Down { .. }));
+        assert!(matches!(*receiver.readiness.borrow(), Readiness::Down { .. }));
         receiver.stop().await;
     });
 }

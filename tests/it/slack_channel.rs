@@ -1,41 +1,18 @@
 //! Slack as a path, against a fake that behaves as Slack documents: by history and over Socket Mode.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use journeyman::channel::Channel;
 use journeyman::channel::slack::{self, Slack, SlackSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
-use journeyman::clock::Clock;
-use journeyman::journey::message::Arrival;
+use journeyman::journey::Outgoing;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::{Mint, Token};
-use journeyman::journey::{Name, Outgoing};
-use journeyman::secret::{Redactor, Secret};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::fake_slack::{APP_TOKEN, Answer, CHANNEL, FakeSlack, TOKEN, USER_TOKEN};
+use crate::support::listening::{BOUND, Receiver, clock, fault, secret, token, token_of};
 use crate::support::{block_on, free_port, wait_for};
-
-const BOUND: Duration = Duration::from_secs(20);
-const KEY: [u8; 32] = [7; 32];
-
-fn clock() -> Clock {
-    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::system);
-    *CLOCK
-}
-
-fn token() -> Token {
-    static MINT: LazyLock<Mint> = LazyLock::new(|| Mint::new(KEY, 0));
-    MINT.issue(clock().now().wall)
-}
-
-fn secret(text: &str) -> Secret {
-    Secret::new(text.to_owned(), &Redactor::new())
-}
 
 /// By history, every 20 ms.
 fn settings(slack: &FakeSlack) -> SlackSettings {
@@ -65,74 +42,6 @@ fn order(token: Token) -> Outgoing {
         headers: vec![("x-synthetic".to_owned(), "journeyman".to_owned())],
         body: format!("order {token}").into_bytes(),
         ..Outgoing::empty(Duration::from_secs(10))
-    }
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-fn token_of(arrival: &Arrival) -> Option<Token> {
-    Token::find_all(&arrival.message.body).next()
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Slack>) -> Receiver {
-        Receiver::with_room(channel, 64)
-    }
-
-    fn with_room(channel: &Arc<Slack>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: Name::from("alerts"),
-            clock: clock(),
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new(KEY, 0)),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.wait(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.wait(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn wait(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {BOUND:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// Stops reading, and waits until what was under way is done.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
     }
 }
 

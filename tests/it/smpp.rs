@@ -1,35 +1,25 @@
 //! The `smpp` channel against an SMS centre on real sockets, behind networks that misbehave.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use journeyman::channel::Channel;
 use journeyman::channel::smpp::{self, Account, Alphabet, Long, NumberKind, Smpp, SmppSettings, Version};
-use journeyman::channel::{Channel, Listener, Readiness};
-use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
 use journeyman::journey::message::{Arrival, Part};
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::report::Phase;
-use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::{Mint, Token};
-use journeyman::secret::{Redactor, Secret};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rusmpp::{CommandId, CommandStatus};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::daemon::Setup;
 use crate::support::document::{adapt, toml_blocks};
 use crate::support::met::met;
+use crate::support::listening::{BOUND, Receiver, clock, fault, phases, secret, token, within};
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::smsc::{Answer, Bind, Naming, Smsc, mobile_originated, receipt};
+use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{Scratch, block_on, free_port, wait_for};
-
-const BOUND: Duration = Duration::from_secs(20);
 
 fn account(address: SocketAddr, system_id: &str, password: &str) -> Account {
     Account {
@@ -37,7 +27,7 @@ fn account(address: SocketAddr, system_id: &str, password: &str) -> Account {
         port: address.port(),
         tls: false,
         system_id: system_id.to_owned(),
-        password: Some(Secret::new(password.to_owned(), &Redactor::new())),
+        password: Some(secret(password)),
     }
 }
 
@@ -58,89 +48,11 @@ fn settings(address: SocketAddr) -> SmppSettings {
 }
 
 fn open(settings: SmppSettings) -> Arc<Smpp> {
-    Arc::new(smpp::open(settings, Clock::system()).expect("nothing to read"))
-}
-
-fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new([7; 32], 0));
-    MINT.issue(Clock::system().now().wall)
+    Arc::new(smpp::open(settings, clock()).expect("nothing to read"))
 }
 
 fn code(token: Token) -> Outgoing {
     Outgoing { token, body: format!("Your code is {token}").into_bytes(), ..Outgoing::empty(Duration::from_secs(10)) }
-}
-
-fn within(mut outgoing: Outgoing, timeout: Duration) -> Outgoing {
-    outgoing.timeout = timeout;
-    outgoing
-}
-
-fn phases(phases: &[Phase]) -> Vec<&str> {
-    phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Smpp>) -> Receiver {
-        Receiver::with_room(channel, 64)
-    }
-
-    fn with_room(channel: &Arc<Smpp>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: journeyman::journey::Name::from("sms"),
-            clock: Clock::system(),
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new([1; 32], 0)),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.readiness_in(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.readiness_in(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn readiness_in(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {BOUND:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// Stops reading, and waits until the channel has said goodbye.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
-    }
 }
 
 /// The next arrivals, receipts first.
@@ -479,49 +391,21 @@ fn nothing_listening_is_unreachable_for_certain_and_so_is_no_smpp() {
     });
 }
 
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    ca_file: PathBuf,
-    _scratch: Scratch,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let key = KeyPair::generate().expect("a certificate can be made");
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("a certificate can be made");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).expect("a certificate can be made");
-        let scratch = Scratch::new("smpp-ca");
-        let ca_file = scratch.write("ca.pem", &certificate.pem());
-        Authority { issuer: Issuer::new(params, key), ca_file, _scratch: scratch }
-    }
-
-    fn server(&self, name: &str, until: i32) -> Arc<rustls::ServerConfig> {
-        let key = KeyPair::generate().expect("a certificate can be made");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a certificate can be made");
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be made");
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder().with_no_client_auth();
-        Arc::new(config.with_single_cert(vec![certificate.der().clone()], key).expect("a certificate can be made"))
-    }
-}
-
 #[test]
 fn over_tls_the_certificate_must_be_right() {
     block_on(async {
-        let authority = Authority::new();
-        for (name, until, trusts, words) in [
-            ("localhost", 2091, true, None),
-            ("localhost", 2091, false, Some("from an issuer that is not trusted")),
-            ("smsc.example.net", 2091, true, Some("is for another name")),
-            ("localhost", 2021, true, Some("has expired")),
+        let (smsc, scratch) = (Smsc::start().await, Scratch::new("smpp-tls"));
+        for (shown, trusts, words) in [
+            (Shown::Good, true, None),
+            (Shown::Good, false, Some("from an issuer that is not trusted")),
+            (Shown::Unknown, true, Some("from an issuer that is not trusted")),
+            (Shown::WrongHost, true, Some("is for another name")),
+            (Shown::Expired, true, Some("has expired")),
         ] {
-            let smsc = Smsc::start_with(Some(authority.server(name, until))).await;
-            let mut settings = settings(smsc.address());
+            let front = TlsFront::start(smsc.address(), shown, scratch.path()).await;
+            let mut settings = settings(front.address());
             (settings.account.host, settings.account.tls) = ("localhost".to_owned(), true);
-            settings.ca_file = trusts.then(|| authority.ca_file.clone());
+            settings.ca_file = trusts.then(|| front.ca_file().to_owned());
             let channel = open(settings);
             match (channel.send(&code(token())).await, words) {
                 (Ok(reply), None) => assert_eq!(phases(&reply.phases), ["dns", "connect", "tls", "bind", "submit"]),
@@ -529,11 +413,10 @@ fn over_tls_the_certificate_must_be_right() {
                     assert_eq!((fault.cause, fault.uncertain), (Cause::Tls, false), "{fault:?}");
                     assert!(fault.detail.contains(words), "{}", fault.detail);
                 }
-                other => panic!("{name} {until} {trusts}: {other:?}"),
+                other => panic!("{shown:?} {trusts}: {other:?}"),
             }
         }
         // TLS to one that does not speak it.
-        let smsc = Smsc::start().await;
         let mut settings = settings(smsc.address());
         settings.account.tls = true;
         let fault = fault(open(settings).send(&within(code(token()), Duration::from_millis(500))).await);
@@ -614,7 +497,7 @@ fn a_connection_that_is_cut_between_submit_and_answer_is_uncertain_and_made_anew
         let lost = fault(answer);
         assert_eq!((lost.cause, lost.uncertain), (Cause::Unreachable, true), "{lost:?}");
         proxy.set(Direction::ToServer, Flow::Pass);
-        receiver.readiness_in(|readiness| matches!(readiness, Readiness::Down { .. })).await;
+        receiver.down().await;
         receiver.ready().await;
         channel.send(&code(token())).await.unwrap();
         assert_eq!(arrivals(&mut receiver, 2).await.len(), 2);

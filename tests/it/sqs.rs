@@ -3,43 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use journeyman::channel::Channel;
 use journeyman::channel::sns::{self, Sns, SnsSettings};
 use journeyman::channel::sqs::{self, Credentials, Sqs, SqsSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
-use journeyman::clock::Clock;
-use journeyman::journey::message::Arrival;
+use journeyman::journey::Outgoing;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::{Mint, Token};
 use journeyman::journey::value::Value;
-use journeyman::journey::{Name, Outgoing};
-use journeyman::secret::{Redactor, Secret};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::support::listening::{BOUND, Receiver, clock, fault, order, secret, token, token_of};
 use crate::support::moto::{Moto, REGION};
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::{block_on, free_port, wait_for};
 
-const BOUND: Duration = Duration::from_secs(20);
-/// The installation's key: what it issued is ours.
-const KEY: [u8; 32] = [7; 32];
-
-/// One for all, so that its times compare.
-fn clock() -> Clock {
-    static CLOCK: std::sync::LazyLock<Clock> = std::sync::LazyLock::new(Clock::system);
-    *CLOCK
-}
-
-fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new(KEY, 0));
-    MINT.issue(clock().now().wall)
-}
-
 fn credentials(id: &str, key: &str) -> Credentials {
-    let secret = |text: &str| Secret::new(text.to_owned(), &Redactor::new());
     Credentials { access_key_id: secret(id), secret_access_key: secret(key), session_token: None }
 }
 
@@ -70,84 +50,6 @@ fn topic(moto: &Moto, topic: &str) -> Sns {
         ca_file: None,
     };
     sns::open(settings, clock()).expect("certificates can be read")
-}
-
-fn order(token: Token) -> Outgoing {
-    Outgoing {
-        token,
-        headers: vec![("x-synthetic".to_owned(), "journeyman".to_owned())],
-        body: format!("{{\"id\":\"{token}\"}}").into_bytes(),
-        content_type: Some("application/json"),
-        ..Outgoing::empty(Duration::from_secs(10))
-    }
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-fn token_of(arrival: &Arrival) -> Option<Token> {
-    Token::find_all(&arrival.message.body).next()
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<Sqs>) -> Receiver {
-        Receiver::with_room(channel, 64)
-    }
-
-    fn with_room(channel: &Arc<Sqs>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: Name::from("orders"),
-            clock: clock(),
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new(KEY, 0)),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.wait(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.wait(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn wait(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?} after {BOUND:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// Stops reading, and waits until what was under way is done.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
-    }
 }
 
 async fn wait_until_held(moto: &Moto, queue: &str, wanted: (u32, u32)) {
@@ -454,7 +356,6 @@ fn everything_that_says_who_we_are_is_signed_and_answers_of_others_are_not_taken
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, app).await });
 
-        let secret = |text: &str| Secret::new(text.to_owned(), &Redactor::new());
         let credentials = Credentials {
             session_token: Some(secret("t3mp0rary")),
             ..credentials("ASIAEXAMPLE", "s3cr3t-of-the-access-key")

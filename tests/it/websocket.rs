@@ -7,30 +7,19 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use journeyman::channel::websocket::{self, Frames, WebSocket, WebSocketSettings};
-use journeyman::channel::{Channel, Listener, Readiness};
+use journeyman::channel::{Channel, Readiness};
 use journeyman::clock::Clock;
 use journeyman::journey::Outgoing;
-use journeyman::journey::message::Arrival;
 use journeyman::journey::outcome::Cause;
-use journeyman::journey::report::Phase;
-use journeyman::journey::run::{Fault, Reply};
-use journeyman::journey::token::{Mint, Token};
-use journeyman::secret::{HeaderText, Redactor, Secret};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use journeyman::journey::token::Token;
+use journeyman::secret::HeaderText;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
+use crate::support::listening::{BOUND, Receiver, clock, fault, phases, secret, token};
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::rooms::{CREDENTIALS, Manners, Order, Rooms, SUBSCRIBE};
 use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{Scratch, block_on, free_port, wait_for};
-
-const BOUND: Duration = Duration::from_secs(20);
-
-fn secret(text: &str) -> Secret {
-    Secret::new(text.to_owned(), &Redactor::new())
-}
 
 /// A channel that sends to a room and subscribes to its pushes.
 fn settings(url: &str) -> WebSocketSettings {
@@ -52,89 +41,11 @@ fn unconfirmed(url: &str) -> WebSocketSettings {
 }
 
 fn open(settings: WebSocketSettings) -> Arc<WebSocket> {
-    Arc::new(websocket::open(settings, Clock::system()).unwrap())
-}
-
-fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new([7; 32], 0));
-    MINT.issue(Clock::system().now().wall)
+    Arc::new(websocket::open(settings, clock()).unwrap())
 }
 
 fn order(token: Token) -> Outgoing {
     Outgoing { token, body: format!("{{\"id\":\"{token}\"}}").into_bytes(), ..Outgoing::empty(BOUND) }
-}
-
-fn names(phases: &[Phase]) -> Vec<&str> {
-    phases.iter().map(|phase| phase.name.as_str()).collect()
-}
-
-fn fault(answer: Result<Reply, Fault>) -> Fault {
-    answer.expect_err("it should have failed")
-}
-
-/// A channel that is listened on.
-struct Receiver {
-    arrivals: mpsc::Receiver<Arrival>,
-    readiness: watch::Receiver<Readiness>,
-    stop: CancellationToken,
-    reader: JoinSet<()>,
-}
-
-impl Receiver {
-    fn on(channel: &Arc<WebSocket>) -> Receiver {
-        Receiver::with_room(channel, 64)
-    }
-
-    fn with_room(channel: &Arc<WebSocket>, room: usize) -> Receiver {
-        let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
-        let listener = Listener {
-            channel: "pushes".into(),
-            clock: Clock::system(),
-            arrivals: sender,
-            readiness: ready,
-            mint: Arc::new(Mint::new([1; 32], 0)),
-            stop: stop.clone(),
-        };
-        let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
-        reader.spawn(async move { channel.listen(listener).await });
-        Receiver { arrivals, readiness, stop, reader }
-    }
-
-    async fn ready(&mut self) {
-        self.until(|readiness| *readiness == Readiness::Ready).await;
-    }
-
-    /// Why it is down.
-    async fn down(&mut self) -> String {
-        match self.until(|readiness| matches!(readiness, Readiness::Down { .. })).await {
-            Readiness::Down { why } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn until(&mut self, wanted: impl FnMut(&Readiness) -> bool) -> Readiness {
-        let last = self.readiness.clone();
-        match tokio::time::timeout(BOUND, self.readiness.wait_for(wanted)).await {
-            Ok(readiness) => readiness.expect("the reader lives").clone(),
-            Err(_) => panic!("still {:?}", *last.borrow()),
-        }
-    }
-
-    async fn next(&mut self) -> Arrival {
-        tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
-    }
-
-    /// The text of the next one.
-    async fn text(&mut self) -> String {
-        self.next().await.message.text().into_owned()
-    }
-
-    /// Stops reading, and waits until the channel has said goodbye.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        tokio::time::timeout(BOUND, self.reader.join_next()).await.expect("it heeds stop");
-    }
 }
 
 #[test]
@@ -148,7 +59,7 @@ fn a_message_makes_the_round_trip_on_two_connections() {
         receiver.ready().await;
         let first = token();
         let reply = channel.send(&order(first)).await.unwrap();
-        assert_eq!((reply.ack.as_str(), names(&reply.phases)), ("socket", vec!["dns", "connect", "upgrade", "write"]));
+        assert_eq!((reply.ack.as_str(), phases(&reply.phases)), ("socket", vec!["dns", "connect", "upgrade", "write"]));
         let arrival = receiver.next().await;
         assert_eq!(Token::find_all(&arrival.message.body).next(), Some(first));
         assert_eq!(arrival.message.header("frame"), Some("text"));
@@ -157,7 +68,7 @@ fn a_message_makes_the_round_trip_on_two_connections() {
 
         // The connection is kept.
         let second = token();
-        assert_eq!(names(&channel.send(&order(second)).await.unwrap().phases), ["write"]);
+        assert_eq!(phases(&channel.send(&order(second)).await.unwrap().phases), ["write"]);
         assert_eq!(Token::find_all(&receiver.next().await.message.body).next(), Some(second));
         assert_eq!(rooms.calls().len(), 2);
         for call in rooms.calls() {
@@ -214,7 +125,7 @@ fn it_is_ready_when_the_server_says_so_and_misses_nothing_before() {
         receiver.ready().await;
         rooms.order(Order::Say(Message::text("on time")));
         // What says that we are subscribed is not for journeys.
-        assert_eq!((receiver.text().await, receiver.text().await), ("early".to_owned(), "on time".to_owned()));
+        assert_eq!(receiver.payloads(2).await, ["early", "on time"]);
 
         // One that says everything else.
         rooms.set(Manners { greeting: vec![Message::text("no"); 64], ..Manners::default() });
@@ -305,7 +216,7 @@ fn tls_is_spoken_and_certificates_are_judged() {
             let channel = open(WebSocketSettings { ca_file: Some(front.ca_file().to_owned()), ..settings(&url) });
             let answer = channel.send(&order(token())).await;
             if shown == Shown::Good {
-                assert_eq!(names(&answer.unwrap().phases), ["dns", "connect", "tls", "upgrade", "write"]);
+                assert_eq!(phases(&answer.unwrap().phases), ["dns", "connect", "tls", "upgrade", "write"]);
                 let mut receiver = Receiver::on(&channel);
                 receiver.ready().await;
                 receiver.stop().await;
@@ -380,7 +291,7 @@ fn it_comes_back_by_itself_after_a_cut_a_reset_and_a_server_that_was_killed() {
         let ours = token();
         let reply = channel.send(&order(ours)).await.unwrap();
         assert_eq!(
-            names(&reply.phases),
+            phases(&reply.phases),
             ["dns", "connect", "upgrade", "write"],
             "the old connection is known to be gone"
         );
@@ -395,7 +306,7 @@ fn a_connection_that_has_ended_is_replaced_before_anything_is_sent_and_nothing_i
         let channel = open(unconfirmed(&rooms.url("s")));
         for round in 1..=5 {
             let reply = channel.send(&order(token())).await.unwrap();
-            assert!(names(&reply.phases).contains(&"upgrade"), "round {round}");
+            assert!(phases(&reply.phases).contains(&"upgrade"), "round {round}");
             rooms.until_connected(1).await;
             rooms.order(Order::Close(1_001, ""));
             rooms.until_connected(0).await;
@@ -455,7 +366,7 @@ fn what_is_half_written_is_uncertain_what_waits_behind_it_is_not_and_the_next_ge
         proxy.set(Direction::ToServer, Flow::Pass);
         let ours = token();
         let reply = channel.send(&order(ours)).await.unwrap();
-        assert!(names(&reply.phases).contains(&"upgrade"));
+        assert!(phases(&reply.phases).contains(&"upgrade"));
         let heard =
             async || rooms.heard().iter().any(|message| message.to_string().contains(&ours.to_string())).then_some(());
         wait_for("the message", BOUND, heard).await;
@@ -489,7 +400,7 @@ fn a_server_that_breaks_the_protocol_is_left_and_told() {
         receiver.ready().await;
         rooms.until_connected(1).await;
         rooms.order(Order::Write([&[0x01, 2][..], b"pr", &[0x89, 0], &[0x80, 3], b"obe"].concat()));
-        assert_eq!(receiver.text().await, "probe");
+        assert_eq!(receiver.payloads(1).await, ["probe"]);
     });
 }
 
@@ -504,9 +415,8 @@ fn an_arrival_is_stamped_when_it_is_here_even_if_nobody_takes_it() {
         for n in 0..40 {
             rooms.order(Order::Say(Message::text(n.to_string())));
         }
-        let clock = Clock::system();
-        let until = clock.now().mono + Duration::from_millis(400);
-        wait_for("time to pass", BOUND, async || (clock.now().mono > until).then_some(())).await;
+        let until = clock().now().mono + Duration::from_secs(1);
+        wait_for("time to pass", BOUND, async || (clock().now().mono > until).then_some(())).await;
         let mut stamps = Vec::new();
         for n in 0..40 {
             let arrival = receiver.next().await;
@@ -514,7 +424,7 @@ fn an_arrival_is_stamped_when_it_is_here_even_if_nobody_takes_it() {
             stamps.push(arrival.at.mono);
         }
         // Those that fitted were stamped while nobody took them; the others waited with the server.
-        let early = stamps.iter().filter(|at| at.since(stamps[0]) < Duration::from_millis(200)).count();
+        let early = stamps.iter().filter(|at| **at < until).count();
         assert!((16..=20).contains(&early), "{early}");
         receiver.stop().await;
     });

@@ -19,7 +19,7 @@ use journeyman::incident::{Incident, Member, NotifyReason, Root, Told};
 use journeyman::journey::expect::Check;
 use journeyman::journey::message::Hop;
 use journeyman::journey::outcome::{Cause, Outcome, UnknownWhy, Verdict};
-use journeyman::journey::report::{Phase, Report, StepReport, StepStatus};
+use journeyman::journey::report::{Phase, Report, StepStatus};
 use journeyman::journey::schedule::Schedule;
 use journeyman::journey::seen::{Seen, What};
 use journeyman::journey::token::Token;
@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::Scratch;
+use crate::support::notices::step;
 
 /// Begins a script, closes what it stands in, and turns its end around.
 pub(crate) const HOSTILE: &str = "<script>alert(1)</script> \"quoted\" & 'more' \u{202e}gpj.exe";
@@ -165,24 +166,6 @@ pub(crate) fn journey(name: &str) -> Journey {
     }
 }
 
-fn step(name: &str, verb: &str, channel: &str, at: Duration, took: Duration) -> StepReport {
-    StepReport {
-        name: name.into(),
-        verb: verb.to_owned().into(),
-        channel: Some(channel.into()),
-        at,
-        took,
-        status: StepStatus::Passed,
-        detail: None,
-        ack: None,
-        phases: Vec::new(),
-        hops: Vec::new(),
-        checks: Vec::new(),
-        excerpt: None,
-        seen: Vec::new(),
-    }
-}
-
 fn passed(expectation: &str) -> Check {
     Check { expectation: expectation.to_owned(), found: None, passed: true, soft: false, cause: None }
 }
@@ -190,7 +173,7 @@ fn passed(expectation: &str) -> Check {
 /// A run whose message went out and came back after `latency`.
 pub(crate) fn good(journey: &str, slot: Timestamp, latency: Duration) -> Report {
     let phase = |name: &str, took| Phase { name: name.to_owned(), took };
-    let mut submit = step("submit", "send", "gateway", Duration::ZERO, millis(84));
+    let mut submit = step("submit", "send", "gateway", 0, 84, StepStatus::Passed);
     submit.ack = Some("202 Accepted".to_owned());
     submit.phases = vec![
         phase("dns", millis(3)),
@@ -205,7 +188,7 @@ pub(crate) fn good(journey: &str, slot: Timestamp, latency: Duration) -> Report 
         Seen::new(What::Server, &format!("gate/{} {LEAKED} {HOSTILE}", slot.as_second())),
     ];
     submit.excerpt = Some(format!("{{\"sid\":\"SM1\",\"status\":\"queued\",\"auth\":\"{LEAKED}\"}}"));
-    let mut arrive = step("arrive", "receive", "inbound", Duration::ZERO, latency);
+    let mut arrive = step("arrive", "receive", "inbound", 0, latency.as_millis() as u64, StepStatus::Passed);
     arrive.hops = vec![Hop { name: "smsc".to_owned(), took: latency / 3 }];
     arrive.checks = vec![passed("body contains the token"), passed("copies equals 1")];
     arrive.excerpt = Some("From=%2B41790000000&Body=probe".to_owned());
@@ -253,7 +236,7 @@ pub(crate) fn failed(journey: &str, slot: Timestamp, cause: Cause) -> Report {
         }];
         arrive.excerpt = Some(format!("{{\"amount\": \"{HOSTILE}\"}}\r\n"));
     }
-    let mut tidy = step("tidy", "request", "gateway", Duration::ZERO, Duration::ZERO);
+    let mut tidy = step("tidy", "request", "gateway", 0, 0, StepStatus::Passed);
     tidy.status = StepStatus::Skipped;
     report.steps.push(tidy);
     report

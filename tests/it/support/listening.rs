@@ -1,8 +1,6 @@
 //! A channel of any kind, sent through and listened on as the daemon does it.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use journeyman::channel::seen::Notes;
@@ -14,37 +12,40 @@ use journeyman::journey::report::Phase;
 use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::{Mint, Token};
 use journeyman::secret::{Redactor, Secret};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Scratch;
+use super::wait_for;
 
 /// Long enough for everything that is expected to happen.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// A fresh token.
+/// The clock of everything here, so that times compare.
+pub(crate) fn clock() -> Clock {
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::system);
+    *CLOCK
+}
+
+/// Everything's mint in these tests: tokens of it are ours.
+pub(crate) fn mint() -> Arc<Mint> {
+    static MINT: LazyLock<Arc<Mint>> = LazyLock::new(|| Arc::new(Mint::new([7; 32], 0)));
+    MINT.clone()
+}
+
+/// A fresh token of ours.
 pub(crate) fn token() -> Token {
-    static MINT: std::sync::LazyLock<Mint> = std::sync::LazyLock::new(|| Mint::new([7; 32], 0));
-    MINT.issue(Clock::system().now().wall)
+    mint().issue(clock().now().wall)
 }
 
 /// A message with the token in its JSON payload, and a header.
 pub(crate) fn order(token: Token) -> Outgoing {
     Outgoing {
         token,
-        url: None,
-        method: None,
-        path: None,
-        query: Vec::new(),
         headers: vec![("x-synthetic".to_owned(), "journeyman".to_owned())],
         body: format!("{{\"id\":\"{token}\"}}").into_bytes(),
         content_type: Some("application/json"),
-        fields: BTreeMap::new(),
-        command: Vec::new(),
-        timeout: Duration::from_secs(10),
-        connected_since: None,
+        ..Outgoing::empty(Duration::from_secs(10))
     }
 }
 
@@ -94,20 +95,20 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Listens on `channel`.
-    pub(crate) fn on(channel: &Arc<dyn Channel>, clock: Clock) -> Receiver {
-        Receiver::with_room(channel, clock, 64)
+    pub(crate) fn on<C: Channel + ?Sized + 'static>(channel: &Arc<C>) -> Receiver {
+        Receiver::with_room(channel, 256)
     }
 
     /// Listens on `channel`, and holds so many arrivals that nobody has taken.
-    pub(crate) fn with_room(channel: &Arc<dyn Channel>, clock: Clock, room: usize) -> Receiver {
+    pub(crate) fn with_room<C: Channel + ?Sized + 'static>(channel: &Arc<C>, room: usize) -> Receiver {
         let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
         let stop = CancellationToken::new();
         let listener = Listener {
-            channel: journeyman::journey::Name::from("orders"),
-            clock,
+            channel: "orders".into(),
+            clock: clock(),
             arrivals: sender,
             readiness: ready,
-            mint: Arc::new(Mint::new([7; 32], 0)),
+            mint: mint(),
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
@@ -144,6 +145,15 @@ impl Receiver {
         tokio::time::timeout(BOUND, self.arrivals.recv()).await.expect("an arrival in time").expect("the reader lives")
     }
 
+    /// The payloads of the next so many.
+    pub(crate) async fn payloads(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        for _ in 0..count {
+            payloads.push(self.next().await.message.text().into_owned());
+        }
+        payloads
+    }
+
     /// Stops reading, and waits until the channel has said goodbye.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
@@ -151,34 +161,24 @@ impl Receiver {
     }
 }
 
-/// Certificates of an issuer that only `ca_file` makes trusted.
-pub(crate) struct Certificates {
-    issuer: Issuer<'static, KeyPair>,
-    /// The issuer's own certificate.
-    pub(crate) ca_file: PathBuf,
-}
-
-impl Certificates {
-    /// An issuer whose certificate is in `scratch`.
-    pub(crate) fn new(scratch: &Scratch) -> Certificates {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("an issuer");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Journeyman tests");
-        let ca_file = scratch.write("ca.pem", &params.self_signed(&key).expect("it signs itself").pem());
-        Certificates { issuer: Issuer::new(params, key), ca_file }
+/// Sends so many messages whose receiver takes one at a time: each is stamped when it is here, not when it is taken. `between` is what
+/// happens once they are here.
+pub(crate) async fn assert_stamped_when_here<C>(channel: &Arc<C>, count: usize, between: impl FnOnce())
+where
+    C: Channel + ?Sized + 'static,
+{
+    let mut receiver = Receiver::with_room(channel, 1);
+    receiver.ready().await;
+    let sent: Vec<_> = (0..count).map(|_| token()).collect();
+    for token in &sent {
+        channel.send(&order(*token)).await.expect("it is taken");
     }
-
-    /// The files of a certificate for `name` and of its key; an expired one ended in 2001.
-    pub(crate) fn issue(&self, scratch: &Scratch, name: &str, is_expired: bool) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        if is_expired {
-            (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
-        }
-        let certificate = params.signed_by(&key, &self.issuer).expect("it is signed");
-        let stem = format!("{name}-{is_expired}");
-        let certificate = scratch.write(&format!("{stem}.pem"), &certificate.pem());
-        (certificate, scratch.write(&format!("{stem}.key"), &key.serialize_pem()))
+    let here_by = clock().now().mono + Duration::from_secs(2);
+    wait_for("time to pass", BOUND, async || (clock().now().mono > here_by).then_some(())).await;
+    between();
+    for token in sent {
+        let arrival = receiver.next().await;
+        assert_eq!(token_of(&arrival), Some(token), "in order");
+        assert!(arrival.at.mono < here_by, "it was stamped when it was taken, not when it came");
     }
 }

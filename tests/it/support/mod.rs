@@ -41,7 +41,6 @@ pub(crate) mod table;
 pub(crate) mod tansu;
 pub mod target;
 pub(crate) mod tls_front;
-pub(crate) mod watched;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

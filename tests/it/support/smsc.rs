@@ -14,14 +14,12 @@ use rusmpp::tokio_codec::CommandCodec;
 use rusmpp::types::{COctetString, OctetString};
 use rusmpp::values::{DataCoding, EsmClass, InterfaceVersion, MessageState};
 use rusmpp::{Command, CommandId, CommandStatus, Pdu};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::Framed;
 
-use super::wait_for;
+use super::{free_port, wait_for};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -81,7 +79,6 @@ pub(crate) struct Bind {
 /// An SMS centre. It ends with its owner.
 pub(crate) struct Smsc {
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
     tasks: JoinSet<()>,
 }
@@ -139,14 +136,8 @@ impl Smsc {
 
     /// One that does everything right.
     pub(crate) async fn start() -> Smsc {
-        Smsc::start_with(None).await
-    }
-
-    /// One that speaks TLS, if it has a configuration for it.
-    pub(crate) async fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Smsc {
         let state = Arc::new(Mutex::new(State::default()));
-        let tls = tls.map(TlsAcceptor::from);
-        let mut smsc = Smsc { address: ([127, 0, 0, 1], 0).into(), tls, state, tasks: JoinSet::new() };
+        let mut smsc = Smsc { address: ([127, 0, 0, 1], free_port()).into(), state, tasks: JoinSet::new() };
         smsc.account(Smsc::SYSTEM_ID, Smsc::PASSWORD, 1);
         smsc.restart();
         smsc
@@ -159,7 +150,7 @@ impl Smsc {
         socket.bind(self.address).expect("loopback has a free port");
         let listener = socket.listen(64).expect("a socket can listen");
         self.address = listener.local_addr().expect("it is bound");
-        self.tasks.spawn(accept(listener, self.tls.clone(), self.state.clone()));
+        self.tasks.spawn(accept(listener, self.state.clone()));
     }
 
     /// Ends every connection without a word, and listens no more.
@@ -393,29 +384,22 @@ impl State {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Mutex<State>>) {
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     let mut number = 0;
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
         number += 1;
-        connections.spawn(connection(stream, tls.clone(), state.clone(), number));
+        connections.spawn(connection(stream, state.clone(), number));
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, state: Arc<Mutex<State>>, number: u32) {
-    match tls {
-        None => serve(stream, &state, number).await,
-        Some(tls) => {
-            if let Ok(stream) = tls.accept(stream).await {
-                serve(stream, &state, number).await;
-            }
-        }
-    }
+async fn connection(stream: TcpStream, state: Arc<Mutex<State>>, number: u32) {
+    serve(stream, &state, number).await;
     state.lock().expect("nobody panicked").sessions.retain(|session| session.number != number);
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: &Arc<Mutex<State>>, number: u32) {
+async fn serve(stream: TcpStream, state: &Arc<Mutex<State>>, number: u32) {
     let mut framed = Framed::new(stream, CommandCodec::new().without_max_length());
     let (out, mut queue) = mpsc::unbounded_channel::<Command>();
     loop {

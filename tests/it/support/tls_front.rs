@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+
+use super::certificate::Authority;
 
 /// The certificate that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +36,12 @@ impl TlsFront {
     /// On a free port of the loopback; the authority's certificate is written below `directory`.
     pub(crate) async fn start(upstream: SocketAddr, shown: Shown, directory: &std::path::Path) -> TlsFront {
         journeyman::tls::init();
-        let (authority, ca_pem) = authority();
-        let (other, _) = authority_named("somebody else");
-        let ca_file = directory.join(format!("ca-{shown:?}.pem"));
-        std::fs::write(&ca_file, ca_pem).expect("the directory can be written");
-        let names = if shown == Shown::WrongHost { "elsewhere.example.net" } else { "localhost" };
-        let mut names = vec![names.to_owned()];
-        if shown != Shown::WrongHost {
-            names.push("127.0.0.1".to_owned());
-        }
-        let mut parameters = CertificateParams::new(names).expect("names are names");
-        if shown == Shown::Expired {
-            parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
-            parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
-        }
-        let key = KeyPair::generate().expect("a key");
+        let authority = Authority::new(&format!("ca-{shown:?}"), directory);
+        let other = Authority::new("somebody-else", directory);
         let issuer = if shown == Shown::Unknown { &other } else { &authority };
-        let certificate = parameters.signed_by(&key, issuer).expect("a certificate");
+        let names: &[_] =
+            if shown == Shown::WrongHost { &["elsewhere.example.net"] } else { &["localhost", "127.0.0.1"] };
+        let (certificate, key) = issuer.issue(names, shown == Shown::Expired);
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a private key");
         let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("they fit");
@@ -70,7 +60,7 @@ impl TlsFront {
                 });
             }
         });
-        TlsFront { address, ca_file, _tasks: tasks }
+        TlsFront { address, ca_file: authority.ca_file, _tasks: tasks }
     }
 
     /// Where it listens.
@@ -82,17 +72,4 @@ impl TlsFront {
     pub(crate) fn ca_file(&self) -> &std::path::Path {
         &self.ca_file
     }
-}
-
-fn authority() -> (Issuer<'static, KeyPair>, String) {
-    authority_named("the tests' authority")
-}
-
-fn authority_named(name: &str) -> (Issuer<'static, KeyPair>, String) {
-    let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let key = KeyPair::generate().expect("a key");
-    let certificate = parameters.self_signed(&key).expect("a certificate");
-    (Issuer::new(parameters, key), certificate.pem())
 }
