@@ -469,7 +469,8 @@ fn a_server_that_is_not_there_or_cannot_find_out_is_told() {
         let started = Clock::system();
         let (_, _, detail) = fault(dns(slow).check(&asking("www.example.net", "A", SOON)).await);
         assert_eq!(detail, format!("no answer from {slow} within 400ms"));
-        assert!(started.now().mono.0 < SOON * 3);
+        // A resolver's own patience would be five seconds and more.
+        assert!(started.now().mono.0 < Duration::from_secs(4));
     });
 }
 

@@ -19,7 +19,7 @@ use crate::support::{block_on, wait_for};
 const OURS: &str = "12345";
 const HANDSET: &str = "+447700900123";
 /// Loopback takes milliseconds; this is what a busy machine is given.
-const BOUND: Duration = Duration::from_secs(15);
+const BOUND: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_text_comes_back_unaltered_and_its_delivery_is_reported() {

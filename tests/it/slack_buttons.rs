@@ -24,7 +24,7 @@ use crate::support::{block_on, wait_for};
 const SIGNING: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 const KEY: &[u8] = b"the installation's key";
 const EPHEMERAL: &str = "chat.postEphemeral";
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 
 /// What hears of buttons, running, and who is asked.
 struct Bench {

@@ -19,7 +19,7 @@ use crate::support::daemon::{Daemon, Setup};
 use crate::support::{Scratch, block_on, free_port, wait_for};
 
 /// What waits for something that takes milliseconds on an idle machine.
-const BOUND: Duration = Duration::from_secs(15);
+const BOUND: Duration = Duration::from_secs(30);
 /// Webhook counters are copied into the registry every five seconds.
 const UPKEEP: Duration = Duration::from_secs(20);
 /// Journeys of this file that are not to run while it is tested.

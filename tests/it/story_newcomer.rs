@@ -22,7 +22,7 @@ use crate::support::fake_slack::{CHANNEL, FakeSlack, TOKEN};
 use crate::support::{block_on, wait_for};
 
 /// What waits for something that takes a few runs.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(60);
 const HOOK_TOKEN: &str = "of-our-own-9e107d9d";
 
 #[test]

@@ -15,7 +15,7 @@ use crate::support::rabbitmq::RabbitMq;
 use crate::support::{block_on, wait_for};
 
 /// What waits for something that takes a few runs.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(60);
 const HOOK_TOKEN: &str = "of-our-own-e4d909c2";
 
 #[test]
@@ -39,7 +39,7 @@ fn a_dead_consumer_is_told_once_and_what_waited_for_it_is_late_and_not_lost() {
         let mail = story.mail.wait_for_mail("the alert", |_| true).await.mail;
         assert_eq!(mail.header("X-Journeyman-State").as_deref(), Some("DOWN"));
         let (shown, text) = (alert.shown(), mail.part("text/plain").text());
-        for part in ["not_received", "✓ submit", "✗ done", "last good", "not received within 3s", "jm01"] {
+        for part in ["not_received", "✓ submit", "✗ done", "last good", "not received within 5s", "jm01"] {
             let step = part.trim_start_matches(['✓', '✗', ' ']);
             assert!(shown.contains(step), "`{step}` is not in Slack's {shown}");
             assert!(text.contains(part), "`{part}` is not in the mail's\n{text}");
@@ -111,8 +111,12 @@ fn without_its_broker_the_api_is_to_blame_and_the_exchange_is_unknown() {
             story.daemon.metric("journeyman_runs_total", &not_ready).await.filter(|runs| *runs >= 1.0)
         })
         .await;
-        let (_, body) = story.daemon.get("/api/v1/journeys/orders-exchange").await;
-        assert!(body.contains("channel `orders-exchange` was not ready to receive: "), "{body}");
+        // The first of them may have been under way when the broker went.
+        wait_for("one that began without it", BOUND, async || {
+            let (_, body) = story.daemon.get("/api/v1/journeys/orders-exchange").await;
+            body.contains("channel `orders-exchange` was not ready to receive: ").then_some(())
+        })
+        .await;
         // A run that was under way may have failed with the broker; those that came after it are unknown.
         let failed = story.runs("orders-exchange", "failed").await;
         assert!(failed <= 1.0, "{failed}");
@@ -149,9 +153,8 @@ impl Story {
             ],
         );
         // Nobody waits for half a minute here; and two cores are shared with other tests.
-        let pace = [("\"30s\"", "\"1s\""), ("\"500ms\"", "\"2s\""), ("deadline  = \"20s\"", "deadline  = \"3s\"")];
+        let pace = [("\"30s\"", "\"1s\""), ("\"2s\"", "\"4s\""), ("\"500ms\"", "\"4s\""), ("\"20s\"", "\"5s\"")];
         let probes = adapt(probes, &pace);
-        let probes = adapt(&probes, &[("deadline = \"20s\"", "deadline = \"3s\"")]);
         setup.write("journeyman.toml", &main);
         setup.write("probes/orders.toml", &probes);
         setup.write("secrets/hook-token", HOOK_TOKEN);

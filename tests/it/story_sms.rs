@@ -15,7 +15,7 @@ use crate::support::kannel::{Handset, Kannel};
 use crate::support::{block_on, wait_for};
 
 /// What waits for something that takes a few runs.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(60);
 const HOOK_SECRET: &str = "shared-with-the-gateway-81b637d8";
 
 #[test]
@@ -139,8 +139,8 @@ to   = ["ops@example.net"]
 
     let pace = [
         ("every     = \"1m\"", "every     = \"1s\""),
-        ("budget    = \"10s\"", "budget    = \"3s\""),
-        ("deadline  = \"60s\"", "deadline  = \"4s\""),
+        ("budget    = \"10s\"", "budget    = \"5s\""),
+        ("deadline  = \"60s\"", "deadline  = \"6s\""),
     ];
     let journey = adapt(&adapt(journey, &[("127.0.0.1:9465", &hooks)]), &pace);
     let by_get = adapt(

@@ -430,7 +430,7 @@ fn a_caller_that_dribbles_is_cut_off() {
             }
             panic!("never cut off");
         };
-        tokio::time::timeout(Duration::from_secs(5), cut).await.expect("the head is cut off");
+        tokio::time::timeout(BOUND, cut).await.expect("the head is cut off");
 
         // The same for a body; this caller is told.
         let mut stream = TcpStream::connect(gate.address).await.unwrap();

@@ -19,6 +19,9 @@ use crate::support::tls_front::{Shown, TlsFront};
 /// A deadline that nothing reaches on a machine that is alive.
 const AMPLE: Duration = Duration::from_secs(30);
 
+/// How long a message takes at most, also on a machine that is busy. Cases in which nothing must come wait this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Every case that can run beside the others.
 pub(super) fn all<R: Rig>(rig: &R) -> Vec<(&'static str, LocalBoxFuture<'_, Vec<Cell>>)> {
     vec![
@@ -185,7 +188,7 @@ async fn at_the_deadline<R: Rig>(rig: &R) -> Vec<Cell> {
         let mut scene = Scene::new(rig, &case.replace(' ', "-")).await;
         let world = scene.world().await;
         scene.warm(&world).await;
-        let deadline = scene.promises.patience + Duration::from_secs(3);
+        let deadline = PATIENCE + Duration::from_secs(3);
         let after = deadline + Duration::from_nanos(nanos);
         let journey = scene.journey(deadline, "");
         let mut acknowledged = world.acknowledgements();
@@ -224,7 +227,7 @@ async fn late<R: Rig>(rig: &R) -> Vec<Cell> {
     let mut scene = Scene::new(rig, "late").await;
     let world = scene.world().await;
     scene.warm(&world).await;
-    let journey = scene.journey(scene.promises.patience, "");
+    let journey = scene.journey(PATIENCE, "");
     let (report, parcel) = join!(world.run(&journey), scene.relay.take());
     scene.relay.put(&parcel).await;
     let sighting = world.sighted(Kind::Late).await;
@@ -243,7 +246,7 @@ async fn twice<R: Rig>(rig: &R) -> Vec<Cell> {
     let mut scene = Scene::new(rig, "twice").await;
     let world = scene.world().await;
     scene.warm(&world).await;
-    let wait = scene.promises.patience + Duration::from_secs(1);
+    let wait = PATIENCE + Duration::from_secs(1);
     let more = format!("expect = [{{ copies = 1 }}]\n\n  [[journey.step]]\n  pause = {}", millis(wait));
     let journey = scene.journey(AMPLE, &more);
     let (report, ()) = join!(world.run(&journey), async {
@@ -333,7 +336,7 @@ async fn somebody_elses<R: Rig>(rig: &R) -> Vec<Cell> {
     let mut scene = Scene::new(rig, "foreign").await;
     let world = scene.world().await;
     scene.warm(&world).await;
-    let journey = scene.journey(scene.promises.patience, "");
+    let journey = scene.journey(PATIENCE, "");
     let now = world.clock().now().wall;
     let foreign = Mint::new([0xaa; 32], 7).issue(now);
     let (report, ()) = join!(world.run(&journey), async {
@@ -355,7 +358,7 @@ async fn of_a_previous_run<R: Rig>(rig: &R) -> Vec<Cell> {
     let mut scene = Scene::new(rig, "previous").await;
     let world = scene.world().await;
     scene.warm(&world).await;
-    let short = scene.journey(scene.promises.patience, "");
+    let short = scene.journey(PATIENCE, "");
     let (_lost, old) = join!(world.run(&short), scene.relay.take());
     let journey = scene.journey(AMPLE, "expect = [{ copies = 1 }]");
     let (report, ()) = join!(world.run(&journey), async {
@@ -425,7 +428,7 @@ async fn receiver_lost<R: Rig>(rig: &R) -> Vec<Cell> {
     scene.warm(&world).await;
     let (deadline, wanted) = match scene.promises.keeps {
         true => (AMPLE, "good"),
-        false => (scene.promises.patience + Duration::from_secs(3), "unknown(not_ready)"),
+        false => (PATIENCE + Duration::from_secs(3), "unknown(not_ready)"),
     };
     let journey = scene.journey(deadline, "");
     let (report, ()) = join!(world.run(&journey), async {
@@ -461,7 +464,7 @@ async fn cut_connected<R: Rig>(rig: &R) -> Vec<Cell> {
     let world = scene.world().await;
     scene.warm(&world).await;
     scene.proxies.out.shut().await;
-    let report = world.run(&scene.journey(scene.promises.patience + Duration::from_secs(2), "")).await;
+    let report = world.run(&scene.journey(PATIENCE + Duration::from_secs(2), "")).await;
     scene.proxies.out.reopen().await;
     scene.warm(&world).await;
     world.stop().await;
@@ -485,7 +488,7 @@ async fn cut_unconfirmed<R: Rig>(rig: &R) -> Vec<Cell> {
         let arrives = case.ends_with("arrives");
         let wanted = if arrives { "good" } else { "failed(uncertain)" };
         scene.proxies.out.set(Direction::ToClient, Flow::Hold);
-        let deadline = if arrives { AMPLE } else { scene.promises.patience + Duration::from_secs(1) };
+        let deadline = if arrives { AMPLE } else { PATIENCE + Duration::from_secs(1) };
         let journey = scene.journey(deadline, "");
         let (report, ()) = join!(world.run(&journey), async {
             let parcel = scene.relay.take().await;
@@ -516,7 +519,7 @@ async fn cut_unconsumed<R: Rig>(rig: &R) -> Vec<Cell> {
     scene.proxies.back.set(Direction::ToClient, Flow::Hold);
     let (deadline, wanted) = match scene.promises.keeps {
         true => (AMPLE, "good"),
-        false => (scene.promises.patience + Duration::from_secs(3), "unknown(not_ready)"),
+        false => (PATIENCE + Duration::from_secs(3), "unknown(not_ready)"),
     };
     let journey = scene.journey(deadline, "");
     let (report, ()) = join!(world.run(&journey), async {
@@ -525,8 +528,8 @@ async fn cut_unconsumed<R: Rig>(rig: &R) -> Vec<Cell> {
         scene.relay.put(&parcel).await;
         // It is on its way to us, and held.
         let is_held = async || (scene.proxies.back.seen(Direction::ToClient) > before).then_some(());
-        let held = crate::support::wait_for("the message to be held", scene.promises.patience * 4, is_held);
-        let _ = tokio::time::timeout(scene.promises.patience * 3, held).await;
+        let held = crate::support::wait_for("the message to be held", PATIENCE * 4, is_held);
+        let _ = tokio::time::timeout(PATIENCE * 3, held).await;
         scene.proxies.back.cut();
         scene.proxies.back.set(Direction::ToClient, Flow::Pass);
     });
@@ -594,7 +597,7 @@ async fn half_open<R: Rig>(rig: &R) -> Vec<Cell> {
         Promises { acknowledges: true, .. } => "failed(uncertain)",
         _ => "failed(not_received)",
     };
-    let journey = scene.journey(scene.promises.patience + Duration::from_secs(2), "");
+    let journey = scene.journey(PATIENCE + Duration::from_secs(2), "");
     let journey = journey.replace("name = \"submit\"", "name = \"submit\"\n  timeout = \"1s\"");
     let report = world.run(&journey).await;
     world.stop().await;

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use journeyman::channel::{Channel, Listener, Opening, Readiness};
@@ -38,8 +37,6 @@ pub(crate) struct Promises {
     pub(crate) connects_for_each: bool,
     /// A confirmation may send over a connection of its own beside the one that is held.
     pub(crate) binds_anew: bool,
-    /// How long a message takes at most on a quiet machine. Cases in which nothing must come wait this long.
-    pub(crate) patience: Duration,
 }
 
 impl Default for Promises {
@@ -56,7 +53,6 @@ impl Default for Promises {
             carries_headers: true,
             connects_for_each: false,
             binds_anew: true,
-            patience: Duration::from_millis(500),
         }
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Process, Scratch, free_port, server_binary, wait_for};
+use super::{Process, START, Scratch, free_port, server_binary, wait_for};
 
-const START: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Alertmanager with its data in a directory of its own. Ends with its owner.

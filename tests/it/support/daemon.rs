@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::{Process, Scratch, free_port, wait_for};
+use super::{Process, START, Scratch, free_port, wait_for};
 
-/// From the start of the process to `/ready`, on a machine that is busy with other tests.
-const START: Duration = Duration::from_secs(30);
 /// The daemon promises to drain in less than 20 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// Any answer over loopback.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// The directory and the ports of a daemon that does not run yet, for tests whose servers must know them first.
 pub struct Setup {

@@ -41,7 +41,7 @@ pub(crate) const WEBHOOK_METHOD: &str = "webhook";
 /// The bot's own user.
 const BOT: &str = "U0BOT";
 /// The longest that anything is waited for.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 /// The largest request that is read.
 const LARGEST: usize = 1 << 20;
 

@@ -16,9 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::{Process, Scratch, free_port, server_binary, wait_for, wait_for_listener};
-
-const START: Duration = Duration::from_secs(20);
+use super::{Process, START, Scratch, free_port, server_binary, wait_for, wait_for_listener};
 
 /// What the admin port shows its status for; no message is sent with it.
 const STATUS_PASSWORD: &str = "only-looking";
@@ -53,11 +51,11 @@ impl Kannel {
         let status_url = format!("http://{admin}/status.txt?password={STATUS_PASSWORD}");
         let mut bearerbox = start_box(&programs.0, &config, &scratch);
         wait_for_status(&mut bearerbox, &status_url, "Status: running").await;
-        wait_for_listener(boxes, START).await;
+        wait_for_listener(boxes).await;
         let mut smsbox = start_box(&programs.1, &config, &scratch);
         // It opens its own port before it finds the bearerbox, so the bearerbox is asked.
         wait_for_status(&mut smsbox, &status_url, "smsbox:journeyman").await;
-        wait_for_listener(sendsms, START).await;
+        wait_for_listener(sendsms).await;
         Some(Kannel { sendsms, smsc, smsbox, bearerbox, scratch })
     }
 

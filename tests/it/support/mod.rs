@@ -46,11 +46,15 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Under `tests/run` a missing server is a failure; elsewhere its tests say loudly that they tested nothing.
 const REQUIRED: &str = "JOURNEYMAN_TESTS_REQUIRE_SERVERS";
+
+/// From the start of a server to its first answer, on a machine that is busy with other tests.
+pub const START: Duration = Duration::from_secs(90);
 
 /// The path of a server's program, looked up in `PATH` and the places where Debian puts servers.
 /// Without it: a panic under `tests/run`, otherwise a loud line and `None`, for the test to return on.
@@ -126,12 +130,16 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that nobody listens on, for a server that is started on it later, killed and started again, or for nobody. It is
+/// below those that the kernel gives away, to listeners on port 0 and to each connection, so none of them takes it meanwhile; and
+/// no other test of this process is given it.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
+    const OURS: std::ops::Range<u16> = 10_000..32_768;
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..1 << 16)));
+    (0..OURS.len())
+        .map(|_| OURS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % OURS.len() as u32) as u16)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("loopback has a free port")
-        .port()
 }
 
 /// Polls `condition` until it gives something; panics with `what` when `bound` has passed.
@@ -151,8 +159,8 @@ pub async fn wait_for<T>(what: &str, bound: Duration, mut condition: impl AsyncF
 }
 
 /// Waits until something listens at `address`.
-pub async fn wait_for_listener(address: SocketAddr, bound: Duration) {
-    wait_for(&format!("a listener at {address}"), bound, async || {
+pub async fn wait_for_listener(address: SocketAddr) {
+    wait_for(&format!("a listener at {address}"), START, async || {
         TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok().map(drop)
     })
     .await;

@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use super::{Process, Scratch, free_port, server_binary, wait_for_listener};
-
-const BOUND: Duration = Duration::from_secs(10);
 
 /// A running Mosquitto; it ends with its owner.
 pub(crate) struct Mosquitto {
@@ -38,7 +35,7 @@ impl Mosquitto {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.scratch.path().join("conf"));
         self.process = Some(Process::start("mosquitto", &mut command, &self.scratch.path().join("log")));
-        wait_for_listener(self.address(), BOUND).await;
+        wait_for_listener(self.address()).await;
     }
 
     /// Ends it without a goodbye.

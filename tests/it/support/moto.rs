@@ -9,15 +9,12 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{free_port, python_server, wait_for_listener};
 
-/// A cold start takes 1 s on two idle cores, and there may be eight others.
-const START: Duration = Duration::from_secs(60);
 const KEEPER: &str = r#"
 "$SERVER" -H 127.0.0.1 -p "$PORT" </dev/null >/dev/null 2>&1 &
 server=$!
@@ -63,7 +60,7 @@ impl Moto {
             .expect("sh can be started");
         let mut line = String::new();
         BufReader::new(shell.stdout.take().expect("it is piped")).read_line(&mut line).expect("the pipe can be read");
-        wait_for_listener(([127, 0, 0, 1], port).into(), START).await;
+        wait_for_listener(([127, 0, 0, 1], port).into()).await;
         Some(Moto { port, shell, serial: AtomicU32::new(0) })
     }
 

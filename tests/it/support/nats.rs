@@ -2,11 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
 
 use super::{Process, Scratch, free_port, server_binary, wait_for_listener};
-
-const BOUND: Duration = Duration::from_secs(10);
 
 /// A running nats-server with JetStream; it ends with its owner.
 pub(crate) struct NatsServer {
@@ -41,7 +38,7 @@ impl NatsServer {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.scratch.path().join("conf"));
         self.process = Some(Process::start("nats-server", &mut command, &self.scratch.path().join("log")));
-        wait_for_listener(self.address(), BOUND).await;
+        wait_for_listener(self.address()).await;
     }
 
     /// Ends it without a goodbye.

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Process, Scratch, free_port, server_binary, wait_for};
-
-const START: Duration = Duration::from_secs(20);
+use super::{Process, START, Scratch, free_port, server_binary, wait_for};
 
 /// A server. Ends with its owner.
 pub(crate) struct Nsd {

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Process, Scratch, server_binary, wait_for};
+use super::{Process, START, Scratch, server_binary, wait_for};
 
 /// The system's Python: another one in `PATH` would not see Debian's `python3-pika`.
 const PYTHON: &str = "/usr/bin/python3";
-const START: Duration = Duration::from_secs(30);
 
 /// A running pipeline. Its processes end with it.
 pub(crate) struct Pipeline {

@@ -10,16 +10,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-use super::{free_port, server_binary, wait_for};
+use super::{START, free_port, server_binary, wait_for};
 
-/// Making a cluster takes 2 s on two idle cores.
-const START: Duration = Duration::from_secs(90);
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// `nobody`, as whom a server runs that root starts: it refuses root.
 const NOBODY: u32 = 65_534;

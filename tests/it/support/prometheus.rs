@@ -8,9 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::{Process, free_port, server_binary, wait_for};
+use super::{Process, START, free_port, server_binary, wait_for};
 
-const START: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Prometheus with its storage beside its configuration. Ends with its owner.

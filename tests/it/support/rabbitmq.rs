@@ -10,15 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{free_port, server_binary, wait_for};
+use super::{START, free_port, server_binary, wait_for};
 
-/// A cold start takes 6 s on two idle cores.
-const START: Duration = Duration::from_secs(90);
 /// Debian's own wrapper in `sbin` runs only as root or rabbitmq; this is what it calls.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -126,7 +123,7 @@ impl RabbitMq {
         .await;
         let log = || std::fs::read_to_string(self.home.join("broker.log")).unwrap_or_default();
         assert!(up, "RabbitMQ ended at its start:\n{}", log());
-        super::wait_for_listener(self.address(), START).await;
+        super::wait_for_listener(self.address()).await;
     }
 
     /// Kills it with SIGKILL; its data stays.

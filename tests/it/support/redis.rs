@@ -5,13 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use redis::{FromRedisValue, cmd};
 
-use super::{Process, Scratch, free_port, server_binary, wait_for};
+use super::{Process, START, Scratch, free_port, server_binary, wait_for};
 
-const START: Duration = Duration::from_secs(30);
 /// `nobody`, as whom a server runs that root starts.
 const NOBODY: u32 = 65_534;
 

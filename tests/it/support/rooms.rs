@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-use super::wait_for;
+use super::{free_port, wait_for};
 
 /// The only credentials that it takes, where credentials are shown at all.
 pub(crate) const CREDENTIALS: &str = "Bearer let-me-in";
@@ -95,7 +95,8 @@ impl Rooms {
             orders: broadcast::channel(1_024).0,
             tells: watch::channel(true).0,
         };
-        let mut rooms = Rooms { address: ([127, 0, 0, 1], 0).into(), state: Arc::new(state), tasks: JoinSet::new() };
+        let mut rooms =
+            Rooms { address: ([127, 0, 0, 1], free_port()).into(), state: Arc::new(state), tasks: JoinSet::new() };
         rooms.open().await;
         rooms
     }

@@ -58,7 +58,7 @@ impl Tansu {
             .args(["--storage-engine", "memory://tansu/"])
             .env("RUST_LOG", "warn");
         self.process = Some(Process::start("tansu", &mut command, &self.log.path().join("log")));
-        wait_for_listener(self.address, BOUND).await;
+        wait_for_listener(self.address).await;
     }
 
     /// A client of another make than ours.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::conformance::rig::{Promises, Rig};
 use crate::conformance::suite;
@@ -42,7 +41,6 @@ impl Rig for Mail {
             redelivers: false,
             connects_for_each: true,
             // Postfix, Dovecot's half second until it tells, and the next poll.
-            patience: Duration::from_secs(2),
             ..Promises::default()
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use rumqttc_v5::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
 
@@ -98,15 +97,18 @@ impl Rig for Mqtt {
         let (client, mut events) = self.somebody();
         client.subscribe(format!("{tag}/back/+"), QoS::AtMostOnce).await.expect("the loop runs");
         let mut found = 0;
-        let counting = async {
-            loop {
-                let event = events.poll().await.expect("the broker is there");
-                found += usize::from(matches!(event, Event::Incoming(Packet::Publish(publish)) if publish.retain));
+        loop {
+            match events.poll().await.expect("the broker is there") {
+                // What is retained comes with the subscription, and so before what is published after it.
+                Event::Incoming(Packet::SubAck(_)) => {
+                    let options = PublishOptions::new(QoS::AtMostOnce);
+                    client.publish(format!("{tag}/back/end"), "", options).await.expect("the loop runs");
+                }
+                Event::Incoming(Packet::Publish(publish)) if publish.retain => found += 1,
+                Event::Incoming(Packet::Publish(_)) => return found,
+                _ => {}
             }
-        };
-        // What is there comes with the subscription.
-        let _ = tokio::time::timeout(Duration::from_millis(500), counting).await;
-        found
+        }
     }
 
     async fn kill(&mut self) -> bool {

@@ -1,7 +1,6 @@
 //! PostgreSQL: notifications, and tables.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::conformance::rig::{Promises, Rig};
 use crate::conformance::suite;
@@ -38,13 +37,7 @@ impl Rig for Rigged {
     }
 
     fn promises(&self) -> Promises {
-        Promises {
-            keeps: self.is_table,
-            redelivers: false,
-            carries_headers: false,
-            patience: Duration::from_secs(1),
-            ..Promises::default()
-        }
+        Promises { keeps: self.is_table, redelivers: false, carries_headers: false, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::conformance::rig::{Promises, Rig};
 use crate::conformance::suite;
@@ -37,7 +36,7 @@ impl Rig for Slack {
 
     fn promises(&self) -> Promises {
         // Events carry no metadata, and headers are metadata.
-        Promises { recognises: true, carries_headers: false, patience: Duration::from_secs(1), ..Promises::default() }
+        Promises { recognises: true, carries_headers: false, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {

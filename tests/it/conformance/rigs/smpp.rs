@@ -4,7 +4,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use journeyman::journey::message::Message;
@@ -47,8 +46,7 @@ impl Rig for Smpp {
     }
 
     fn promises(&self) -> Promises {
-        let patience = Duration::from_millis(300);
-        Promises { carries_headers: false, binds_anew: false, patience, ..Promises::default() }
+        Promises { carries_headers: false, binds_anew: false, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -42,7 +41,7 @@ impl Rig for Sqs {
 
     fn promises(&self) -> Promises {
         // What moto has is in its memory.
-        Promises { survives: false, patience: Duration::from_secs(2), ..Promises::default() }
+        Promises { survives: false, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {
