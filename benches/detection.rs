@@ -1,9 +1,11 @@
 //! When people are called, and when for nothing: `cargo bench --features full --bench detection`.
 //!
 //! Seeded Monte Carlo over the real detectors, alerts, budgets and desk, beside the policies that others have. One section alone:
-//! `-- policies` (or `confirm`, `recovery`, `schedules`). Chance is of other seeds with `-- seed=2`: what was chosen by the figures of one
-//! seed has to hold for another.
+//! `-- policies` (or `confirm`, `recovery`, `schedules`, `drift`). Chance is of other seeds with `-- seed=2`: what was chosen by the
+//! figures of one seed has to hold for another.
 
+#[path = "detection/drift.rs"]
+mod drift;
 #[path = "detection/model.rs"]
 mod model;
 #[path = "detection/reference.rs"]
@@ -53,6 +55,9 @@ fn main() {
     }
     if is_wanted("schedules") {
         schedules(seed);
+    }
+    if is_wanted("drift") {
+        drift::tables();
     }
 }
 

@@ -3,6 +3,7 @@
 mod channels;
 pub mod connect;
 pub mod demo;
+mod drift;
 pub mod notify;
 pub mod replay;
 pub mod slo;
@@ -116,6 +117,7 @@ pub async fn run(
         group_by: plan.group_by.clone(),
         digest_after: plan.digest_after,
     };
+    let courses = drift::courses(&plan.journeys, &spending);
     let (commands, commanded) = crate::commands::channel();
     let mut buttons = open_buttons(&plan, key, commands.clone(), clock)?;
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
@@ -167,6 +169,7 @@ pub async fn run(
             }
         }
     });
+    tasks.spawn("drift", drift::watch(courses, store.clone(), observations.clone(), clock, stop_readers.clone()));
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
     if let Some(buttons) = buttons {
         tasks.spawn("buttons", buttons.run(stop_http.clone()));
@@ -214,7 +217,7 @@ pub async fn run(
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "switchboard", "drift"], DRAIN_PART).await;
     // The evaluator ends when its last observation is decided; the workers then send what that led to.
     tasks.wait_for(&["evaluator"], DRAIN_PART).await;
     stop_workers.cancel();

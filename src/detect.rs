@@ -4,6 +4,7 @@
 //! follows for people is decided in [`crate::alert`] and [`crate::incident`].
 
 pub mod burn;
+pub mod drift;
 pub mod loss;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::detect::drift::{Drift, Measured};
 use crate::detect::loss::Loss;
 use crate::journey::AlertPolicy;
 use crate::journey::outcome::{Cause, Verdict, labelled};
@@ -167,6 +169,8 @@ pub struct Detectors {
     pub wrong_cause: Option<Cause>,
     /// The evidence of partial loss.
     pub loss: Loss,
+    /// What is known of slow drift.
+    pub drift: Drift,
     /// The first bad slot of the present trouble.
     pub bad_since: Option<Timestamp>,
     /// Which fire.
@@ -180,6 +184,7 @@ impl Detectors {
     /// Waits for verdicts from `now` on: after a start, silence while we were not running is not the journey's.
     pub fn resume(&mut self, now: Timestamp) {
         self.heard = Some(now);
+        self.drift.resume(now);
     }
 
     /// Takes a run; a verdict of ours (`unknown`) and a slot that does not count leave everything as it is.
@@ -218,6 +223,11 @@ impl Detectors {
         }
     }
 
+    /// Takes how the last runs compare with those of the days before.
+    pub fn measured(&mut self, measured: Measured, now: Timestamp) {
+        self.drift.take(measured, now);
+    }
+
     /// Looks what fires now. Nothing here depends on how often it is asked.
     pub fn look(&mut self, rules: &Rules, now: Timestamp) -> Vec<Finding> {
         let policy = &rules.policy;
@@ -249,6 +259,13 @@ impl Detectors {
         }
         let slow = self.slow >= policy.slow_after || (fires(Detector::Slow) && !is_well);
         let stale = is_silent || (fires(Detector::Stale) && self.delivered < policy.recover_after && self.failed == 0);
+        if down || partial || slow {
+            self.drift.trouble(now);
+        }
+        self.drift.expire(now);
+        if !policy.drift {
+            self.drift = Drift::default();
+        }
         let mut findings = Vec::new();
         let mut say = |fires: bool, detector, said: &dyn Fn() -> String| {
             if fires {
@@ -267,11 +284,15 @@ impl Detectors {
         say(stale, Detector::Stale, &|| {
             format!("no verdict for {} (two intervals and a deadline)", Human(rules.stale_after))
         });
+        // Beside what says more of the same runs it says nothing.
+        if let Some(found) = self.drift.found.filter(|_| !down && !slow && !stale) {
+            say(true, Detector::Drift, &|| found.measured.said());
+        }
         self.firing = findings.iter().map(|finding| finding.detector).collect();
         if partial && down {
             self.firing.insert(Detector::Partial);
         }
-        if findings.is_empty() && self.good > 0 {
+        if is_only_drift(&findings) && self.good > 0 {
             self.bad_since = None;
         }
         findings
@@ -280,13 +301,15 @@ impl Detectors {
     /// When time alone changes what [`Detectors::look`] finds.
     pub fn deadline(&self, rules: &Rules) -> Option<Timestamp> {
         let is_stale = self.firing.contains(&Detector::Stale);
-        self.heard.filter(|_| !is_stale).map(|heard| later(heard, rules.stale_after))
+        let stale = self.heard.filter(|_| !is_stale).map(|heard| later(heard, rules.stale_after));
+        stale.into_iter().chain(self.drift.deadline()).min()
     }
 
     /// The first bad slot of what is bad now.
     pub fn since(&self) -> Option<Timestamp> {
         let is_loss = self.firing.contains(&Detector::Partial);
-        self.loss.since.filter(|_| is_loss).or(self.bad_since).or(self.heard)
+        let drift = self.drift.found.filter(|_| self.firing.contains(&Detector::Drift)).map(|found| found.since);
+        self.loss.since.filter(|_| is_loss).or(self.bad_since).or(drift).or(self.heard)
     }
 
     /// Whether something is bad that is not yet enough for any detector.
@@ -321,6 +344,11 @@ impl Detectors {
             wrong => format!("{wrong} messages were wrong, the last {what}"),
         }
     }
+}
+
+/// Whether nothing was found but drift, which good runs show as well as any.
+pub fn is_only_drift(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.detector == Detector::Drift)
 }
 
 /// Whether a message came, and was not as it was sent.

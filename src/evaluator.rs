@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::commands::{Command, Refusal, Request};
 use crate::control::Route;
 use crate::delivery::Outbox;
+use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
@@ -330,6 +331,7 @@ impl Evaluator {
             Observation::Finished(report) | Observation::Confirmed(report) => report.journey.clone(),
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
+            Observation::Measured { journey, measured } => return self.measured(journey, *measured, round, now),
             Observation::Condition { subject, findings } => {
                 let (subject, findings) = (subject.clone(), findings.clone());
                 return self.condition(subject, findings, round, now);
@@ -344,9 +346,16 @@ impl Evaluator {
             Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
-            Observation::Condition { .. } => {}
+            Observation::Measured { .. } | Observation::Condition { .. } => {}
         }
         round.touched.insert(name);
+    }
+
+    /// What was measured of runs long ended: no verdict, and no sign that anything runs.
+    fn measured(&mut self, name: &Name, measured: Measured, round: &mut Round, now: Timestamp) {
+        let Some(watched) = self.journeys.get_mut(name) else { return };
+        watched.measured(measured, &mut self.desk, round, now);
+        round.touched.insert(name.clone());
     }
 
     /// What was found about a channel, or a part of the daemon.

@@ -92,6 +92,8 @@ pub struct AlertPolicy {
     pub confirm: Vec<Duration>,
     /// Whether failures that are not in a row may fire *partial*.
     pub partial: bool,
+    /// Whether runs that are slower than in the same hours of the days before may fire *drift*.
+    pub drift: bool,
     /// Whether what fires and ends again and again becomes one incident, which only calm ends.
     pub flapping: bool,
     /// This many slow runs in a row fire *slow*.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::alert::{AlertState, JourneyAlerts, Look, Subject};
-use crate::detect::{Detector, Rules, burn};
+use crate::detect::{Detector, Rules, burn, is_only_drift};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Profile};
 use crate::journey::{Journey, Name};
@@ -57,10 +57,11 @@ pub fn look_at_health(
     let detectors = &alerts.detectors;
     let is_bad = detectors.is_suspicious() || !findings.is_empty() && detectors.good == 0;
     let look = Look {
+        // A good run is no sign that a drift ends.
+        is_good: detectors.good > 0 && !is_only_drift(&findings),
         findings,
         is_suspicious: detectors.is_suspicious(),
         since: detectors.since(),
-        is_good: detectors.good > 0,
         is_bad_run,
         is_undamped: !rules.policy.flapping,
     };

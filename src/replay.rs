@@ -4,9 +4,11 @@
 //! is not replayed: alerts of channels and of the daemon, acknowledgements, silences that were taken back.
 
 pub mod comparison;
+mod drift;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,6 +21,7 @@ use crate::incident::{Action, Desk, NotifyReason};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
 use crate::judge;
+use crate::replay::drift::Course;
 use crate::slo::{self, History};
 
 /// What happened to a journey.
@@ -28,6 +31,8 @@ pub enum Happened {
     Run {
         /// What it came to.
         sample: Sample,
+        /// How long it took.
+        latency: Duration,
         /// Where it failed.
         blamed: Option<Resource>,
     },
@@ -86,6 +91,8 @@ struct Watch {
     history: History,
     alerts: JourneyAlerts,
     blamed: Option<Resource>,
+    /// The runs that drift is measured from, unless nobody wants to hear of it.
+    course: Option<Course>,
     deadline: Option<Timestamp>,
 }
 
@@ -114,6 +121,7 @@ impl Replay {
                 history: History::new(journey.window(), [], from),
                 alerts: JourneyAlerts::default(),
                 blamed: None,
+                course: journey.alert.drift.then(Course::default),
                 deadline: None,
                 journey: journey.clone(),
             };
@@ -134,11 +142,18 @@ impl Replay {
         let mut told = self.pass(now);
         let Some(watch) = self.journeys.get_mut(journey) else { return told };
         match what {
-            Happened::Run { sample, blamed } => {
+            Happened::Run { sample, latency, blamed } => {
                 if !sample.is_confirmation {
                     watch.history.observe(sample.slot, sample.verdict);
                 }
                 watch.alerts.detectors.take(sample, &watch.rules, now);
+                let measured = watch
+                    .course
+                    .as_mut()
+                    .and_then(|course| course.take(sample, latency, watch.journey.schedule.interval(now), now));
+                if let Some(measured) = measured {
+                    watch.alerts.detectors.measured(measured, now);
+                }
                 let is_bad = matches!(sample.verdict, Verdict::Failed | Verdict::Slow | Verdict::Late);
                 watch.blamed = blamed;
                 watch.look(is_bad, &mut self.desk, now);

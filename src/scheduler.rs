@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::alert::Subject;
 use crate::board::{BEAT, Pulse};
 use crate::clock::Clock;
+use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding};
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
@@ -68,6 +69,13 @@ pub enum Observation {
         token: crate::journey::token::Token,
         /// When it came.
         at: Timestamp,
+    },
+    /// How a journey's last runs compare with those of the days before.
+    Measured {
+        /// Which journey.
+        journey: Name,
+        /// What was measured.
+        measured: Measured,
     },
     /// What was found about a channel, or a part of the daemon; nothing, if it is well.
     Condition {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertState, JourneyAlerts, Subject};
 use crate::control::Silence;
+use crate::detect::drift::Ran;
 use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::outcome::{Verdict, labelled};
@@ -341,6 +342,15 @@ pub trait Store: Send + Sync {
 
     /// A journey's runs, newest first.
     fn runs(&self, journey: Name, limit: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>>;
+
+    /// A journey's runs in each of these windows - after the first, up to and with the second -, newest first, of each at most
+    /// `limit`. What is unknown or excluded is none.
+    fn latencies(
+        &self,
+        journey: Name,
+        windows: Vec<(Timestamp, Timestamp)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Vec<Ran>>, StoreError>>;
 
     /// A run's evidence.
     fn report(&self, token: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>>;

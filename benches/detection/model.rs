@@ -70,6 +70,8 @@ impl Ours {
         let mut journey: Journey = (*plan.journeys[0]).clone();
         let confirm: Vec<_> = confirm.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
         journey.alert.confirm.clone_from(&confirm);
+        // Verdicts are the matter here; latencies have a model of their own.
+        journey.alert.drift = false;
         let journeys = [Arc::new(journey)];
         Ours { replay: Replay::new(&journeys, None, Vec::new(), ResourceKind::ALL, start()), confirm }
     }
@@ -78,7 +80,7 @@ impl Ours {
     pub(crate) fn told(&mut self, slot: Timestamp, failed: bool, is_confirmation: bool, now: Timestamp) -> Vec<Told> {
         let (verdict, cause) = if failed { (Verdict::Failed, Some(Cause::NotReceived)) } else { (Verdict::Good, None) };
         let sample = Sample { slot, verdict, cause, is_confirmation };
-        self.replay.take("j", Happened::Run { sample, blamed: None }, now)
+        self.replay.take("j", Happened::Run { sample, latency: Duration::ZERO, blamed: None }, now)
     }
 }
 

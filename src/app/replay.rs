@@ -80,6 +80,7 @@ fn happened(past: &Past) -> Happened {
     match past.how {
         How::Ran => Happened::Run {
             sample: Sample { slot, verdict, cause, is_confirmation: false },
+            latency: past.latency,
             blamed: past.channel.clone().map(Resource::Channel),
         },
         how => Happened::Without { slot, verdict, is_missed: how == How::Missed },

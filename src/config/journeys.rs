@@ -48,7 +48,7 @@ const NOT_BY_DEFAULT: &[&str] = &["name", "step", "matrix", "use"];
 pub(super) const OBJECTIVE_KEYS: &[&str] =
     &["delivered", "in_budget", "window", "calendar", "timezone", "start", "late"];
 pub(super) const ALERT_KEYS: &[&str] =
-    &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm", "flapping"];
+    &["down_after", "slow_after", "recover_after", "remind", "partial", "confirm", "flapping", "drift"];
 
 /// A run lasts this long at most if nothing is said about it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -350,6 +350,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         down_after: if is_frequent { 3 } else { 2 },
         confirm: if is_frequent { Vec::new() } else { CONFIRM.to_vec() },
         partial: true,
+        drift: true,
         flapping: true,
         slow_after: 3,
         recover_after: 2,
@@ -372,6 +373,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
         down_after: count("down_after", default.down_after),
         confirm,
         partial: section.bool("partial", true),
+        drift: section.bool("drift", true),
         flapping: section.bool("flapping", true),
         slow_after: count("slow_after", default.slow_after),
         recover_after: count("recover_after", default.recover_after),

@@ -11,6 +11,7 @@ fn rules() -> Rules {
         down_after: 3,
         confirm: Vec::new(),
         partial: true,
+        drift: true,
         flapping: true,
         slow_after: 3,
         recover_after: 2,
@@ -174,4 +175,95 @@ fn both_windows_must_burn() {
     assert!(!fires(pair, long, Tally { bad: 0, valid: 30 }, 0.001), "it is over");
     assert!(!fires(pair, Tally { bad: 5, valid: 360 }, short, 0.001), "that may be chance");
     assert!(!fires(pair, Tally { bad: 360, valid: 360 }, short, 0.2), "no rate is above 1");
+}
+
+fn drifted(effect: f64) -> Measured {
+    Measured {
+        effect,
+        p: 1e-9,
+        median: Duration::from_millis(412),
+        before: Duration::from_millis(268),
+        is_weekly: false,
+        days: 7,
+        window: Duration::from_secs(3_600),
+    }
+}
+
+fn found(detectors: &mut Detectors, rules: &Rules, minute: i64) -> Vec<Detector> {
+    detectors.look(rules, at(minute * 60)).into_iter().map(|finding| finding.detector).collect()
+}
+
+#[test]
+fn drift_is_a_warning_while_good_runs_go_on() {
+    let (rules, mut detectors) = (rules(), Detectors::default());
+    let _ = take(&mut detectors, 0, Verdict::Good, None, &rules);
+    detectors.measured(drifted(0.86), at(60));
+    let findings = detectors.look(&rules, at(60));
+    assert_eq!((findings.len(), findings[0].severity), (1, Severity::Warning));
+    assert!(findings[0].said.contains("(54 % slower; 86 % of pairs slower, p < 0.001)"), "{findings:?}");
+    assert!(is_only_drift(&findings) && detectors.firing.contains(&Detector::Drift));
+    assert_eq!(detectors.since(), Some(at(60)));
+    // A run now and then that fails is neither more of it nor its end.
+    let told: Vec<_> = (2..9)
+        .map(|minute| {
+            let verdict = if minute == 4 { Verdict::Failed } else { Verdict::Good };
+            take(&mut detectors, minute, verdict, None, &rules).iter().map(|f| f.detector).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(told.iter().all(|told| told == &[Detector::Drift]), "{told:?}");
+    assert_eq!(detectors.bad_since, None, "what failed then is over");
+    detectors.measured(drifted(0.55), at(9 * 60));
+    assert_eq!(found(&mut detectors, &rules, 9), []);
+}
+
+#[test]
+fn drift_says_nothing_beside_what_says_more() {
+    let (rules, mut detectors) = (rules(), Detectors::default());
+    detectors.measured(drifted(0.86), at(0));
+    for minute in 0..3 {
+        let _ = take(&mut detectors, minute, Verdict::Failed, None, &rules);
+    }
+    assert_eq!(found(&mut detectors, &rules, 2), [Detector::Down]);
+    for minute in 3..6 {
+        let _ = take(&mut detectors, minute, Verdict::Slow, None, &rules);
+    }
+    assert_eq!(found(&mut detectors, &rules, 5), [Detector::Slow]);
+    for minute in 6..8 {
+        let _ = take(&mut detectors, minute, Verdict::Good, None, &rules);
+    }
+    assert_eq!(found(&mut detectors, &rules, 7), [Detector::Drift], "it was there before, and still is");
+    assert_eq!(found(&mut detectors, &rules, 11), [Detector::Stale]);
+}
+
+#[test]
+fn what_an_outage_left_behind_is_no_drift() {
+    let (rules, mut detectors) = (rules(), Detectors::default());
+    for (minute, verdict) in (0..).zip("sssgg".chars()) {
+        let verdict = if verdict == 's' { Verdict::Slow } else { Verdict::Good };
+        let _ = take(&mut detectors, minute, verdict, None, &rules);
+    }
+    // It was slow for the last time at 3: what is measured within an hour of that may be nothing else.
+    for (minute, expected) in [(20, false), (62, false), (63, true)] {
+        let _ = take(&mut detectors, minute, Verdict::Good, None, &rules);
+        detectors.measured(drifted(0.86), at(minute * 60));
+        assert_eq!(found(&mut detectors, &rules, minute).contains(&Detector::Drift), expected, "at {minute}");
+    }
+}
+
+#[test]
+fn drift_that_nobody_wants_to_hear_of_and_drift_that_nobody_measures() {
+    let no_drift = Rules { policy: AlertPolicy { drift: false, ..rules().policy }, ..rules() };
+    let mut detectors = Detectors::default();
+    detectors.measured(drifted(0.86), at(0));
+    assert_eq!(found(&mut detectors, &no_drift, 0), []);
+    assert_eq!(detectors, Detectors { heard: detectors.heard, ..Detectors::default() });
+    let rules = Rules { stale_after: Duration::from_secs(30 * 86_400), ..rules() };
+    detectors.measured(drifted(0.86), at(0));
+    assert_eq!(found(&mut detectors, &rules, 1_439), [Detector::Drift]);
+    let saved = serde_json::to_string(&detectors).unwrap();
+    let mut restored: Detectors = serde_json::from_str(&saved).unwrap();
+    assert_eq!(detectors.deadline(&rules), Some(at(86_400)));
+    assert_eq!(found(&mut detectors, &rules, 1_440), []);
+    restored.resume(at(90_000));
+    assert_eq!(found(&mut restored, &rules, 1_500), [Detector::Drift], "nothing could be measured while nothing ran");
 }

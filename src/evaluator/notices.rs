@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::alert::{AlertState, Subject};
 use crate::control::grant::{Deed, Grant};
+use crate::detect::Detector;
 use crate::evaluator::watched::objective_line;
 use crate::evaluator::{ACK_LINK_FOR, Evaluator, Round};
 use crate::incident::{Action, Incident, NotifyReason, Root};
@@ -48,6 +49,7 @@ impl Evaluator {
         (round.incidents_changed, round.docket_changed) = (true, true);
         let journeys: Vec<Name> = self.shown_in(&incident, lead, resolved.is_none(), round);
         let bad = lead.journey().and_then(|name| self.journeys.get(name)?.last_bad.clone());
+        let bad = bad.filter(|_| !is_drift(&incident));
         let summary = match (resolved, &incident.root, bad) {
             (Some(_), ..) => String::new(),
             (None, Root::Alone(Subject::Journey(_)), Some(report)) => report.verdict_line(),
@@ -150,8 +152,8 @@ impl Evaluator {
         (notification.budget, notification.deadline) = (journey.budget, Some(journey.deadline));
         notification.objective = watched.slo_status(now).as_ref().map(objective_line);
         let is_over = reason == NotifyReason::Resolved;
-        // The last run before a silence is often a good one, and does not show what is wrong.
-        let shown = if is_over {
+        // The last run before a silence is often a good one, and does not show what is wrong. Of a drift every run does.
+        let shown = if is_over || is_drift(incident) {
             watched.last.as_ref()
         } else {
             watched.last.as_ref().filter(|last| last.is_bad()).or(watched.last_bad.as_ref())
@@ -167,7 +169,9 @@ impl Evaluator {
 
     fn resolution(&self, incident: &Incident, lead: &Subject) -> String {
         let journey = match (&incident.root, lead) {
-            (Root::Alone(_), Subject::Journey(name)) => self.journeys.get(name).map(|watched| &watched.journey),
+            (Root::Alone(_), Subject::Journey(name)) if !is_drift(incident) => {
+                self.journeys.get(name).map(|watched| &watched.journey)
+            }
             _ => None,
         };
         match (journey, incident.flapping) {
@@ -220,6 +224,11 @@ impl Evaluator {
         url.path_segments_mut().ok()?.pop_if_empty().extend(page);
         Some(url.to_string())
     }
+}
+
+/// Whether no run of it has to be a bad one.
+fn is_drift(incident: &Incident) -> bool {
+    incident.detectors.iter().eq([&Detector::Drift])
 }
 
 pub(super) fn owed(incident: &Incident, notifier: Name, notification: &Notification, now: Timestamp) -> OutboxRow {

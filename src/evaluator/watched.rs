@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::alert::{AlertState, JourneyAlerts, Phase, Subject};
 use crate::board::{JourneyStatus, STRIP_CELLS};
+use crate::detect::drift::Measured;
 use crate::detect::{Rules, Sample};
 use crate::evaluator::{Parts, Round, push_spans};
 use crate::incident::root::Resource;
@@ -196,6 +197,12 @@ impl Watched {
         push_spans(&mut round.changes, &self.journey.name, changes);
         round.changes.push(Change::Settle { token, how: Settled::Arrived });
         round.changes.push(Change::Amend { journey: self.journey.name.clone(), slot, late_by: between(due, at) });
+    }
+
+    /// How the last runs compare with those of the days before.
+    pub(super) fn measured(&mut self, measured: Measured, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+        self.alerts.detectors.measured(measured, now);
+        self.look(false, desk, round, now);
     }
 
     /// Looks what the detectors find, and tells the desk.

@@ -20,6 +20,7 @@ pub(crate) fn rules() -> Rules {
             down_after: 3,
             confirm: Vec::new(),
             partial: false,
+            drift: true,
             flapping: true,
             slow_after: 3,
             recover_after: 2,

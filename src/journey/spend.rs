@@ -375,6 +375,7 @@ mod tests {
                 down_after: 3,
                 confirm: Vec::new(),
                 partial: true,
+                drift: true,
                 flapping: true,
                 slow_after: 3,
                 recover_after: 2,

@@ -23,6 +23,7 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
             down_after,
             confirm: Vec::new(),
             partial: false,
+            drift: true,
             flapping: true,
             slow_after: 3,
             recover_after: 2,
@@ -58,7 +59,7 @@ fn played(mut replay: Replay, verdicts: &str) -> Vec<(u32, NotifyReason, String)
             other => {
                 let verdict = if other == 'f' { Verdict::Failed } else { Verdict::Good };
                 let sample = Sample { slot, verdict, cause: None, is_confirmation: false };
-                Happened::Run { sample, blamed: None }
+                Happened::Run { sample, latency: Duration::ZERO, blamed: None }
             }
         };
         told.extend(replay.take("sms", happened, now));
@@ -114,8 +115,8 @@ fn silence_is_stale_unless_we_were_not_there() {
 fn what_is_unknown_is_left_out() {
     let mut replay = Replay::new(&[journey("sms", 1)], None, Vec::new(), ResourceKind::ALL, at(0));
     let sample = Sample { slot: at(1), verdict: Verdict::Failed, cause: None, is_confirmation: false };
-    assert_eq!(replay.take("mail", Happened::Run { sample, blamed: None }, at(1)), []);
-    assert_eq!(replay.take("sms", Happened::Run { sample, blamed: None }, at(2)).len(), 1);
+    assert_eq!(replay.take("mail", Happened::Run { sample, latency: Duration::ZERO, blamed: None }, at(1)), []);
+    assert_eq!(replay.take("sms", Happened::Run { sample, latency: Duration::ZERO, blamed: None }, at(2)).len(), 1);
     assert!(replay.alerts("sms").is_some_and(|alerts| alerts.health.phase.is_firing()));
 }
 
@@ -153,4 +154,32 @@ fn two_replays_are_compared_line_by_line() {
     assert_eq!((changed.pages, changed.tickets, changed.resolved), (1, 0, 1));
     assert_eq!(comparison.counts()["mail"], [comparison::Counts::default(); 2], "it was quiet, and is named");
     assert_eq!(comparison.pages_a_week(), [1.0, 1.0]);
+}
+
+/// A run each five minutes: of eight days a day and a half is slower by half.
+#[test]
+fn drift_is_told_as_the_daemon_tells_it() {
+    let every = MINUTE * 5;
+    let play = |drift: bool| {
+        let mut journey = Journey::clone(&journey("sms", 3));
+        (journey.schedule, journey.alert.drift) = (Schedule::every(every, "sms"), drift);
+        let mut replay = Replay::new(&[Arc::new(journey)], None, Vec::new(), ResourceKind::ALL, at(0));
+        let mut told = Vec::new();
+        for nth in 0..288 * 8 {
+            let slot = later(at(0), every * nth);
+            let is_slow = (288 * 5..288 * 13 / 2).contains(&nth);
+            let latency = Duration::from_millis(u64::from(nth * 7 % 40) + if is_slow { 180 } else { 100 });
+            let sample = Sample { slot, verdict: Verdict::Good, cause: None, is_confirmation: false };
+            told.extend(replay.take("sms", Happened::Run { sample, latency, blamed: None }, later(slot, latency)));
+        }
+        told
+    };
+    let told = play(true);
+    assert_eq!(told.iter().map(|told| told.reason).collect::<Vec<_>>(), [NotifyReason::First, NotifyReason::Resolved]);
+    assert_eq!((told[0].severity, told[0].detectors.clone()), (Severity::Warning, [Detector::Drift].into()));
+    assert!(told[0].said.contains("in the same hours of 5 days before"), "{}", told[0].said);
+    // Half of the last five hours must be slow for the median to be, and nearly as much of them well again.
+    let hours: Vec<_> = told.iter().map(|told| crate::time::between(at(0), told.at).as_secs() / 3_600).collect();
+    assert_eq!(hours, [122, 158]);
+    assert_eq!(play(false), []);
 }

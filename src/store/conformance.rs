@@ -12,7 +12,7 @@ use crate::control::Matcher;
 use crate::detect::{Detectors, Severity};
 use crate::incident::{NotifyReason, Root};
 use crate::journey::Objective;
-use crate::journey::outcome::{Cause, ExcludedWhy, Outcome};
+use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::token::Mint;
 use crate::notice::delivery_id;
 use crate::slo::{History, status};
@@ -110,6 +110,45 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     forgets_only_what_is_old(&open).await;
     adds_up_what_is_spent(&open).await;
     keeps_what_maintenance_was(&open).await;
+    gives_latencies_of_windows(&open).await;
+}
+
+async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let took = |slot: i64| Duration::from_micros(slot.unsigned_abs());
+    let outcome = |slot: i64| match slot % 50 {
+        0 => Outcome::Good { latency: took(slot) },
+        10 => Outcome::Slow { latency: took(slot) },
+        20 => Outcome::Failed { step: "arrive".into(), cause: Cause::NotReceived },
+        30 => Outcome::Unknown { why: UnknownWhy::NotReady },
+        _ => Outcome::Excluded { why: ExcludedWhy::Maintenance },
+    };
+    let run = |name: &str, slot: i64| {
+        let report = Report { journey: name.into(), latency: took(slot), ..report(slot, outcome(slot)) };
+        Change::Run { report: Box::new(report), keep_evidence: false }
+    };
+    let mut runs: Vec<_> = (1..=30).map(|nth| run("paced", nth * 10)).collect();
+    runs.push(run("other", 100));
+    runs.push(Change::Amend { journey: "paced".into(), slot: at(120), late_by: Duration::from_secs(9) });
+    store.apply(runs).await.unwrap();
+    let latencies = async |name: &str, windows: &[(i64, i64)], limit| {
+        let windows = windows.iter().map(|(from, until)| (at(*from), at(*until))).collect();
+        let found = store.latencies(name.into(), windows, limit).await.unwrap();
+        let told = |ran: &Ran| {
+            assert_eq!(ran.latency, took(ran.slot.as_second() - at(0).as_second()));
+            (ran.slot.as_second() - at(0).as_second(), ran.verdict)
+        };
+        found.iter().map(|window| window.iter().map(told).collect()).collect::<Vec<Vec<_>>>()
+    };
+    // The end is in, the beginning is not, and what is unknown or excluded is nobody's latency.
+    let found = latencies("paced", &[(100, 170), (400, 500), (0, 50)], 9).await;
+    let [good, slow, failed] = [Verdict::Good, Verdict::Slow, Verdict::Failed];
+    let expected = [vec![(170, failed), (160, slow), (150, good), (120, Verdict::Late), (110, slow)], Vec::new()];
+    assert_eq!(found[..2], expected);
+    assert_eq!(found[2], [(50, good), (20, failed), (10, slow)]);
+    assert_eq!(latencies("paced", &[(0, 300), (0, 100)], 1).await, [vec![(300, good)], vec![(100, good)]], "the last");
+    assert_eq!(latencies("nobody", &[(0, 300)], 9).await, [Vec::new()]);
+    store.close().await.unwrap();
 }
 
 async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {

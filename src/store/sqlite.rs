@@ -21,15 +21,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Subject};
 use crate::control::Silence;
+use crate::detect::drift::Ran;
 use crate::incident::Incident;
 use crate::journey::Name;
+use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::rows::{
-    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, run_row, span, spent, time,
+    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
+    verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
@@ -334,6 +337,26 @@ impl Store for Sqlite {
                 LEFT JOIN evidence ON evidence.journey = run.journey AND evidence.slot = run.slot
                 WHERE name = ? ORDER BY run.slot DESC LIMIT ?";
             connection.prepare_cached(sql)?.query_map(params![&*journey, limit as i64], run_row)?.collect()
+        }))
+    }
+
+    fn latencies(
+        &self,
+        journey: Name,
+        windows: Vec<(Timestamp, Timestamp)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Vec<Ran>>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql = "SELECT slot, verdict, latency FROM run
+                WHERE journey = (SELECT id FROM journey WHERE name = ?) AND slot > ? AND slot <= ? AND verdict NOT IN (?, ?)
+                ORDER BY slot DESC LIMIT ?";
+            let [unknown, excluded] = [Verdict::Unknown, Verdict::Excluded].map(verdict_code);
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut runs_in = |(from, until): (Timestamp, Timestamp)| {
+                let parameters = params![&*journey, millis(from), millis(until), unknown, excluded, limit as i64];
+                statement.query_map(parameters, ran)?.collect()
+            };
+            windows.into_iter().map(&mut runs_in).collect()
         }))
     }
 

@@ -18,6 +18,7 @@ mod delivery;
 mod demo_sandbox;
 mod detection;
 mod disk_full;
+mod drift;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;

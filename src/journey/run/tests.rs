@@ -73,6 +73,7 @@ fn journey(steps: Vec<Step>) -> Journey {
             down_after: 3,
             confirm: Vec::new(),
             partial: true,
+            drift: true,
             flapping: true,
             slow_after: 3,
             recover_after: 2,

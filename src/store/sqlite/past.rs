@@ -24,6 +24,8 @@ pub struct Past {
     pub slot: Timestamp,
     /// When the run ended, by its slot and its latency; the slot itself if there was none.
     pub ended: Timestamp,
+    /// How long the run took.
+    pub latency: Duration,
     /// What it counts as.
     pub verdict: Verdict,
     /// Why it failed.
@@ -103,7 +105,7 @@ fn read(
     let mut evidence =
         connection.prepare("SELECT report FROM evidence WHERE journey = ? AND slot = ? AND NOT is_good")?;
     let mut runs = connection.prepare(
-        "SELECT journey, slot, verdict, why, slot + latency / 1000 AS ended FROM run WHERE slot > ? ORDER BY ended, slot",
+        "SELECT journey, slot, verdict, why, slot + latency / 1000 AS ended, latency FROM run WHERE slot > ? ORDER BY ended, slot",
     )?;
     let mut rows = runs.query([millis(from)])?;
     while let Some(row) = rows.next()? {
@@ -122,6 +124,7 @@ fn read(
             journey: name.clone(),
             slot: time(slot),
             ended,
+            latency: Duration::from_micros(row.get::<_, i64>(5)?.max(0) as u64),
             verdict,
             cause: WHYS.get(why).and_then(|why| why.parse().ok()),
             channel,
@@ -152,6 +155,7 @@ fn slots_without_run(connection: &Connection, id: i64, name: &Name, from: Timest
                     journey: name.clone(),
                     slot,
                     ended: slot,
+                    latency: Duration::ZERO,
                     verdict: span.verdict,
                     cause: None,
                     channel: None,

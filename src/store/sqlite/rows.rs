@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Row;
 
+use crate::detect::drift::Ran;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
@@ -147,6 +148,14 @@ pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         why: WHYS.get(why).copied().unwrap_or("").to_owned(),
         latency: Duration::from_micros(row.get::<_, i64>(4)?.max(0) as u64),
         late_by: row.get::<_, Option<i64>>(5)?.map(|micros| Duration::from_micros(micros.max(0) as u64)),
+    })
+}
+
+pub(super) fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
+    Ok(Ran {
+        slot: time(row.get(0)?),
+        verdict: verdict(row.get(1)?)?,
+        latency: Duration::from_micros(row.get::<_, i64>(2)?.max(0) as u64),
     })
 }
 

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::alert::{AlertState, Subject};
 use journeyman::control::Silence;
+use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
 use journeyman::journey::Name;
 use journeyman::journey::report::Report;
@@ -67,6 +68,14 @@ impl Store for Gone {
         gone()
     }
     fn runs(&self, _: Name, _: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
+        gone()
+    }
+    fn latencies(
+        &self,
+        _: Name,
+        _: Vec<(Timestamp, Timestamp)>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<Vec<Ran>>, StoreError>> {
         gone()
     }
     fn report(&self, _: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>> {

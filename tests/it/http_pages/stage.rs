@@ -146,6 +146,7 @@ pub(crate) fn journey(name: &str) -> Journey {
             down_after: 3,
             confirm: Vec::new(),
             partial: true,
+            drift: true,
             flapping: true,
             slow_after: 5,
             recover_after: 2,
