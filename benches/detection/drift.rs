@@ -16,7 +16,7 @@ use journeyman::time::{Human, later};
 use super::model::{Rate, quantiles, start};
 
 /// Thirty days in which nothing changes, so many times.
-const MONTHS: u64 = 20;
+const MONTHS: u64 = 10;
 const TRIALS: u64 = 20;
 const DAY: u64 = 86_400;
 /// Days before anything changes: what is compared with.

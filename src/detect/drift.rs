@@ -22,9 +22,9 @@ pub const DAYS: u32 = 7;
 const DAY: Duration = Duration::from_secs(86_400);
 /// As many runs are the last ones, ...
 const RUNS: u32 = 60;
-/// ... but those of an hour at least, because what is slow for minutes is no drift, and of a day at most, because the days before are
-/// no more than that apart.
-const SHORTEST: Duration = Duration::from_secs(3_600);
+/// ... but those of six hours at least, because queues that fill and empty within an hour are no drift, and of a day at most, because
+/// the days before are no more than that apart.
+const SHORTEST: Duration = Duration::from_secs(6 * 3_600);
 /// Fewer runs than these, or fewer days, say nothing.
 const LEAST_RUNS: usize = 20;
 const LEAST_DAYS: usize = 3;
@@ -38,6 +38,9 @@ const DOUBT: f64 = 0.000_1;
 /// So much slower, by the median, is worth a ticket: a fifth, which is more than the noise of one release to the next, and so many
 /// milliseconds, below which a scheduler or a neighbour on the machine makes as much.
 const SLOWER: (f64, Duration) = (0.2, Duration::from_millis(10));
+/// The last runs must stick out so many times as far as one day does from the next. The rank test takes runs for independent, and
+/// they are not: what lasts for minutes, or for a day, makes many of them slow at once.
+const SWINGS: f64 = 4.0;
 /// Less than this is well again.
 const BACK: (f64, Duration) = (0.1, Duration::from_millis(5));
 /// Without a measurement for so long nothing is known any more.
@@ -93,13 +96,15 @@ impl Hours {
         }
         let ranks = rank::compare(&recent, &reference)?;
         let median = rank::median(&recent);
-        let week_ago = days.get(DAYS as usize - 1).and_then(Option::as_ref);
+        let medians: Vec<_> = days.iter().map(|day| day.as_deref().map(rank::median)).collect();
+        let week_ago = medians.get(DAYS as usize - 1).copied().flatten();
         Some(Measured {
             effect: ranks.effect,
             p: ranks.p,
             median,
             before: rank::median(&reference),
-            is_weekly: week_ago.is_some_and(|day| !is_slower(median, rank::median(day), SLOWER)),
+            swing: swing(medians.into_iter().flatten()),
+            is_weekly: week_ago.is_some_and(|week_ago| !is_slower(median, week_ago, SLOWER)),
             days: compared as u32,
             window: self.length,
         })
@@ -113,6 +118,18 @@ fn good_hours(day: &[Ran]) -> Vec<Duration> {
         bad as f64 <= BAD_SHARE * hour.len() as f64
     });
     hours.flatten().filter(|ran| ran.is_delivered()).map(|ran| ran.latency).collect()
+}
+
+/// How far one day is from what days are, of the logarithm: by the mean square of successive differences (J. von Neumann and others,
+/// 1941), which a trend over the days hardly touches.
+fn swing(medians: impl Iterator<Item = Duration>) -> f64 {
+    let logarithms: Vec<f64> = medians.map(logarithm).collect();
+    let squares: Vec<f64> = logarithms.windows(2).map(|pair| (pair[0] - pair[1]).powi(2)).collect();
+    (squares.iter().sum::<f64>() / (2.0 * squares.len().max(1) as f64)).sqrt()
+}
+
+fn logarithm(latency: Duration) -> f64 {
+    latency.as_secs_f64().max(1e-6).ln()
 }
 
 fn hour(ran: &Ran) -> i64 {
@@ -136,6 +153,8 @@ pub struct Measured {
     /// The median of the runs before.
     #[serde(with = "crate::time::micros")]
     pub before: Duration,
+    /// How far one day was from the next, of the logarithm of their medians.
+    pub swing: f64,
     /// A week ago it was as slow.
     pub is_weekly: bool,
     /// The days that it was compared with.
@@ -148,7 +167,9 @@ pub struct Measured {
 impl Measured {
     /// Whether it is enough to fire.
     pub fn is_proven(&self) -> bool {
-        self.effect > FIRES && self.p < DOUBT && is_slower(self.median, self.before, SLOWER) && !self.is_weekly
+        let sticks_out = logarithm(self.median) - logarithm(self.before) > SWINGS * self.swing;
+        let is_much = is_slower(self.median, self.before, SLOWER) && !self.is_weekly;
+        self.effect > FIRES && self.p < DOUBT && sticks_out && is_much
     }
 
     /// Whether what fired is over.

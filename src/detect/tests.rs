@@ -183,6 +183,7 @@ fn drifted(effect: f64) -> Measured {
         p: 1e-9,
         median: Duration::from_millis(412),
         before: Duration::from_millis(268),
+        swing: 0.02,
         is_weekly: false,
         days: 7,
         window: Duration::from_secs(3_600),

@@ -169,7 +169,8 @@ impl Evaluator {
 
     fn resolution(&self, incident: &Incident, lead: &Subject) -> String {
         let journey = match (&incident.root, lead) {
-            (Root::Alone(_), Subject::Journey(name)) if !is_drift(incident) => {
+            // Where no run was bad, it is not good ones that ended it.
+            (Root::Alone(_), Subject::Journey(name)) if incident.bad_runs > 0 => {
                 self.journeys.get(name).map(|watched| &watched.journey)
             }
             _ => None,

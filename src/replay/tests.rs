@@ -178,8 +178,8 @@ fn drift_is_told_as_the_daemon_tells_it() {
     assert_eq!(told.iter().map(|told| told.reason).collect::<Vec<_>>(), [NotifyReason::First, NotifyReason::Resolved]);
     assert_eq!((told[0].severity, told[0].detectors.clone()), (Severity::Warning, [Detector::Drift].into()));
     assert!(told[0].said.contains("in the same hours of 5 days before"), "{}", told[0].said);
-    // Half of the last five hours must be slow for the median to be, and nearly as much of them well again.
+    // Half of the last six hours must be slow for the median to be, and nearly as much of them well again.
     let hours: Vec<_> = told.iter().map(|told| crate::time::between(at(0), told.at).as_secs() / 3_600).collect();
-    assert_eq!(hours, [122, 158]);
+    assert_eq!(hours, [123, 159]);
     assert_eq!(play(false), []);
 }

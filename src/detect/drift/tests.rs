@@ -1,13 +1,15 @@
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Of a journey that runs as often, the last sixty runs are those of six hours.
+const INTERVAL: Duration = Duration::from_secs(360);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn now() -> Timestamp {
     "2026-09-21T14:20:00Z".parse().unwrap()
 }
 
-/// A run each minute of each window; what it came to and how many milliseconds it took is asked for by day and minute.
+/// A run for each interval of each window; what it came to and how many milliseconds it took is asked for by day and minute.
 fn windows(hours: &Hours, every: Duration, run: impl Fn(u32, u32) -> (Verdict, u64)) -> Vec<Vec<Ran>> {
     let count = (hours.length.as_secs() / every.as_secs()) as u32;
     let window = |(day, (_, until)): (u32, (Timestamp, Timestamp))| {
@@ -25,30 +27,30 @@ fn spread(nth: u32) -> u64 {
     100 + u64::from(nth * 7 % 40)
 }
 
-fn minutely(run: impl Fn(u32, u32) -> (Verdict, u64)) -> Option<Measured> {
-    let hours = Hours::before(now(), MINUTE);
-    hours.measure(&windows(&hours, MINUTE, run))
+fn over_six_hours(run: impl Fn(u32, u32) -> (Verdict, u64)) -> Option<Measured> {
+    let hours = Hours::before(now(), INTERVAL);
+    hours.measure(&windows(&hours, INTERVAL, run))
 }
 
 #[track_caller]
 fn measured(run: impl Fn(u32, u32) -> u64) -> Measured {
-    minutely(|day, nth| (Verdict::Good, run(day, nth))).expect("enough runs")
+    over_six_hours(|day, nth| (Verdict::Good, run(day, nth))).expect("enough runs")
 }
 
 #[test]
-fn the_last_sixty_runs_of_an_hour_at_least_and_a_day_at_most() {
+fn the_last_sixty_runs_of_six_hours_at_least_and_a_day_at_most() {
     let length = |seconds| Hours::before(now(), Duration::from_secs(seconds)).length;
-    assert_eq!([1, 60, 300, 900, 3_600].map(length), [HOUR, HOUR, HOUR * 5, HOUR * 15, DAY]);
-    let windows = Hours::before(now(), MINUTE).windows();
+    assert_eq!([1, 60, 300, 900, 3_600].map(length), [HOUR * 6, HOUR * 6, HOUR * 6, HOUR * 15, DAY]);
+    let windows = Hours::before(now(), INTERVAL).windows();
     assert_eq!(windows.len(), 8);
     let told: Vec<_> =
         [0, 1, 7].iter().map(|day| windows[*day]).map(|(from, until)| format!("{from} {until}")).collect();
     assert_eq!(
         told,
         [
-            "2026-09-21T13:20:00Z 2026-09-21T14:20:00Z",
-            "2026-09-20T13:20:00Z 2026-09-20T14:20:00Z",
-            "2026-09-14T13:20:00Z 2026-09-14T14:20:00Z"
+            "2026-09-21T08:20:00Z 2026-09-21T14:20:00Z",
+            "2026-09-20T08:20:00Z 2026-09-20T14:20:00Z",
+            "2026-09-14T08:20:00Z 2026-09-14T14:20:00Z"
         ]
     );
 }
@@ -57,7 +59,7 @@ fn the_last_sixty_runs_of_an_hour_at_least_and_a_day_at_most() {
 fn slower_than_in_the_same_hours_is_found_and_said() {
     let found = measured(|day, nth| if day == 0 { spread(nth) * 3 / 2 } else { spread(nth) });
     assert!(found.is_proven() && !found.is_over(), "{found:?}");
-    assert_eq!((found.days, found.window), (7, HOUR));
+    assert_eq!((found.days, found.window), (7, HOUR * 6));
     assert_eq!(
         found.said(),
         "median 178ms, against 118ms in the same hours of 7 days before (50 % slower; 100 % of pairs slower, p < 0.001)"
@@ -108,7 +110,7 @@ fn it_fires_above_seven_tenths_and_ends_below_six() {
 fn too_little_says_nothing() {
     let slower = |day: u32| if day == 0 { 200 } else { 100 };
     let only = |recent: u32, days: u32| {
-        minutely(|day, nth| {
+        over_six_hours(|day, nth| {
             let is_there = if day == 0 { nth < recent } else { day <= days };
             (if is_there { Verdict::Good } else { Verdict::Failed }, slower(day))
         })
@@ -117,11 +119,11 @@ fn too_little_says_nothing() {
     assert!(only(20, 7).unwrap().is_proven());
     assert_eq!(only(60, 2), None);
     assert!(only(60, 3).unwrap().is_proven());
-    assert_eq!(Hours::before(now(), MINUTE).measure(&vec![Vec::new(); 8]), None);
+    assert_eq!(Hours::before(now(), INTERVAL).measure(&vec![Vec::new(); 8]), None);
     // Half of a day is enough of it, less is not: other hours are not the same hours.
-    let hours = Hours::before(now(), MINUTE);
+    let hours = Hours::before(now(), INTERVAL);
     let half = |kept: usize| {
-        let mut windows = windows(&hours, MINUTE, |day, _| (Verdict::Good, slower(day)));
+        let mut windows = windows(&hours, INTERVAL, |day, _| (Verdict::Good, slower(day)));
         windows[1..].iter_mut().for_each(|day| day.truncate(kept));
         hours.measure(&windows).map(|found| found.days)
     };
@@ -141,25 +143,37 @@ fn what_failed_is_left_out_and_bad_hours_are_none_to_compare_with() {
         }
     };
     let failing = |nth| if nth % 15 == 0 { Verdict::Failed } else { Verdict::Good };
-    let found = minutely(|day, nth| (failing(nth), latency(day, nth))).unwrap();
+    let found = over_six_hours(|day, nth| (failing(nth), latency(day, nth))).unwrap();
     assert_eq!(
         (found.median, found.before, found.effect),
         (Duration::from_millis(200), Duration::from_millis(100), 1.0)
     );
     // Four days had an incident: slow in all of the hours, which is none of what it was before.
     let slow = |day| if (1..=4).contains(&day) { (Verdict::Slow, 5_000) } else { (Verdict::Good, latency(day, 1)) };
-    let found = minutely(|day, _| slow(day)).unwrap();
+    let found = over_six_hours(|day, _| slow(day)).unwrap();
     assert_eq!((found.before, found.days), (Duration::from_millis(100), 3));
-    // A tenth of an hour's runs may be bad. The window has 20 minutes of the one hour and 40 of the other.
-    let bad = |count: u32| {
-        let verdict = move |day, nth| if day == 1 && nth >= 60 - count { Verdict::Slow } else { Verdict::Good };
-        let hours = Hours::before(now(), MINUTE);
-        good_hours(&windows(&hours, MINUTE, |day, nth| (verdict(day, nth), 100))[1]).len()
+    // A tenth of an hour's runs may be bad. The window begins with six runs of one hour, and has ten of the next.
+    let bad = |which: &[u32]| {
+        let verdict = |nth: u32| if which.contains(&nth) { Verdict::Slow } else { Verdict::Good };
+        let hours = Hours::before(now(), INTERVAL);
+        good_hours(&windows(&hours, INTERVAL, |_, nth| (verdict(nth), 100))[1]).len()
     };
-    assert_eq!([2, 3].map(bad), [60, 39]);
+    assert_eq!([&[][..], &[8], &[8, 9], &[0]].map(bad), [60, 60, 50, 54]);
     // Slow runs of the last hours were delivered, and count.
-    let over = minutely(|day, _| if day == 0 { (Verdict::Slow, 300) } else { (Verdict::Good, 100) }).unwrap();
+    let over = over_six_hours(|day, _| if day == 0 { (Verdict::Slow, 300) } else { (Verdict::Good, 100) }).unwrap();
     assert_eq!(over.median, Duration::from_millis(300));
+}
+
+/// Days that differ by as much as a fifth: what is slower by half is one of them, what is slower by a trend over the days is not.
+#[test]
+fn what_differs_from_day_to_day_must_be_stuck_out_of() {
+    let days = [0, 250, 200, 250, 200, 250, 200, 250];
+    let among = |latency: u64| measured(|day, _| if day == 0 { latency } else { days[day as usize] });
+    // Each day is the other one by ln 1.25, so one of them is off by that ÷ √2: 0.158. Four times that is a factor of 1.88.
+    assert!((among(400).swing - 1.25f64.ln() / 2f64.sqrt()).abs() < 1e-9);
+    assert!(among(400).effect > 0.99 && !among(400).is_proven() && !among(460).is_proven() && among(480).is_proven());
+    let trend = measured(|day, nth| spread(nth) * 1_000 / (1_000 + 80 * u64::from(day)));
+    assert!(trend.swing < 0.06 && trend.is_proven(), "{trend:?}");
 }
 
 #[test]
@@ -195,14 +209,14 @@ fn it_keeps_what_it_found_between_the_two_thresholds() {
 fn what_something_else_made_slow_must_leave_the_window_first() {
     let mut drift = Drift::default();
     drift.trouble(now());
-    drift.take(slow(), after(MINUTE * 59));
+    drift.take(slow(), after(MINUTE * 359));
     assert_eq!(drift.found, None);
-    drift.take(slow(), after(MINUTE * 60));
+    drift.take(slow(), after(MINUTE * 360));
     assert!(drift.found.is_some() && drift.troubled.is_none());
     // What fires goes on.
-    drift.trouble(after(HOUR * 2));
-    drift.take(slow(), after(HOUR * 2));
-    assert_eq!(drift.found.map(|found| found.since), Some(after(HOUR)));
+    drift.trouble(after(HOUR * 7));
+    drift.take(slow(), after(HOUR * 7));
+    assert_eq!(drift.found.map(|found| found.since), Some(after(HOUR * 6)));
 }
 
 #[test]
