@@ -105,6 +105,11 @@ pub async fn run(
             .iter()
             .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
             .collect(),
+        certificate_warnings: plan
+            .channels
+            .iter()
+            .filter_map(|(name, planned)| Some((name.clone(), planned.policy.certificate_warning?)))
+            .collect(),
         routes: plan.routes.clone(),
         updatable: plan
             .notifiers

@@ -85,6 +85,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::refusal::Refusal;
 use crate::clock::Clock;
+use crate::detect::channel::CERTIFICATE_WARNING;
 use crate::journey::expect::{Expectation, Query};
 use crate::journey::message::Arrival;
 use crate::journey::outcome::Cause;
@@ -183,6 +184,8 @@ pub struct ChannelPolicy {
     pub filter: Vec<Expectation>,
     /// What may be sent through it in a day.
     pub spend: Option<SpendLimit>,
+    /// A certificate that expires within this is told of; `None` is never.
+    pub certificate_warning: Option<Duration>,
 }
 
 impl Default for ChannelPolicy {
@@ -194,6 +197,7 @@ impl Default for ChannelPolicy {
             key: None,
             filter: Vec::new(),
             spend: None,
+            certificate_warning: Some(CERTIFICATE_WARNING),
         }
     }
 }

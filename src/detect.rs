@@ -4,6 +4,7 @@
 //! follows for people is decided in [`crate::alert`] and [`crate::incident`].
 
 pub mod burn;
+pub mod channel;
 pub mod drift;
 pub mod loss;
 
@@ -46,14 +47,12 @@ labelled! {
         Exhausted = "exhausted",
         /// The error budget is spent too fast.
         Budget = "budget",
-        /// A channel's system makes us slow down.
+        /// A channel's system makes us slow down, or our own limit does.
         Throttled = "throttled",
-        /// A certificate is about to expire.
+        /// A certificate that a channel shows is about to expire.
         Certificate = "certificate",
         /// The wall clock steps.
         Clock = "clock",
-        /// A changed configuration could not be taken.
-        Reload = "reload",
     }
 }
 
@@ -83,8 +82,7 @@ impl Detector {
             | Detector::Budget
             | Detector::Throttled
             | Detector::Certificate
-            | Detector::Clock
-            | Detector::Reload => Severity::Warning,
+            | Detector::Clock => Severity::Warning,
         }
     }
 
@@ -94,7 +92,7 @@ impl Detector {
             Detector::Down | Detector::ChannelDown => "DOWN",
             Detector::Partial => "LOSING",
             Detector::Blind => "BLIND",
-            Detector::Storage | Detector::Delivery | Detector::Reload => "FAILING",
+            Detector::Storage | Detector::Delivery => "FAILING",
             Detector::Integrity => "WRONG",
             Detector::Slow | Detector::Drift => "SLOW",
             Detector::Stale => "STALE",
@@ -122,6 +120,11 @@ impl Finding {
     /// A finding as bad as its detector's findings are.
     pub fn new(detector: Detector, said: impl Into<String>) -> Finding {
         Finding { detector, severity: detector.severity(), said: said.into() }
+    }
+
+    /// Whether messages may fail of it today. Who fails while a certificate has days left fails of something else.
+    pub fn is_felt(&self) -> bool {
+        self.detector != Detector::Certificate || self.severity == Severity::Critical
     }
 }
 

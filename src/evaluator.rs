@@ -4,6 +4,7 @@
 //! order: decide, commit, then metrics, board and delivery. Nobody is told what is not on disk - unless the disk is what is
 //! broken: then people are told at once, and what could not be written is kept and written later.
 
+mod channels;
 mod notices;
 mod watched;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::alert::{AlertState, Look, Subject};
+use crate::alert::{AlertState, Look, Phase, Subject};
 use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
 use crate::clock::Clock;
 use crate::commands::{Command, Refusal, Request};
@@ -22,6 +23,7 @@ use crate::control::Route;
 use crate::delivery::Outbox;
 use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
+use crate::evaluator::channels::Channels;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
@@ -39,8 +41,9 @@ const TOGETHER: usize = 256;
 const RETRY_STORE: Duration = Duration::from_secs(1);
 /// People hear of a store that fails again and again this often at most.
 const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
-/// What is wrong with channels or with us is told again this often.
+/// What is wrong with channels or with us is told again this often: what somebody has to get up for, and what is for the day.
 const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
+const REMIND_OF_WARNING: Duration = Duration::from_secs(86_400);
 /// People are told of a time in which nothing ran, if it was this long: an upgrade is shorter.
 const TELL_BLIND: Duration = Duration::from_secs(300);
 /// The link in a notice that acknowledges its incident is good for so long.
@@ -70,6 +73,8 @@ pub struct Parts {
     pub dependencies: BTreeMap<Name, Dependency>,
     /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
     pub slowdowns: HashMap<Name, f64>,
+    /// How long before its end people are told of a channel's certificate; of one without an entry, never.
+    pub certificate_warnings: BTreeMap<Name, Duration>,
     /// Who is told instead of those that journeys name.
     pub routes: Vec<Route>,
     /// Notifiers that can bring what they told up to date.
@@ -92,6 +97,7 @@ pub struct Evaluator {
     journeys: HashMap<Name, Watched>,
     /// Who depends on a journey, or on something else of a name.
     dependants: HashMap<Name, Vec<Name>>,
+    channels: Channels,
     /// The alerts of channels and of the daemon's parts.
     conditions: HashMap<Subject, AlertState>,
     desk: Desk,
@@ -141,9 +147,11 @@ impl Evaluator {
     ) -> Result<Evaluator, crate::store::StoreError> {
         let desk = Desk::new(parts.routes.clone(), parts.updatable.clone()).with_digest_after(parts.digest_after);
         let key = parts.store.key().await?;
+        let channels = Channels::new(journeys, &parts.certificate_warnings, parts.metrics.clone());
         let mut evaluator = Evaluator {
             parts,
             key,
+            channels,
             journeys: HashMap::with_capacity(journeys.len()),
             dependants: HashMap::new(),
             conditions: HashMap::new(),
@@ -179,20 +187,23 @@ impl Evaluator {
             evaluator.parts.daemon.blind.increment(blind.as_secs());
             tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
         }
-        let channels = evaluator.parts.board.channels();
         let mut gone = Vec::new();
         for (subject, alert) in evaluator.parts.store.conditions().await? {
-            if matches!(&subject, Subject::Channel(name) if !channels.contains_key(name)) && alert.phase.is_firing() {
-                gone.push(subject.clone());
+            match &subject {
+                Subject::Channel(name) if evaluator.channels.knows(name) => {
+                    evaluator.channels.resume(name, &alert, evaluator.parts.clock.now().wall);
+                }
+                Subject::Channel(_) if alert.phase.is_firing() => gone.push(subject.clone()),
+                _ => {}
             }
             evaluator.is_blind_told |= subject == Subject::Daemon("blind".into()) && alert.phase.is_firing();
-            evaluator.desk.enrol(evaluator.profile_of(&subject), alert.clone());
+            evaluator.desk.enrol(evaluator.profile_of(&subject, alert.severity()), alert.clone());
             evaluator.conditions.insert(subject, alert);
         }
         let (incidents, silences) =
             (evaluator.parts.store.open_incidents().await?, evaluator.parts.store.silences().await?);
         evaluator.desk.restore(incidents, silences);
-        // Nobody will ever say that a channel is well which is not there any more.
+        // Nobody will ever say that a channel is well which nobody uses any more.
         for subject in gone {
             evaluator.condition(subject, Vec::new(), &mut round, evaluator.parts.clock.now().wall);
         }
@@ -336,9 +347,19 @@ impl Evaluator {
                 let (subject, findings) = (subject.clone(), findings.clone());
                 return self.condition(subject, findings, round, now);
             }
+            Observation::Reading { channel, trouble } => {
+                self.channels.read(channel, trouble.clone());
+                return self.look_at_channel(channel.clone(), round, now);
+            }
         };
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
+        }
+        if let Observation::Finished(report) | Observation::Confirmed(report) = &observation {
+            // Before the journey: what it fails of is known when it is looked where it belongs.
+            for channel in self.channels.take(report, now) {
+                self.look_at_channel(channel, round, now);
+            }
         }
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
@@ -346,7 +367,7 @@ impl Evaluator {
             Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
-            Observation::Measured { .. } | Observation::Condition { .. } => {}
+            Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
         }
         round.touched.insert(name);
     }
@@ -358,17 +379,27 @@ impl Evaluator {
         round.touched.insert(name.clone());
     }
 
+    /// Looks what is wrong with a channel, by all that is known of it.
+    fn look_at_channel(&mut self, name: Name, round: &mut Round, now: Timestamp) {
+        if let Some(findings) = self.channels.look(&name, now) {
+            self.condition(Subject::Channel(name), findings, round, now);
+        }
+    }
+
     /// What was found about a channel, or a part of the daemon.
     fn condition(&mut self, subject: Subject, findings: Vec<Finding>, round: &mut Round, now: Timestamp) {
-        if !self.conditions.contains_key(&subject) {
-            if findings.is_empty() {
-                return;
-            }
-            self.desk.enrol(self.profile_of(&subject), AlertState::default());
+        let known = self.conditions.get(&subject);
+        let severity = findings.iter().map(|finding| finding.severity).max();
+        if known.is_none() && severity.is_none() {
+            return;
+        }
+        if severity.is_some() && severity != known.and_then(AlertState::severity) {
+            // How often people are reminded depends on it.
+            self.desk.enrol(self.profile_of(&subject, severity), known.cloned().unwrap_or_default());
         }
         let alert = self.conditions.entry(subject.clone()).or_default();
         let before = alert.clone();
-        let is_bad = !findings.is_empty();
+        let is_bad = findings.iter().any(Finding::is_felt);
         let look = Look { findings, ..Look::default() };
         judge::settle(alert, &subject, look, is_bad, None, &mut self.desk, now);
         say_phase(&subject, before.phase, alert);
@@ -377,7 +408,7 @@ impl Evaluator {
         }
     }
 
-    fn profile_of(&self, subject: &Subject) -> Profile {
+    fn profile_of(&self, subject: &Subject, severity: Option<Severity>) -> Profile {
         let mut labels = BTreeMap::new();
         let mut resources = Vec::new();
         if let Subject::Channel(name) = subject {
@@ -411,7 +442,7 @@ impl Evaluator {
             labels,
             resources,
             notify: notify.into_iter().collect(),
-            remind: Some(REMIND_OF_US),
+            remind: Some(if severity == Some(Severity::Critical) { REMIND_OF_US } else { REMIND_OF_WARNING }),
             muted: false,
             maintenance: Vec::new(),
         }
@@ -426,6 +457,16 @@ impl Evaluator {
                 watched.look(false, &mut self.desk, round, now);
                 round.touched.insert(name);
             }
+        }
+        for name in self.channels.due(now) {
+            self.look_at_channel(name, round, now);
+        }
+        let is_calm =
+            |alert: &AlertState| alert.phase == Phase::Recovering && alert.deadline().is_some_and(|calm| calm <= now);
+        let calm: Vec<_> =
+            self.conditions.iter().filter(|(_, alert)| is_calm(alert)).map(|(subject, _)| subject.clone()).collect();
+        for subject in calm {
+            self.condition(subject, Vec::new(), round, now);
         }
     }
 
@@ -600,3 +641,6 @@ fn push_spans(changes: &mut Vec<Change>, journey: &Name, spans: impl IntoIterato
         changes.push(Change::Spans { journey: journey.clone(), changes: spans });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,7 @@ families! {
     CHANNEL_LAG: "gauge" "journeyman_channel_lag" "Messages that consumers are behind, as the last check of a target saw it.";
     CHANNEL_OLDEST: "gauge" "journeyman_channel_oldest_age_seconds" "Age of the oldest waiting message, as the last check of a target saw it.";
     CHANNEL_CONSUMERS: "gauge" "journeyman_channel_consumers" "Consumers, as the last check of a target saw them.";
+    CHANNEL_CERTIFICATE: "gauge" "journeyman_channel_certificate_expiry_timestamp_seconds" "When the certificate that a channel shows expires; of several, the first.";
     SPEND_TODAY: "gauge" "journeyman_channel_spend_today" "What was spent through the channel today, in the measure of its limit: money, or messages.";
     SPEND_LIMIT: "gauge" "journeyman_channel_spend_limit" "What may be spent through the channel in a day.";
     WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
@@ -312,6 +313,11 @@ impl Metrics {
         handles.store_up.set(1.0);
         handles.in_flight.set(0.0);
         handles
+    }
+
+    /// When the certificate that a channel shows expires. Not born: no time is that of a certificate that nobody saw.
+    pub fn set_certificate(&self, channel: &str, until: Timestamp) {
+        self.gauge(CHANNEL_CERTIFICATE, &[("channel", channel)]).set(seconds(until));
     }
 
     /// Sets the total of calls to a webhook's route that ended with `result`.

@@ -77,7 +77,14 @@ pub enum Observation {
         /// What was measured.
         measured: Measured,
     },
-    /// What was found about a channel, or a part of the daemon; nothing, if it is well.
+    /// A channel's reader can receive, or could not for too long.
+    Reading {
+        /// Which channel.
+        channel: crate::journey::Name,
+        /// Why it cannot, for people; `None` if it can.
+        trouble: Option<String>,
+    },
+    /// What was found about a part of the daemon; nothing, if it is well.
     Condition {
         /// What it is about.
         subject: Subject,

@@ -8,14 +8,12 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::Subject;
 use crate::app::Housekeeping;
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
 use crate::channel::webhook::{CallResult, HookCounts};
 use crate::clock::Clock;
-use crate::detect::{Detector, Finding};
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::ledger::Kind;
@@ -134,7 +132,7 @@ pub(super) async fn mirror_readiness(
     let mut was_ready = false;
     let mut away_since = clock.now().mono;
     let mut is_said = false;
-    let condition = |findings| Observation::Condition { subject: Subject::Channel(open.name.clone()), findings };
+    let reading = |trouble| Observation::Reading { channel: open.name.clone(), trouble };
     loop {
         let now = readiness.borrow_and_update().clone();
         if was_ready && now != Readiness::Ready {
@@ -146,7 +144,7 @@ pub(super) async fn mirror_readiness(
         was_ready = now == Readiness::Ready;
         // Said once after a start as well: the daemon before may have told that it was down.
         if was_ready && (open.set_known_down(false) || !std::mem::replace(&mut is_said, true)) {
-            let _ = observations.send(condition(Vec::new())).await;
+            let _ = observations.send(reading(None)).await;
         }
         open.metrics().set_ready(now == Readiness::Ready);
         let (ok, detail) = match &now {
@@ -164,7 +162,7 @@ pub(super) async fn mirror_readiness(
             () = clock.sleep_until(away_since + CHANNEL_DOWN), if !ok && !open.is_known_down() => {
                 open.set_known_down(true);
                 let said = format!("it could not receive for {}: {detail}", Human(CHANNEL_DOWN));
-                let _ = observations.send(condition(vec![Finding::new(Detector::ChannelDown, said)])).await;
+                let _ = observations.send(reading(Some(said))).await;
             }
             changed = readiness.changed() => if changed.is_err() {
                 stop.cancelled().await;

@@ -52,6 +52,13 @@ impl Notes {
         }
     }
 
+    fn remove(&self, what: What) {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|seen| seen.what != what);
+        if let Some(outer) = &self.0.outer {
+            outer.remove(what);
+        }
+    }
+
     fn clear(&self) {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -63,6 +70,11 @@ pub(crate) fn note(what: What, is: &str) {
     if !is.is_empty() {
         let _ = NOTES.try_with(|notes| notes.add(&Seen::new(what, is)));
     }
+}
+
+/// What was noted so does not hold any more.
+pub(crate) fn take_back(what: What) {
+    let _ = NOTES.try_with(|notes| notes.remove(what));
 }
 
 /// Notes again what was met when the connection in use was made.

@@ -47,7 +47,8 @@ use crate::journey::Name;
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
 use crate::journey::value::Value;
 
-pub(super) const COMMON_KEYS: &[&str] = &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend"];
+pub(super) const COMMON_KEYS: &[&str] =
+    &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend", "certificate_warning"];
 /// What a kind of channel has to say in `[channels.NAME]`.
 pub(super) struct Grammar {
     /// The value of `type`.
@@ -217,6 +218,7 @@ fn policy(section: &Section<'_>, kind: &Kind) -> ChannelPolicy {
         key: section.get("key").and_then(|node| reader.query(node, "key")),
         filter,
         spend: section.get("spend").and_then(|node| spend::read(section.context, node)),
+        certificate_warning: section.duration_or_never("certificate_warning", default.certificate_warning),
     }
 }
 

@@ -338,6 +338,15 @@ impl<'a> Section<'a> {
         self.context.duration(self.get(key)?, key)
     }
 
+    /// A duration, or `"never"`, which is `None`.
+    pub(super) fn duration_or_never(&self, key: &str, default: Option<Duration>) -> Option<Duration> {
+        match self.get(key) {
+            None => default,
+            Some(node) if node.as_text() == Some("never") => None,
+            Some(node) => self.context.duration(node, key),
+        }
+    }
+
     pub(super) fn share(&self, key: &str) -> Option<f64> {
         self.parsed(key, "a share", values::SHARE_HINT, values::share)
     }

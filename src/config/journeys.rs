@@ -358,11 +358,7 @@ fn alert(context: &Context, node: Option<&Node>, schedule: &Option<Schedule>) ->
     };
     let Some(section) = node.and_then(|node| Section::open(context, node, "alert", ALERT_KEYS)) else { return default };
     let count = |key: &str, default: u32| section.whole(key, 1..=1_000).map_or(default, |count| count as u32);
-    let remind = match section.get("remind") {
-        None => default.remind,
-        Some(node) if node.as_text() == Some("never") => None,
-        Some(node) => context.duration(node, "remind"),
-    };
+    let remind = section.duration_or_never("remind", default.remind);
     let confirm = match section.strings("confirm") {
         Some(texts) => texts.into_iter().filter_map(|(_, node)| context.duration(node, "confirm")).collect(),
         // Whoever says how many runs in a row it takes means that many.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::alert::{AlertState, Phase, Subject, Transition};
 use crate::control::{Ack, Matcher, Route, Silence};
+use crate::detect::Finding;
 use crate::incident::case::Case;
 use crate::incident::root::Resource;
 use crate::incident::{Action, Desk, Incident, Member, Profile, Root, STORM, Seen, utc};
@@ -35,7 +36,8 @@ impl Desk {
         if let Some(before) = self.seen.remove(&subject) {
             self.tally(&before, -1);
         }
-        let is_bad = alert.phase != Phase::Ok;
+        let is_felt = alert.findings.is_empty() || alert.findings.iter().any(Finding::is_felt);
+        let is_bad = alert.phase != Phase::Ok && is_felt;
         let seen = Seen { profile: Arc::new(profile), alert, is_bad, blamed: None };
         self.tally(&seen, 1);
         self.seen.insert(subject, seen);

@@ -48,13 +48,14 @@ impl Desk {
         let (profile, since) = (seen.profile.clone(), seen.alert.since.unwrap_or(now));
         let class = subject.is_budget();
         let shared = match subject {
-            Subject::Channel(name) => Some(Resource::Channel(name.clone())),
+            // What nobody feels yet is nobody's cause.
+            Subject::Channel(name) => Some(Resource::Channel(name.clone())).filter(|_| seen.is_bad),
             Subject::Daemon(_) => None,
             Subject::Journey(_) | Subject::Budget(_) => {
                 let known = |resource: &&Resource| match resource {
                     Resource::Channel(name) => {
                         let channel = self.seen.get(&Subject::Channel(name.clone()));
-                        channel.is_some_and(|channel| channel.alert.phase.is_firing())
+                        channel.is_some_and(|channel| channel.is_bad && channel.alert.phase.is_firing())
                     }
                     _ => false,
                 };

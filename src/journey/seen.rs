@@ -38,6 +38,8 @@ labelled! {
         Role = "role",
         /// What a name server answered.
         NameServerAnswer = "name_server_answer",
+        /// That it makes us slow down, in its words or for how long.
+        Throttled = "throttled",
     }
 }
 

@@ -106,6 +106,9 @@ impl Publisher {
         let connect = is_new.then(|| Phase { name: "connect".to_owned(), took: started.mono.since(asked.mono) });
         let ack = Phase { name: "ack".to_owned(), took: finished.mono.since(started.mono) };
         let phases: Vec<_> = connect.into_iter().chain([ack]).collect();
+        if let Some(quiet) = throttled {
+            note(What::Throttled, &format!("for {}: our quota is used up", Human(quiet)));
+        }
         match verdict(&verdicts, self.acks, throttled) {
             Ok(ack) => Ok(Reply { started, finished, ack, message: None, phases }),
             Err(refusal) => {

@@ -21,7 +21,9 @@ use crate::channel::Listener;
 use crate::channel::dial::Limit;
 use crate::channel::receiving::{keep_receiving, never_receives};
 use crate::channel::refusal::Refusal;
+use crate::channel::seen::{note, take_back};
 use crate::journey::message::Arrival;
+use crate::journey::seen::What;
 use crate::time::{Human, Now};
 
 /// From the first packet to the last position.
@@ -77,6 +79,8 @@ struct Fetcher<'a> {
     connection: Connection,
     /// Where the next fetch begins.
     next: BTreeMap<i32, i64>,
+    /// The last answer asked us to slow down.
+    is_throttled: bool,
 }
 
 /// Why the reading of a subscription ended.
@@ -117,7 +121,7 @@ impl<'a> Subscription<'a> {
                 next.insert(partition, from);
             }
             drop(positions);
-            fetchers.push(Fetcher { reading, connection, next });
+            fetchers.push(Fetcher { reading, connection, next, is_throttled: false });
         }
         for fetcher in &mut fetchers {
             // To be let look at a topic is not to be let read it.
@@ -217,7 +221,7 @@ impl Fetcher<'_> {
     ) -> Result<(Now, Vec<(i32, message::Batches)>), Refusal> {
         let topic = self.reading.settings.receive_topic.as_str();
         let request = request(topic, &self.next, wait);
-        let Fetcher { connection, next, reading } = self;
+        let Fetcher { connection, next, reading, is_throttled } = self;
         let quiet = connection.quiet_until().since(listener.clock.now().mono);
         let limit = Limit::new(listener.clock, quiet + wait + ANSWER);
         let sasl: Option<&SaslSettings> = reading.access.sasl.as_ref();
@@ -233,6 +237,10 @@ impl Fetcher<'_> {
         if let Some(quiet) = connection.quieten(answer.throttle_time_ms) {
             let quiet = Human(quiet);
             tracing::warn!(channel = %listener.channel, broker = connection.peer, %quiet, "the broker throttles our reading");
+            note(What::Throttled, &format!("{} throttles our reading for {quiet}", connection.peer));
+            *is_throttled = true;
+        } else if std::mem::take(is_throttled) {
+            take_back(What::Throttled);
         }
         if answer.error_code != ErrorCode::None {
             return Err(Refusal::coded(answer.error_code, &connection.peer, None));

@@ -9,9 +9,11 @@ use serde_json::Value as Json;
 use super::message::{Seen, micros, read, ts};
 use super::{Slack, SlackSettings};
 use crate::channel::receiving::keep_receiving;
+use crate::channel::seen::{note, take_back};
 use crate::channel::slack::api::Declined;
 use crate::channel::{Listener, Readiness};
 use crate::journey::message::Arrival;
+use crate::journey::seen::What;
 use crate::time::Now;
 
 /// One page of history may take this long.
@@ -82,6 +84,7 @@ async fn poll(slack: &Slack, cursor: &Shared, listener: &Listener) -> Result<(),
             () = listener.stop.cancelled() => return Ok(()),
             caught_up = catch_up(slack, cursor, listener) => match caught_up {
                 Ok(true) => {
+                    take_back(What::Throttled);
                     listener.readiness.send_if_modified(|readiness| {
                         let was = std::mem::replace(readiness, Readiness::Ready);
                         was != Readiness::Ready
@@ -91,6 +94,7 @@ async fn poll(slack: &Slack, cursor: &Shared, listener: &Listener) -> Result<(),
                 Ok(false) => return Ok(()),
                 Err(Declined { fault, wait: Some(wait) }) => {
                     tracing::warn!(channel = %listener.channel, why = fault.detail, retry_in = ?wait, "cannot receive");
+                    note(What::Throttled, &fault.detail);
                     // Until then nothing is seen, so nothing should be sent.
                     listener.readiness.send_replace(Readiness::Down { why: fault.detail });
                     wait

@@ -1,0 +1,103 @@
+//! The channels that journeys use: what their runs and their readers say of them, and when that is found to be wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::alert::AlertState;
+use crate::detect::Finding;
+use crate::detect::channel::ChannelDetectors;
+use crate::journey::report::Report;
+use crate::journey::{Journey, Name};
+use crate::metrics::Metrics;
+
+/// Owns the state of every channel's detectors.
+pub(super) struct Channels {
+    of: BTreeMap<Name, Watched>,
+    metrics: Arc<Metrics>,
+}
+
+struct Watched {
+    detectors: ChannelDetectors,
+    receives: bool,
+    /// How long before its end a certificate is told of, if at all.
+    warning: Option<Duration>,
+    /// What was told last.
+    findings: Vec<Finding>,
+    /// When time alone changes that.
+    deadline: Option<Timestamp>,
+}
+
+impl Channels {
+    /// Those that these journeys use; without an entry in `warnings` a certificate is not told of.
+    pub(super) fn new(
+        journeys: &[Arc<Journey>],
+        warnings: &BTreeMap<Name, Duration>,
+        metrics: Arc<Metrics>,
+    ) -> Channels {
+        let received: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.receivers()).collect();
+        let watched = |name: Name| {
+            let (receives, warning) = (received.contains(&name), warnings.get(&name).copied());
+            let (detectors, findings, deadline) = Default::default();
+            (name, Watched { detectors, receives, warning, findings, deadline })
+        };
+        let of = journeys.iter().flat_map(|journey| journey.channels()).map(watched).collect();
+        Channels { of, metrics }
+    }
+
+    /// Whether any journey uses it.
+    pub(super) fn knows(&self, name: &Name) -> bool {
+        self.of.contains_key(name)
+    }
+
+    /// Takes up what was found before a restart.
+    pub(super) fn resume(&mut self, name: &Name, alert: &AlertState, now: Timestamp) {
+        if let Some(watched) = self.of.get_mut(name).filter(|_| alert.phase.is_firing()) {
+            watched.detectors.resume(&alert.findings, watched.receives, now);
+            watched.findings.clone_from(&alert.findings);
+            watched.deadline = Some(now);
+        }
+    }
+
+    /// Takes what its reader says.
+    pub(super) fn read(&mut self, name: &Name, trouble: Option<String>) {
+        if let Some(watched) = self.of.get_mut(name) {
+            watched.detectors.read(trouble);
+        }
+    }
+
+    /// Takes what a run met; gives the channels that are to be looked at.
+    pub(super) fn take(&mut self, report: &Report, now: Timestamp) -> BTreeSet<Name> {
+        let mut touched = BTreeSet::new();
+        for step in &report.steps {
+            let Some(name) = &step.channel else { continue };
+            if self.of.get_mut(name).is_some_and(|watched| watched.detectors.take(report, step, now)) {
+                touched.insert(name.clone());
+            }
+        }
+        touched
+    }
+
+    /// Those that time alone has changed.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Name> {
+        let is_due = |watched: &Watched| watched.deadline.is_some_and(|at| at <= now);
+        self.of.iter().filter(|(_, watched)| is_due(watched)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What is wrong with it, if that is not what was told last.
+    pub(super) fn look(&mut self, name: &Name, now: Timestamp) -> Option<Vec<Finding>> {
+        let watched = self.of.get_mut(name)?;
+        let findings = watched.detectors.look(watched.warning, now);
+        watched.deadline = watched.detectors.deadline(watched.warning, now);
+        if let Some(until) = watched.detectors.certificate_until() {
+            self.metrics.set_certificate(name, until);
+        }
+        if findings == watched.findings {
+            return None;
+        }
+        watched.findings.clone_from(&findings);
+        Some(findings)
+    }
+}

@@ -1,0 +1,324 @@
+//! Daemons one after the other on one store, each killed: what they tell of channels and of themselves.
+
+use std::path::PathBuf;
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::commands::Commands;
+use crate::journey::outcome::{Cause, Outcome};
+use crate::journey::report::{Report, StepReport, StepStatus};
+use crate::journey::seen::{Seen, What, certificate};
+use crate::journey::token::Token;
+use crate::runner::not_run;
+use crate::store::sqlite::Sqlite;
+use crate::time::later;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MAIN: &str = "
+    [channels.loop]
+    type = \"memory\"
+    [notifiers.ops]
+    type = \"webhook\"
+    url = \"http://127.0.0.1:1/\"
+    [alerting]
+    notify = [\"ops\"]";
+const PROBES: &str = "
+    [[journey]]
+    name = \"loop\"
+    every = \"1d\"
+    notify = [\"ops\"]
+    step = [{ name = \"out\", send = \"loop\", text = \"{{ token }}\" }, { name = \"in\", receive = \"loop\" }]";
+
+struct Stage {
+    directory: PathBuf,
+    store: Arc<dyn Store>,
+    journey: Arc<Journey>,
+    clock: Clock,
+    runs: std::cell::Cell<u128>,
+    told: usize,
+    /// Time moves only when it is moved: paused time jumps ahead while somebody waits for the disk, but for as long as this does.
+    _still: std::sync::mpsc::Sender<()>,
+}
+
+/// One daemon's evaluator. Dropped, it has been killed.
+struct Life {
+    observations: mpsc::Sender<Observation>,
+    commands: Commands,
+    tasks: JoinSet<()>,
+}
+
+impl Stage {
+    fn new(name: &str) -> Stage {
+        let directory = std::env::temp_dir().join(format!("journeyman-evaluator-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("state.db")).unwrap());
+        let (plan, _) =
+            crate::config::load_text("journeyman.toml", MAIN, &[("probes.toml", PROBES)], &directory).unwrap();
+        let clock = Clock::derived("2026-11-21T12:00:00Z".parse().unwrap());
+        let (still, moves) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || moves.recv());
+        Stage {
+            _still: still,
+            directory,
+            store,
+            journey: plan.journeys[0].clone(),
+            clock,
+            runs: Default::default(),
+            told: 0,
+        }
+    }
+
+    async fn start(&self) -> Life {
+        let (metrics, board) = (Arc::new(Metrics::new(&[], None)), Arc::new(Board::default()));
+        let (observations, observed) = mpsc::channel(64);
+        let (commands, commanded) = crate::commands::channel();
+        let (outbox, _) = crate::delivery::build(Vec::new(), &self.store, self.clock, &board, &observations);
+        let parts = Parts {
+            store: self.store.clone(),
+            daemon: Arc::new(metrics.daemon()),
+            metrics,
+            board: board.clone(),
+            outbox,
+            clock: self.clock,
+            location: None,
+            public_url: None,
+            dependencies: BTreeMap::new(),
+            slowdowns: HashMap::new(),
+            certificate_warnings: [("loop".into(), 14 * DAY)].into(),
+            routes: Vec::new(),
+            updatable: BTreeSet::new(),
+            operators: vec!["ops".into()],
+            notifiers: vec!["ops".into(), "chat".into()],
+            group_by: vec![ResourceKind::Channel],
+            digest_after: 20,
+        };
+        let now = self.clock.now();
+        let evaluator = Evaluator::load(parts, &[self.journey.clone()], now.wall, commanded).await.unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(evaluator.run(observed, board.pulse("evaluator", now.mono)));
+        Life { observations, commands, tasks }
+    }
+
+    /// A daemon that is told this and is killed; what people hear of it: why, of what, and by what it was found.
+    async fn live(&mut self, observation: Option<Observation>) -> Vec<String> {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let life = self.start().await;
+        if let Some(observation) = observation {
+            life.tell(observation).await;
+        }
+        life.kill().await;
+        self.news().await
+    }
+
+    /// What people are told since this was asked last.
+    async fn news(&mut self) -> Vec<String> {
+        let mut rows = self.store.outbox(None, 99).await.unwrap();
+        rows.sort_by_key(|row| row.created);
+        let told = std::mem::replace(&mut self.told, rows.len());
+        let said = |row: &OutboxRow| format!("{} {}", row.notification.reason, row.notification.subject);
+        rows[told..].iter().map(said).collect()
+    }
+
+    /// A run whose first step met this.
+    fn run(&self, outcome: Outcome, seen: Vec<Seen>) -> Observation {
+        let now = self.clock.now();
+        let status = if outcome.cause().is_some() { StepStatus::Failed } else { StepStatus::Passed };
+        let step = StepReport {
+            name: "out".into(),
+            verb: "send".into(),
+            channel: Some("loop".into()),
+            at: Duration::ZERO,
+            took: Duration::ZERO,
+            status,
+            detail: None,
+            ack: None,
+            phases: Vec::new(),
+            hops: Vec::new(),
+            checks: Vec::new(),
+            excerpt: None,
+            seen,
+        };
+        let token = Token::from_bits(self.runs.replace(self.runs.get() + 1));
+        let report = not_run(&self.journey, token, now.wall, now, crate::journey::outcome::UnknownWhy::Internal, "");
+        Observation::Finished(Box::new(Report { outcome, steps: vec![step], note: None, ..report }))
+    }
+
+    fn good(&self, seen: Vec<Seen>) -> Observation {
+        self.run(Outcome::Good { latency: Duration::ZERO }, seen)
+    }
+
+    /// A good run that met a certificate with so many days left.
+    fn certificate(&self, days: u32, serial: &str) -> Observation {
+        let told = certificate(later("2026-11-21T12:00:00Z".parse().unwrap(), DAY * days), serial, "Example CA");
+        self.good(vec![Seen::new(What::Peer, "192.0.2.7:993"), Seen::new(What::Certificate, &told)])
+    }
+
+    fn throttled(&self) -> Observation {
+        self.run(Outcome::Failed { step: "out".into(), cause: Cause::Throttled }, Vec::new())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Life {
+    /// Returns when what follows from it is on disk.
+    async fn tell(&self, observation: Observation) {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        self.observations.send(observation).await.unwrap();
+        // Observations go first; what is asked for is answered after them.
+        self.commands.ask(Request::Unsilence { id: "nobody's".to_owned() }).await.unwrap_err();
+    }
+
+    async fn kill(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+fn reading(trouble: Option<&str>) -> Observation {
+    Observation::Reading { channel: "loop".into(), trouble: trouble.map(str::to_owned) }
+}
+
+fn daemon(part: &str, detector: Option<Detector>) -> Observation {
+    let findings = detector.into_iter().map(|detector| Finding::new(detector, "as it is")).collect();
+    Observation::Condition { subject: Subject::Daemon(part.into()), findings }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fires_when_the_daemon_is_killed_is_told_once_and_so_is_its_end() {
+    type Told = fn(&Stage, bool) -> Observation;
+    let table: [(&str, &str, Told); 5] = [
+        ("down", "channel loop", |_, is_bad| reading(is_bad.then_some("refused"))),
+        ("certificate", "channel: loop", |stage, is_bad| match is_bad {
+            true => stage.certificate(6, "1"),
+            false => stage.certificate(96, "2"),
+        }),
+        ("delivery", "journeyman: delivery chat", |_, is_bad| {
+            daemon("delivery chat", is_bad.then_some(Detector::Delivery))
+        }),
+        ("clock", "journeyman: clock", |_, is_bad| daemon("clock", is_bad.then_some(Detector::Clock))),
+        ("blind", "journeyman: blind", |_, is_bad| daemon("blind", is_bad.then_some(Detector::Blind))),
+    ];
+    for (name, title, observation) in table {
+        let mut stage = Stage::new(name);
+        let nothing: [String; 0] = [];
+        let say = |stage: &Stage, is_bad| Some(observation(stage, is_bad));
+        let well = say(&stage, false);
+        assert_eq!(stage.live(well).await, nothing, "{name}: well from the beginning");
+        let bad = say(&stage, true);
+        assert_eq!(stage.live(bad).await, [format!("first {title}")], "{name}");
+        assert_eq!(stage.live(None).await, nothing, "{name}: nothing is known yet of whether it still holds");
+        let still = say(&stage, true);
+        assert_eq!(stage.live(still).await, nothing, "{name}: it still holds");
+        let well = say(&stage, false);
+        assert_eq!(stage.live(well).await, [format!("resolved {title}")], "{name}");
+        let well = say(&stage, false);
+        assert_eq!(stage.live(well).await, nothing, "{name}: it was told that it is over");
+        let open = stage.store.open_incidents().await.unwrap();
+        assert_eq!(open, [], "{name}");
+        let states = stage.store.conditions().await.unwrap();
+        assert!(states.iter().all(|(_, alert)| alert.phase == Phase::Ok), "{name}: {states:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn being_throttled_is_told_once_over_a_kill_and_ends_by_calm() {
+    let mut stage = Stage::new("throttled");
+    let nothing: [String; 0] = [];
+    let life = stage.start().await;
+    for _ in 0..3 {
+        life.tell(stage.throttled()).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    life.kill().await;
+    // The journey is down by the same runs, and before the channel is told of: one cause, one page.
+    assert_eq!(stage.news().await, ["first loop"]);
+    let open = stage.store.open_incidents().await.unwrap();
+    assert_eq!(
+        open.iter().map(|incident| (incident.title(), incident.members)).collect::<Vec<_>>(),
+        [("channel loop".to_owned(), 2)]
+    );
+    let life = stage.start().await;
+    life.tell(stage.good(Vec::new())).await;
+    life.tell(stage.good(Vec::new())).await;
+    tokio::time::advance(Duration::from_secs(590)).await;
+    assert_eq!(stage.news().await, nothing, "it is not calm yet");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    life.tell(reading(None)).await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.kill().await;
+    assert_eq!(stage.live(None).await, nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_nobody_uses_or_receives_on_any_more_is_not_down() {
+    let mut stage = Stage::new("unused");
+    let bad = Some(reading(Some("refused")));
+    assert_eq!(stage.live(bad).await, ["first channel loop"]);
+    let mut journey = Journey::clone(&stage.journey);
+    journey.steps.truncate(1);
+    stage.journey = Arc::new(journey.clone());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let life = stage.start().await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    life.tell(stage.good(Vec::new())).await;
+    life.kill().await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+
+    let six_days = Some(stage.certificate(6, "1"));
+    assert_eq!(stage.live(six_days).await, ["first channel: loop"]);
+    journey.steps.clear();
+    stage.journey = Arc::new(journey);
+    assert_eq!(stage.live(None).await, ["resolved channel: loop"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_with_days_left_is_not_why_a_journey_fails_and_is_told_again_once_a_day() {
+    let mut stage = Stage::new("not-felt");
+    let life = stage.start().await;
+    life.tell(stage.certificate(6, "1")).await;
+    for _ in 0..3 {
+        life.tell(stage.run(Outcome::Failed { step: "out".into(), cause: Cause::Refused }, Vec::new())).await;
+    }
+    life.kill().await;
+    assert_eq!(stage.news().await, ["first channel: loop", "first loop"]);
+    let life = stage.start().await;
+    for _ in 0..2 {
+        life.tell(stage.certificate(6, "1")).await;
+    }
+    assert_eq!(stage.news().await, ["resolved loop"]);
+    tokio::time::advance(DAY - Duration::from_secs(60)).await;
+    life.tell(reading(None)).await;
+    let nothing: [String; 0] = [];
+    assert_eq!(stage.news().await, nothing);
+    tokio::time::advance(Duration::from_secs(120)).await;
+    life.tell(reading(None)).await;
+    assert_eq!(stage.news().await, ["repeat channel: loop"]);
+    // The last day has come: worse, by time alone. Meanwhile the journey is stale, which is another story.
+    tokio::time::advance(DAY * 4).await;
+    life.tell(reading(None)).await;
+    let news = stage.news().await;
+    assert_eq!(news.iter().filter(|told| *told == "worse channel: loop").count(), 1, "{news:?}");
+    life.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flapping_condition_ends_by_calm_alone() {
+    let mut stage = Stage::new("flapping");
+    let life = stage.start().await;
+    for _ in 0..4 {
+        life.tell(reading(Some("refused"))).await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        life.tell(reading(None)).await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+    }
+    assert_eq!(stage.news().await.len(), 7, "the fourth does not end at once");
+    tokio::time::advance(Duration::from_secs(1_810)).await;
+    life.tell(daemon("clock", None)).await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.kill().await;
+}
