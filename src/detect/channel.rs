@@ -155,23 +155,25 @@ impl ChannelDetectors {
             return is_plain && self.certificates.remove(peer).is_some() || is_new;
         };
         self.forget(Detector::Certificate);
-        if let Some(known) = self.certificates.get_mut(peer) {
-            if known.told == *told {
+        let is_new = match self.certificates.get_mut(peer) {
+            Some(known) if known.told == *told => {
                 known.at = now;
-                return false;
+                false
             }
             // A connection that is older than the renewal goes on to show what it began with.
-            if until < known.until && between(known.at, now) < GONE {
-                return false;
+            Some(known) if until < known.until && between(known.at, now) < GONE => false,
+            _ => {
+                self.certificates.insert(peer.to_owned(), Shown { until, told: told.clone(), at: now });
+                true
             }
-        }
-        self.certificates.insert(peer.to_owned(), Shown { until, told: told.clone(), at: now });
+        };
+        let before = self.certificates.len();
         self.certificates.retain(|_, shown| between(shown.at, now) < GONE);
         if self.certificates.len() > PEERS {
             let oldest = self.certificates.iter().min_by_key(|(_, shown)| shown.at).map(|(peer, _)| peer.clone());
             oldest.map(|peer| self.certificates.remove(&peer));
         }
-        true
+        is_new || self.certificates.len() < before
     }
 }
 

@@ -136,6 +136,38 @@ fn told(slack: &FakeSlack) -> Vec<String> {
 }
 
 #[test]
+fn a_notifier_that_fails_when_the_daemon_is_killed_is_told_of_once_and_so_is_its_end() {
+    block_on(async {
+        let (slack, smtp) = (FakeSlack::start().await, FakeSmtp::start().await);
+        slack.script(POST, [Answer::Refuse("invalid_auth"), Answer::Refuse("invalid_auth")]);
+        let scene = Scene::new().slack("chat", &slack, "").mail("mail", &smtp, "");
+        let (mut daemon, target) = scene.watch("one", &["chat"]).start("failing").await;
+        let states = || {
+            let states = smtp.mails().into_iter().filter_map(|taken| taken.mail.header("X-Journeyman-State"));
+            states.collect::<Vec<_>>()
+        };
+        target.set(0, Mode::Fails);
+        wait_for("the other notifier to tell", SOON, async || (states() == ["FAILING"]).then_some(())).await;
+
+        daemon.kill().await;
+        daemon.start_again().await;
+        target.set(0, Mode::Well);
+        wait_for_rows(&daemon, "chat", "dead", 2).await;
+        let observed = [("notifier", "chat"), ("result", "dead")];
+        assert_eq!(daemon.metric("journeyman_notifications_total", &observed).await, Some(1.0), "by this daemon too");
+
+        daemon.kill().await;
+        daemon.start_again().await;
+        target.set(0, Mode::Fails);
+        let well = async || (states().len() == 2).then_some(());
+        wait_for("it to be over", SOON, well).await;
+        assert_eq!(states(), ["FAILING", "WELL AGAIN"]);
+        let (_, incidents) = daemon.get("/incidents").await;
+        assert!(incidents.contains("delivery chat"), "{incidents}");
+    });
+}
+
+#[test]
 fn it_stops_in_time_while_runs_and_slack_hang_and_tells_once_afterwards() {
     block_on(async {
         const PARTS: usize = 20;

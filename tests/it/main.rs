@@ -8,6 +8,7 @@ mod changed;
 #[cfg(feature = "checks")]
 mod checks;
 #[cfg(feature = "amqp")] // the example has a channel of this type
+mod conditions;
 mod config;
 mod conformance;
 mod connect;

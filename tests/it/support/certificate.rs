@@ -1,6 +1,7 @@
 //! Certificates made for one test.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -66,8 +67,19 @@ impl Authority {
 
     /// A certificate for these names and its key; an expired one ended in 2021.
     pub fn issue(&self, names: &[&str], is_expired: bool) -> (rcgen::Certificate, KeyPair) {
+        let years = if is_expired { 2020..=2021 } else { 2020..=4000 };
+        self.sign(parameters(names, &years))
+    }
+
+    /// A certificate for these names that ends so long after 1970, and its key.
+    pub fn issue_until(&self, names: &[&str], end: Duration) -> (rcgen::Certificate, KeyPair) {
+        let mut parameters = parameters(names, &(2020..=2021));
+        parameters.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        self.sign(parameters)
+    }
+
+    fn sign(&self, parameters: CertificateParams) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key can be made");
-        let parameters = parameters(names, &if is_expired { 2020..=2021 } else { 2020..=4000 });
         (parameters.signed_by(&key, &self.issuer).expect("it can be signed"), key)
     }
 

@@ -22,6 +22,8 @@ pub enum Mode {
     Fails,
     /// Never.
     Hangs,
+    /// 429, to everything.
+    Throttles,
 }
 
 /// One request that was answered.
@@ -69,6 +71,7 @@ impl Target {
             match mode {
                 Mode::Well => StatusCode::NO_CONTENT,
                 Mode::Fails => StatusCode::INTERNAL_SERVER_ERROR,
+                Mode::Throttles => StatusCode::TOO_MANY_REQUESTS,
                 Mode::Hangs => std::future::pending().await,
             }
         };
@@ -79,6 +82,7 @@ impl Target {
                 // Nobody may be there to hear it: then it is lost.
                 Mode::Well => drop(client.post(&callback).body(body).send().await),
                 Mode::Fails => {}
+                Mode::Throttles => return StatusCode::TOO_MANY_REQUESTS,
                 Mode::Hangs => std::future::pending().await,
             }
             StatusCode::NO_CONTENT

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use journeyman::clock::Clock;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -23,12 +26,16 @@ pub(crate) enum Shown {
     Expired,
     /// From an authority that nobody knows.
     Unknown,
+    /// As the good one, with six days and a half left.
+    Ending,
 }
 
 /// A listener with TLS in front of a server without. Ends with its owner.
 pub(crate) struct TlsFront {
     address: SocketAddr,
     ca_file: PathBuf,
+    authorities: [Authority; 2],
+    shown: watch::Sender<Arc<ServerConfig>>,
     _tasks: JoinSet<()>,
 }
 
@@ -36,23 +43,17 @@ impl TlsFront {
     /// On a free port of the loopback; the authority's certificate is written below `directory`.
     pub(crate) async fn start(upstream: SocketAddr, shown: Shown, directory: &std::path::Path) -> TlsFront {
         journeyman::tls::init();
-        let authority = Authority::new(&format!("ca-{shown:?}"), directory);
-        let other = Authority::new("somebody-else", directory);
-        let issuer = if shown == Shown::Unknown { &other } else { &authority };
-        let names: &[_] =
-            if shown == Shown::WrongHost { &["elsewhere.example.net"] } else { &["localhost", "127.0.0.1"] };
-        let (certificate, key) = issuer.issue(names, shown == Shown::Expired);
-        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a private key");
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("they fit");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (authority, other) = (Authority::new(&format!("ca-{shown:?}"), directory), Authority::new("somebody-else", directory));
+        let ca_file = authority.ca_file.clone();
+        let authorities = [authority, other];
+        let (shown, current) = watch::channel(server(shown, &authorities));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let acceptor = TlsAcceptor::from(current.borrow().clone());
                 connections.spawn(async move {
                     let Ok(mut client) = acceptor.accept(client).await else { return };
                     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
@@ -60,7 +61,12 @@ impl TlsFront {
                 });
             }
         });
-        TlsFront { address, ca_file: authority.ca_file, _tasks: tasks }
+        TlsFront { address, ca_file, authorities, shown, _tasks: tasks }
+    }
+
+    /// What new connections are shown from now on, by the same authorities.
+    pub(crate) fn show(&self, shown: Shown) {
+        self.shown.send_replace(server(shown, &self.authorities));
     }
 
     /// Where it listens.
@@ -72,4 +78,18 @@ impl TlsFront {
     pub(crate) fn ca_file(&self) -> &std::path::Path {
         &self.ca_file
     }
+}
+
+fn server(shown: Shown, [authority, other]: &[Authority; 2]) -> Arc<ServerConfig> {
+    let names: &[_] = if shown == Shown::WrongHost { &["elsewhere.example.net"] } else { &["localhost", "127.0.0.1"] };
+    let issuer = if shown == Shown::Unknown { other } else { authority };
+    let (certificate, key) = if shown == Shown::Ending {
+        let end = Clock::system().now().wall.as_second() + 6 * 86_400 + 43_200;
+        issuer.issue_until(names, Duration::from_secs(end.unsigned_abs()))
+    } else {
+        issuer.issue(names, shown == Shown::Expired)
+    };
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a private key");
+    Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("they fit"))
 }
