@@ -495,6 +495,7 @@ fn due_at(slot: Timestamp, now: Now) -> Mono {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::switchboard::Switchboard;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_790_000_000 + second).unwrap()
@@ -512,6 +513,36 @@ mod tests {
         assert_eq!(Turn::end(&turn), [(at(10), skipped), (at(20), missed)]);
         assert!(Turn::take(&turn, at(30)));
         assert_eq!(Turn::end(&turn), []);
+    }
+
+    /// The daemon before may have told of a step and been killed.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_steady_after_a_start_is_told_of_once() {
+        let directory = std::env::temp_dir().join(format!("journeyman-scheduler-{}", std::process::id()));
+        let clock = Clock::derived(at(0));
+        let mint = Arc::new(crate::journey::token::Mint::new([1; 32], 0));
+        let runner = Arc::new(Runner {
+            channels: BTreeMap::new(),
+            switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
+            store: Arc::new(crate::store::sqlite::Sqlite::open(&directory.join("state.db")).unwrap()),
+            clock,
+            mint,
+            redactor: crate::secret::Redactor::new(),
+        });
+        let (observations, mut observed) = mpsc::channel(8);
+        let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
+        let scheduler = Scheduler::new(&[], at(0), runner, 4, observations, metrics, clock);
+        let (_plan, ticks) = mpsc::channel(1);
+        let pulse = crate::board::Board::default().pulse("scheduler", clock.now().mono);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(scheduler.run(ticks, pulse, CancellationToken::new(), Duration::ZERO));
+        let told = observed.recv().await.unwrap();
+        let Observation::Condition { subject, findings } = told else { panic!("{told:?}") };
+        assert_eq!((subject, findings), (Subject::Daemon("clock".into()), Vec::new()));
+        assert!(clock.now().mono.0 >= STEADY);
+        assert!(tokio::time::timeout(STEADY * 2, observed.recv()).await.is_err(), "once");
+        drop(tasks);
+        let _ = std::fs::remove_dir_all(directory);
     }
 
     #[test]

@@ -156,7 +156,8 @@ fn a_receiver_that_is_away_is_told_once_over_kills_and_its_return_once() {
             "[channels.push]\ntype = \"websocket\"\nurl = \"{}\"\nheaders = {{ authorization = {{ file = \"authorization\" }} }}\n",
             rooms.url("orders")
         );
-        let probes = "[[journey]]\nname = \"order\"\nevery = \"500ms\"\ndeadline = \"10s\"\nnotify = [\"ops\"]\n\
+        // With this deadline it is not stale before the channel is down.
+        let probes = "[[journey]]\nname = \"order\"\nevery = \"500ms\"\ndeadline = \"3m\"\nnotify = [\"ops\"]\n\
                       alert = { down_after = 2, recover_after = 2, partial = false, remind = \"never\" }\n\
                       step = [{ name = \"out\", send = \"push\", text = \"{{ token }}\" }, { name = \"in\", receive = \"push\" }]\n";
         let setup = Setup::new("away");

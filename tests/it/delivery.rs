@@ -152,9 +152,11 @@ fn a_notifier_that_fails_when_the_daemon_is_killed_is_told_of_once_and_so_is_its
         daemon.kill().await;
         daemon.start_again().await;
         target.set(0, Mode::Well);
-        wait_for_rows(&daemon, "chat", "dead", 2).await;
-        let observed = [("notifier", "chat"), ("result", "dead")];
-        assert_eq!(daemon.metric("journeyman_notifications_total", &observed).await, Some(1.0), "by this daemon too");
+        let dead = [("notifier", "chat"), ("result", "dead")];
+        wait_for("this daemon to be refused, too", SOON, async || {
+            (daemon.metric("journeyman_notifications_total", &dead).await? == 1.0).then_some(())
+        })
+        .await;
 
         daemon.kill().await;
         daemon.start_again().await;
