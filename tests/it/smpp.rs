@@ -14,8 +14,8 @@ use rusmpp::{CommandId, CommandStatus};
 
 use crate::support::daemon::Setup;
 use crate::support::document::{adapt, toml_blocks};
-use crate::support::met::met;
 use crate::support::listening::{BOUND, Receiver, clock, fault, phases, secret, token, within};
+use crate::support::met::met;
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::smsc::{Answer, Bind, Naming, Smsc, mobile_originated, receipt};
 use crate::support::tls_front::{Shown, TlsFront};

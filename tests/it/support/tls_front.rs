@@ -43,7 +43,8 @@ impl TlsFront {
     /// On a free port of the loopback; the authority's certificate is written below `directory`.
     pub(crate) async fn start(upstream: SocketAddr, shown: Shown, directory: &std::path::Path) -> TlsFront {
         journeyman::tls::init();
-        let (authority, other) = (Authority::new(&format!("ca-{shown:?}"), directory), Authority::new("somebody-else", directory));
+        let (authority, other) =
+            (Authority::new(&format!("ca-{shown:?}"), directory), Authority::new("somebody-else", directory));
         let ca_file = authority.ca_file.clone();
         let authorities = [authority, other];
         let (shown, current) = watch::channel(server(shown, &authorities));
