@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use redis::{FromRedisValue, cmd};
+use redis::{AsyncConnectionConfig, FromRedisValue, cmd};
 
 use super::{Process, START, Scratch, free_port, server_binary, wait_for};
 
@@ -89,7 +89,10 @@ impl Redis {
     /// What it answers to a command, to an ordinary client.
     pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("it takes connections");
+        // The client's own patience is a second for the connection and half of one for an answer.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(START)).set_response_timeout(Some(START));
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connection.expect("it takes connections");
         let (name, arguments) = words.split_first().expect("a command");
         cmd(name).arg(arguments).query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
