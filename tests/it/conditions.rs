@@ -38,6 +38,19 @@ async fn wait_until_told(smtp: &FakeSmtp, expected: &[&str], bound: Duration) {
     assert_eq!(told(smtp), expected);
 }
 
+/// Kills it once it knows that what it told was taken: a crash repeats what is in hand.
+async fn kill(daemon: &mut Daemon) {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(daemon.store_path(), flags).expect("the store opens");
+    wait_for("every notice to be taken", SOON, async || {
+        let sql = "SELECT count(*) FROM outbox WHERE status <> 'sent'";
+        let left: i64 = store.query_row(sql, [], |row| row.get(0)).expect("a count");
+        (left == 0).then_some(())
+    })
+    .await;
+    daemon.kill().await;
+}
+
 /// Waits for so many more runs of this outcome.
 async fn wait_for_runs(daemon: &Daemon, outcome: &str, more: f64) {
     let runs = async || daemon.metric("journeyman_runs_total", &[("outcome", outcome)]).await.unwrap_or(0.0);
@@ -100,14 +113,14 @@ fn a_certificate_near_its_end_is_told_once_over_kills_and_so_is_its_renewal() {
         let mut all = vec!["EXPIRING channel: web", "DOWN j0", "WELL AGAIN j0"];
         wait_until_told(&smtp, &all, SOON).await;
 
-        daemon.kill().await;
+        kill(&mut daemon).await;
         daemon.start_again().await;
         wait_for_runs(&daemon, "good", 10.0).await;
         assert_eq!(until(&daemon).await, ends);
         wait_until_told(&smtp, &all, SOON).await;
         assert_eq!(open(&daemon).await.len(), 1);
 
-        daemon.kill().await;
+        kill(&mut daemon).await;
         front.show(Shown::Good);
         daemon.start_again().await;
         all.push("WELL AGAIN channel: web");
@@ -137,7 +150,7 @@ fn a_channel_that_makes_us_slow_down_is_one_ticket_and_takes_its_journeys_along(
             (open(&daemon).await == [("channel web".to_owned(), 2)]).then_some(())
         })
         .await;
-        daemon.kill().await;
+        kill(&mut daemon).await;
         daemon.start_again().await;
         wait_for_runs(&daemon, "failed", 10.0).await;
         assert_eq!(open(&daemon).await, [("channel web".to_owned(), 2)]);
@@ -148,12 +161,14 @@ fn a_channel_that_makes_us_slow_down_is_one_ticket_and_takes_its_journeys_along(
 #[cfg(feature = "websocket")]
 #[test]
 fn a_receiver_that_is_away_is_told_once_over_kills_and_its_return_once() {
-    use crate::support::rooms::Rooms;
+    use crate::support::rooms::{CREDENTIALS, Rooms, SUBSCRIBE};
+
     block_on(async {
         let (mut rooms, smtp) = (Rooms::start().await, FakeSmtp::start().await);
         rooms.kill().await;
         let channel = format!(
-            "[channels.push]\ntype = \"websocket\"\nurl = \"{}\"\nheaders = {{ authorization = {{ file = \"authorization\" }} }}\n",
+            "[channels.push]\ntype = \"websocket\"\nurl = \"{}\"\nheaders = {{ authorization = {{ file = \"authorization\" }} }}\n\
+             subscribe = ['{SUBSCRIBE}']\nready_when = '\"status\": *\"subscribed\"'\n",
             rooms.url("orders")
         );
         // With this deadline it is not stale before the channel is down.
@@ -161,17 +176,17 @@ fn a_receiver_that_is_away_is_told_once_over_kills_and_its_return_once() {
                       alert = { down_after = 2, recover_after = 2, partial = false, remind = \"never\" }\n\
                       step = [{ name = \"out\", send = \"push\", text = \"{{ token }}\" }, { name = \"in\", receive = \"push\" }]\n";
         let setup = Setup::new("away");
-        setup.write("authorization", crate::support::rooms::CREDENTIALS);
+        setup.write("authorization", CREDENTIALS);
         let mut daemon = setup.start(&format!("{channel}{}", notifier(&smtp)), probes).await;
         wait_until_told(&smtp, &["DOWN channel push"], LATER).await;
 
-        daemon.kill().await;
+        kill(&mut daemon).await;
         daemon.start_again().await;
         // Blocked are its runs only once this daemon has found it down as well.
         wait_for_runs(&daemon, "failed", 2.0).await;
         wait_until_told(&smtp, &["DOWN channel push"], SOON).await;
 
-        daemon.kill().await;
+        kill(&mut daemon).await;
         rooms.open().await;
         daemon.start_again().await;
         wait_until_told(&smtp, &["DOWN channel push", "WELL AGAIN channel push"], SOON).await;
