@@ -94,7 +94,7 @@ impl Stage {
             digest_after: 20,
         };
         let now = self.clock.now();
-        let evaluator = Evaluator::load(parts, &[self.journey.clone()], now.wall, commanded).await.unwrap();
+        let evaluator = Evaluator::load(parts, std::slice::from_ref(&self.journey), now.wall, commanded).await.unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(evaluator.run(observed, board.pulse("evaluator", now.mono)));
         Life { observations, commands, tasks }
