@@ -5,6 +5,7 @@ pub mod connect;
 pub mod demo;
 mod drift;
 pub mod notify;
+pub mod preview;
 pub mod replay;
 pub mod slo;
 mod tasks;
@@ -47,6 +48,8 @@ use crate::store::{Store, StoreError};
 
 /// Observations that wait for the evaluator at most; a run beyond that waits to report.
 const OBSERVATIONS: usize = 4_096;
+/// Runs that people asked for and that the scheduler has not heard of at most.
+const WISHES: usize = 64;
 /// How long runs under way may take to end when we stop. The whole drain stays below 20 s, which supervisors allow.
 const DRAIN_RUNS: Duration = Duration::from_secs(10);
 /// How long notices that are due may take to be sent when we stop. What is left is kept.
@@ -90,6 +93,7 @@ pub async fn run(
     let (outbox, workers) =
         delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
+    let (wishes, wished) = mpsc::channel(WISHES);
     let parts = Parts {
         store: store.clone(),
         metrics: metrics.clone(),
@@ -97,6 +101,7 @@ pub async fn run(
         board: board.clone(),
         outbox,
         clock,
+        wishes,
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
         dependencies: plan.dependencies.clone(),
@@ -139,7 +144,8 @@ pub async fn run(
         daemon.clone(),
         clock,
     )
-    .with_spending(spending, spend_metrics);
+    .with_spending(spending, spend_metrics)
+    .with_wishes(wished, board.clone());
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),

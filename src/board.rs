@@ -11,10 +11,11 @@ use tokio::sync::watch;
 
 use crate::alert::Phase;
 use crate::channel::Readiness;
-use crate::control::Silence;
+use crate::control::{AskedRun, Silence};
 use crate::detect::Finding;
 use crate::incident::{Incident, Member};
 use crate::journey::report::Report;
+use crate::journey::token::Token;
 use crate::journey::{Journey, Name};
 use crate::slo::{Composition, Counts, SloStatus};
 use crate::time::Mono;
@@ -128,6 +129,8 @@ pub struct Board {
     journeys: RwLock<BTreeMap<Name, Arc<JourneyStatus>>>,
     docket: RwLock<Arc<Docket>>,
     channels: RwLock<BTreeMap<Name, ChannelStatus>>,
+    /// At most one of each journey.
+    asked: RwLock<BTreeMap<Name, AskedRun>>,
     components: RwLock<BTreeMap<String, Component>>,
     pulses: RwLock<Vec<Arc<Pulse>>>,
     version: watch::Sender<u64>,
@@ -139,6 +142,7 @@ impl Default for Board {
             journeys: RwLock::default(),
             docket: RwLock::default(),
             channels: RwLock::default(),
+            asked: RwLock::default(),
             components: RwLock::default(),
             pulses: RwLock::default(),
             version: watch::Sender::new(0),
@@ -181,6 +185,23 @@ impl Board {
     /// What is open and what is silenced.
     pub fn docket(&self) -> Arc<Docket> {
         self.docket.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a run that somebody asked for, until it has ended.
+    pub fn set_asked(&self, run: AskedRun) {
+        self.asked.write().unwrap_or_else(PoisonError::into_inner).insert(run.journey.clone(), run);
+    }
+
+    /// The run that somebody asked for, while it waits or goes on.
+    pub fn asked(&self, token: Token) -> Option<AskedRun> {
+        let asked = self.asked.read().unwrap_or_else(PoisonError::into_inner);
+        asked.values().find(|run| run.token == token).cloned()
+    }
+
+    /// A run that somebody asked for has ended.
+    pub fn end_asked(&self, token: Token) {
+        self.asked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, run| run.token != token);
+        self.version.send_modify(|version| *version += 1);
     }
 
     /// Shows a channel.

@@ -6,6 +6,7 @@ mod once;
 mod openslo;
 mod promql;
 pub mod replay;
+pub mod rerun;
 mod slo;
 mod sloth;
 
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 pub use crate::cli::once::print_run;
 use crate::incident::NotifyReason;
 use crate::journey::Journey;
-use crate::journey::outcome::Outcome;
+use crate::journey::outcome::Verdict;
 use crate::slo::JourneySlo;
 
 /// Watches message paths end to end: sends real messages, waits for them at the far end, and tells people when they do not come.
@@ -111,6 +112,8 @@ pub enum Command {
         #[command(flatten)]
         asking: AskArguments,
     },
+    /// Run a journey of the running daemon now, beside its schedule; it counts for no objective
+    Rerun(RerunArguments),
     /// Look at what people are told, or tell a notifier that this is a test
     #[command(subcommand)]
     Notify(Notify),
@@ -146,6 +149,22 @@ pub struct AckArguments {
     #[arg(long = "for", value_name = "DURATION")]
     pub lasts: Option<String>,
     /// Who looks after it; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// What is run again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RerunArguments {
+    /// The journey's name
+    pub journey: String,
+    /// Wait until it has ended and say what it came to; exits 0 good, 1 slow, 2 failed, 3 unknown
+    #[arg(long)]
+    pub wait: bool,
+    /// Who asks; whoever is logged in if nothing is said
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// Where and how.
@@ -193,14 +212,17 @@ pub struct AskArguments {
 /// What can be asked about notices.
 #[derive(Debug, Subcommand)]
 pub enum Notify {
-    /// Write what people would be told of an incident that never was to files: Slack's JSON, the mail and its parts
+    /// Write what people would be told to files: Slack's JSON, the mail and its parts; of an incident that never was, or of a run
     Preview {
+        /// Of this run of the store, as people were told of it; if nobody was, as they would have been
+        #[arg(long, value_name = "TOKEN")]
+        run: Option<String>,
         /// As this notifier of the configuration tells it; without, as Slack and mail do by themselves
         #[arg(long, value_name = "NAME")]
         notifier: Option<String>,
-        /// Why they are told: first, worse, repeat, updated or resolved
-        #[arg(long, default_value_t = NotifyReason::First)]
-        reason: NotifyReason,
+        /// Why they are told: first, worse, repeat, updated or resolved; first, or of a run the first notice that shows it
+        #[arg(long)]
+        reason: Option<NotifyReason>,
         /// Where the files go
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
@@ -278,11 +300,11 @@ fn round(number: f64, decimals: usize) -> String {
 }
 
 /// The exit code of `once`, as Nagios plug-ins have them.
-pub fn exit_code_of(outcome: &Outcome) -> u8 {
-    match outcome {
-        Outcome::Good { .. } => 0,
-        Outcome::Slow { .. } => 1,
-        Outcome::Failed { .. } => 2,
-        Outcome::Unknown { .. } | Outcome::Excluded { .. } => 3,
+pub fn exit_code_of(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Good => 0,
+        Verdict::Slow => 1,
+        Verdict::Failed | Verdict::Late => 2,
+        Verdict::Unknown | Verdict::Excluded => 3,
     }
 }

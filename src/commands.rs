@@ -2,13 +2,13 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Ack, Silence};
+use crate::control::{Ack, AskedRun, Silence};
 use crate::journey::Name;
 
 /// Requests that wait at most.
 const QUEUE: usize = 64;
 
-/// Something that a person asks for.
+/// A change that a person asks for.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// To look after an incident.
@@ -39,11 +39,15 @@ pub enum Request {
         /// Which.
         id: String,
     },
-    /// To run a journey now; the run is no slot of its own.
-    RunNow {
-        /// Which.
-        journey: Name,
-    },
+}
+
+/// Which journey is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one of this name.
+    Journey(Name),
+    /// The one whose runs show what this incident is about.
+    Incident(String),
 }
 
 /// Why it was not done.
@@ -52,18 +56,33 @@ pub enum Refusal {
     /// There is no such incident, silence or journey.
     #[error("{0}")]
     Unknown(String),
+    /// It may be asked for again later.
+    #[error("{0}")]
+    NotNow(String),
     /// The daemon is stopping, or too busy; or it could not be written.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// A request with where its answer goes.
+/// A request with where its answer goes; whoever asked may be gone.
 #[derive(Debug)]
-pub struct Command {
-    /// The request.
-    pub request: Request,
-    /// Where the answer goes; whoever asked may be gone.
-    pub answer: oneshot::Sender<Result<(), Refusal>>,
+pub enum Command {
+    /// To change something.
+    Change {
+        /// What.
+        request: Request,
+        /// That it is done and written.
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// To run a journey once, beside its schedule.
+    Run {
+        /// Which.
+        which: Which,
+        /// Who asks.
+        by: String,
+        /// The run that is about to begin.
+        answer: oneshot::Sender<Result<AskedRun, Refusal>>,
+    },
 }
 
 /// Asks.
@@ -83,12 +102,33 @@ impl Commands {
     /// It was refused, in words.
     pub async fn ask(&self, request: Request) -> Result<(), Refusal> {
         let (answer, answered) = oneshot::channel();
-        let unavailable = |why: &str| Refusal::Unavailable(why.to_owned());
-        self.0.try_send(Command { request, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => unavailable("too many requests wait already; try again"),
-            mpsc::error::TrySendError::Closed(_) => unavailable("the daemon is stopping"),
+        self.answer(Command::Change { request, answer }, answered).await
+    }
+
+    /// Asks for a run of a journey, beside its schedule, and gives it as soon as it is sure to begin.
+    ///
+    /// # Errors
+    /// It was refused, in words.
+    pub async fn run(&self, which: Which, by: String) -> Result<AskedRun, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.answer(Command::Run { which, by, answer }, answered).await
+    }
+
+    async fn answer<T>(&self, command: Command, answered: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
+        self.0.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Refusal::Unavailable("too many requests wait already; try again".to_owned())
+            }
+            mpsc::error::TrySendError::Closed(_) => Refusal::stopping(),
         })?;
-        answered.await.map_err(|_| unavailable("the daemon is stopping"))?
+        answered.await.map_err(|_| Refusal::stopping())?
+    }
+}
+
+impl Refusal {
+    /// Nobody takes requests any more.
+    pub fn stopping() -> Refusal {
+        Refusal::Unavailable("the daemon is stopping".to_owned())
     }
 }
 

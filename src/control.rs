@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::control::hours::Hours;
 use crate::journey::Name;
+use crate::journey::token::Token;
 
 /// The labels of an alert: `subject`, `journey`, `channel`, `severity`, `detector`, `owner`, `location`, and the journey's own.
 pub type Labels = BTreeMap<String, String>;
@@ -211,6 +212,19 @@ pub struct Ack {
     pub at: Timestamp,
     /// Until then; without, until it gets worse or is over.
     pub until: Option<Timestamp>,
+}
+
+/// A run that somebody asked for. It is no slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AskedRun {
+    /// Whose run.
+    pub journey: Name,
+    /// Which run.
+    pub token: Token,
+    /// Who asked first.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Who is told of alerts that match, instead of those that the journey names.

@@ -320,6 +320,11 @@ impl Detectors {
         self.failed > 0 || self.slow > 0
     }
 
+    /// Whether something fires, or is bad and not yet enough to.
+    pub fn has_trouble(&self) -> bool {
+        self.is_suspicious() || !self.firing.is_empty()
+    }
+
     fn is_silent(&self, rules: &Rules, now: Timestamp) -> bool {
         self.heard.is_some_and(|heard| between(heard, now) >= rules.stale_after)
     }

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::alert::{AlertState, Look, Phase, Subject};
 use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
 use crate::clock::Clock;
-use crate::commands::{Command, Refusal, Request};
-use crate::control::Route;
+use crate::commands::{Command, Refusal, Request, Which};
+use crate::control::{AskedRun, Route};
 use crate::delivery::Outbox;
 use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
@@ -27,10 +27,11 @@ use crate::evaluator::channels::Channels;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
+use crate::journey::token::Token;
 use crate::journey::{Dependency, Journey, Name};
 use crate::judge;
 use crate::metrics::{DaemonMetrics, Metrics};
-use crate::scheduler::Observation;
+use crate::scheduler::{Observation, Wish};
 use crate::slo::{self, Composition, Hop, SpanChange};
 use crate::store::{Change, OutboxRow, Store};
 use crate::time::{Human, Mono, Now, between};
@@ -46,8 +47,8 @@ const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
 const REMIND_OF_WARNING: Duration = Duration::from_secs(86_400);
 /// People are told of a time in which nothing ran, if it was this long: an upgrade is shorter.
 const TELL_BLIND: Duration = Duration::from_secs(300);
-/// The link in a notice that acknowledges its incident is good for so long.
-const ACK_LINK_FOR: Duration = Duration::from_secs(86_400);
+/// The links in a notice that do something are good for so long.
+const LINKS_FOR: Duration = Duration::from_secs(86_400);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
 const KEPT_CHANGES: usize = 100_000;
 
@@ -65,6 +66,8 @@ pub struct Parts {
     pub outbox: Arc<Outbox>,
     /// The process's clock.
     pub clock: Clock,
+    /// Where a run that somebody asks for is asked for.
+    pub wishes: mpsc::Sender<Wish>,
     /// Where we look from.
     pub location: Option<String>,
     /// How people reach the pages.
@@ -129,6 +132,8 @@ struct Round {
     incidents_changed: bool,
     /// What is open or silenced is to be shown anew.
     docket_changed: bool,
+    /// Runs that somebody asked for, and that have ended.
+    asked: Vec<Token>,
     /// Requests that are done once this round is written.
     answers: Vec<(Answer, Done)>,
 }
@@ -269,9 +274,43 @@ impl Evaluator {
     async fn obey(&mut self, command: Command) {
         let now = self.parts.clock.now();
         let mut round = Round::default();
-        let result = self.take_request(command.request, &mut round);
-        round.answers.push((command.answer, result));
-        self.finish(round, now).await;
+        match command {
+            Command::Change { request, answer } => {
+                let result = self.take_request(request, &mut round);
+                round.answers.push((answer, result));
+                self.finish(round, now).await;
+            }
+            Command::Run { which, by, answer } => self.pass_on(which, by, answer),
+        }
+    }
+
+    /// Hands a wish for a run to whoever starts runs, and does not wait for it.
+    fn pass_on(&self, which: Which, by: String, answer: oneshot::Sender<Result<AskedRun, Refusal>>) {
+        let refused = match self.named(which) {
+            Ok(journey) => match self.parts.wishes.try_send(Wish { journey, by, answer }) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(wish)) => {
+                    (wish.answer, Refusal::Unavailable("too many runs are asked for already; try again".to_owned()))
+                }
+                Err(mpsc::error::TrySendError::Closed(wish)) => (wish.answer, Refusal::stopping()),
+            },
+            Err(refusal) => (answer, refusal),
+        };
+        let (answer, refusal) = refused;
+        let _ = answer.send(Err(refusal));
+    }
+
+    fn named(&self, which: Which) -> Result<Name, Refusal> {
+        match which {
+            Which::Journey(name) if self.journeys.contains_key(&name) => Ok(name),
+            Which::Journey(name) => Err(Refusal::Unknown(format!("no journey is named `{name}`"))),
+            Which::Incident(id) => match self.desk.lead(&id) {
+                Some(lead) => lead.journey().cloned().ok_or_else(|| {
+                    Refusal::Unknown(format!("incident {id} is about {lead}, of which there are no runs"))
+                }),
+                None => Err(Refusal::Unknown(format!("no incident {id} is open"))),
+            },
+        }
     }
 
     fn take_request(&mut self, request: Request, round: &mut Round) -> Result<(), Refusal> {
@@ -310,9 +349,6 @@ impl Evaluator {
                 round.docket_changed = true;
                 Ok(())
             }
-            Request::RunNow { journey } => {
-                Err(Refusal::Unavailable(format!("`{journey}` cannot be run from here yet")))
-            }
         }
     }
 
@@ -339,7 +375,9 @@ impl Evaluator {
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
         let name = match &observation {
-            Observation::Finished(report) | Observation::Confirmed(report) => report.journey.clone(),
+            Observation::Finished(report) | Observation::Confirmed(report) | Observation::Asked { report, .. } => {
+                report.journey.clone()
+            }
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
             Observation::Measured { journey, measured } => return self.measured(journey, *measured, round, now),
@@ -365,6 +403,10 @@ impl Evaluator {
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
             Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
+            Observation::Asked { report, run } => {
+                round.asked.push(run.token);
+                watched.asked(*report, &run.by, &mut self.desk, round, now);
+            }
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
@@ -610,6 +652,8 @@ impl Evaluator {
         let dependants = round.touched.iter().filter_map(|name| self.dependants.get(name)).flatten();
         let dependants: BTreeSet<_> = dependants.filter(|name| !round.touched.contains(*name)).cloned().collect();
         dependants.iter().for_each(|name| self.show_composition(name));
+        // What they came to is on disk.
+        round.asked.iter().for_each(|token| self.parts.board.end_asked(*token));
         if round.docket_changed {
             let open = self.desk.open().filter_map(|incident| self.desk.incident(&incident.id));
             let open = open

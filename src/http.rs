@@ -13,6 +13,7 @@ mod incident_pages;
 mod model;
 mod pages;
 mod routes;
+mod run_again;
 mod template;
 
 use std::future::Future;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use journeyman::cli::ask::Daemon;
 use journeyman::cli::replay::print_replay;
+use journeyman::cli::rerun::rerun;
 use journeyman::cli::{
     Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run,
     print_slo,
@@ -14,6 +15,8 @@ use journeyman::cli::{
 use journeyman::clock::Clock;
 use journeyman::config::{Plan, Problem};
 use journeyman::exit::{self, Failure};
+use journeyman::incident::NotifyReason;
+use journeyman::notice::sample::sample;
 use journeyman::{app, config, health, log, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +53,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             block_on(async |stop| {
                 let (report, last_good) = app::once(plan, &journey, Clock::system(), stop).await?;
                 print!("{}", print_run(&report, last_good.as_ref(), format));
-                Ok(exit_code_of(&report.outcome))
+                Ok(exit_code_of(report.outcome.verdict()))
             })
         }
         Command::Slo { journeys, config: from, format } => {
@@ -68,21 +71,24 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
-        Command::Incidents { all, asking } => ask(&asking, async |daemon| {
+        Command::Incidents { all, asking } => tell(&asking, async |daemon| {
             control::incidents(daemon, all, asking.format, Clock::system().now().wall).await
         }),
-        Command::Ack(asked) => ask(&asked.asking, async |daemon| {
+        Command::Ack(asked) => tell(&asked.asking, async |daemon| {
             control::acknowledge(daemon, &asked, &who(&asked.by), asked.asking.format).await
         }),
         Command::Unack { incident, by, asking } => {
-            ask(&asking, async |daemon| control::unacknowledge(daemon, &incident, &who(&by), asking.format).await)
+            tell(&asking, async |daemon| control::unacknowledge(daemon, &incident, &who(&by), asking.format).await)
         }
-        Command::Silence(asked) => ask(&asked.asking, async |daemon| {
+        Command::Silence(asked) => tell(&asked.asking, async |daemon| {
             control::silence(daemon, &asked, &who(&asked.by), asked.asking.format).await
         }),
-        Command::Silences(asking) => ask(&asking, async |daemon| control::silences(daemon, asking.format).await),
+        Command::Silences(asking) => tell(&asking, async |daemon| control::silences(daemon, asking.format).await),
         Command::Unsilence { id, asking } => {
-            ask(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
+            tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
+        }
+        Command::Rerun(asked) => {
+            ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
         }
         Command::Notify(what) => notify(what),
         Command::Replay { config: from, policy, from: length, journey, format } => {
@@ -101,8 +107,16 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
     }
 }
 
-/// Asks the running daemon, and prints what came of it.
-fn ask(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<String, Failure>) -> Result<u8, Failure> {
+/// Asks the running daemon for what works or fails.
+fn tell(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<String, Failure>) -> Result<u8, Failure> {
+    ask(asking, async |daemon| Ok((question(daemon).await?, 0)))
+}
+
+/// Asks the running daemon, and prints what came of it; gives the exit code for that.
+fn ask(
+    asking: &AskArguments,
+    question: impl AsyncFnOnce(&Daemon) -> Result<(String, u8), Failure>,
+) -> Result<u8, Failure> {
     // What the configuration is warned of was told when the daemon started.
     let plan = match config::load(&asking.config.config) {
         Ok((plan, _)) => plan,
@@ -110,8 +124,9 @@ fn ask(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<Stri
     };
     let daemon = Daemon::of(&plan.http)?;
     block_on(async |_| {
-        print!("{}", question(&daemon).await?);
-        Ok(0)
+        let (text, code) = question(&daemon).await?;
+        print!("{text}");
+        Ok(code)
     })
 }
 
@@ -124,9 +139,14 @@ fn who(by: &Option<String>) -> String {
 
 fn notify(what: Notify) -> Result<u8, Failure> {
     match what {
-        Notify::Preview { notifier, reason, out, config: from } => {
-            let plan = notifier.as_ref().map(|_| load(&from)).transpose()?;
-            for path in app::notify::preview(plan.as_ref().zip(notifier.as_deref()), reason, &out)? {
+        Notify::Preview { run, notifier, reason, out, config: from } => {
+            let needs_plan = notifier.is_some() || run.is_some();
+            let plan = needs_plan.then(|| load(&from)).transpose()?;
+            let notification = match (&plan, &run) {
+                (Some(plan), Some(run)) => app::preview::of_run(plan, run, reason)?,
+                _ => sample(reason.unwrap_or(NotifyReason::First)),
+            };
+            for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
                 println!("{}", path.display());
             }
             Ok(0)

@@ -1,6 +1,7 @@
 //! What people are told: everything that a message needs, decided and rendered from data alone.
 
 pub mod sample;
+pub mod untold;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,6 +60,9 @@ pub struct Notification {
     /// Where one click acknowledges the incident, for a day; whoever has the notice may.
     #[serde(default)]
     pub ack_link: Option<String>,
+    /// Where one click runs its journey again, as long and for the same.
+    #[serde(default)]
+    pub run_link: Option<String>,
 }
 
 impl Notification {
@@ -217,7 +221,12 @@ impl Notification {
 
     /// Where it goes on from here, in the order in which it is shown.
     pub fn links(&self) -> Vec<(&'static str, &str)> {
-        let links = [("Runbook", &self.runbook), ("Page", &self.link), ("Acknowledge", &self.ack_link)];
+        let links = [
+            ("Runbook", &self.runbook),
+            ("Page", &self.link),
+            ("Acknowledge", &self.ack_link),
+            ("Run again", &self.run_link),
+        ];
         links.into_iter().filter_map(|(name, link)| Some((name, link.as_deref()?))).collect()
     }
 

@@ -59,7 +59,20 @@ impl Runner {
         spent: Vec<Spent>,
         stop: &'a CancellationToken,
     ) -> impl Future<Output = Report> + Send + 'a {
-        self.run_over(journey, slot, spent, None, stop)
+        let token = self.mint.issue(self.clock.now().wall);
+        self.run_over(token, journey, slot, spent, None, stop)
+    }
+
+    /// As [`Runner::run`], with a token that was issued before.
+    pub fn run_as<'a>(
+        &'a self,
+        token: Token,
+        journey: Arc<Journey>,
+        slot: Timestamp,
+        spent: Vec<Spent>,
+        stop: &'a CancellationToken,
+    ) -> impl Future<Output = Report> + Send + 'a {
+        self.run_over(token, journey, slot, spent, None, stop)
     }
 
     /// Runs a journey again that failed at `failed`, over connections that were made since: one that is broken and looks whole
@@ -71,11 +84,13 @@ impl Runner {
         failed: Mono,
         stop: &'a CancellationToken,
     ) -> impl Future<Output = Report> + Send + 'a {
-        self.run_over(journey, slot, Vec::new(), Some(failed), stop)
+        let token = self.mint.issue(self.clock.now().wall);
+        self.run_over(token, journey, slot, Vec::new(), Some(failed), stop)
     }
 
     fn run_over<'a>(
         &'a self,
+        token: Token,
         journey: Arc<Journey>,
         slot: Timestamp,
         spent: Vec<Spent>,
@@ -84,7 +99,7 @@ impl Runner {
     ) -> impl Future<Output = Report> + Send + 'a {
         // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
         // in `Drive::take`, is boxed, and gone by then.
-        let begun = Box::pin(self.begin(journey, slot, spent, connected_since));
+        let begun = Box::pin(self.begin(token, journey, slot, spent, connected_since));
         async move {
             let mut drive = match begun.await {
                 Ok(drive) => drive,
@@ -103,13 +118,13 @@ impl Runner {
     /// A run that nothing keeps from beginning, or the report of why it cannot.
     async fn begin(
         &self,
+        token: Token,
         journey: Arc<Journey>,
         slot: Timestamp,
         spent: Vec<Spent>,
         connected_since: Option<Mono>,
     ) -> Result<Drive<'_>, Box<Report>> {
         let now = self.clock.now();
-        let token = self.mint.issue(now.wall);
         if let Some(why) = &journey.unavailable {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why)));
         }

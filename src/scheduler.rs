@@ -3,6 +3,8 @@
 //! Slots are wall-clock times; waiting is monotonic. Interval journeys stay in the heap. Calendar journeys enter it when
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
+mod asked;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -16,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::alert::Subject;
-use crate::board::{BEAT, Pulse};
+use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
+use crate::commands::Refusal;
+use crate::control::AskedRun;
 use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding};
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
@@ -27,7 +31,10 @@ use crate::journey::spend::Spending;
 use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, SpendMetrics};
 use crate::runner::{Runner, not_run};
+use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
 use crate::time::{Human, Mono, Now, between, later};
+
+pub use asked::Wish;
 
 /// Calendar journeys enter the heap this long before they are due.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
@@ -50,6 +57,13 @@ pub enum Observation {
     Finished(Box<Report>),
     /// A run that was started to confirm a failed one ended. It is no slot of its own.
     Confirmed(Box<Report>),
+    /// A run that somebody asked for ended. It is no slot.
+    Asked {
+        /// What it came to.
+        report: Box<Report>,
+        /// Who asked for it.
+        run: AskedRun,
+    },
     /// There was no run.
     Skipped {
         /// Which journey.
@@ -97,14 +111,11 @@ pub enum Observation {
 pub struct Scheduler {
     entries: Vec<Entry>,
     heap: BinaryHeap<Reverse<(Mono, usize)>>,
-    runner: Arc<Runner>,
     clock: Clock,
-    permits: Permits,
-    observations: mpsc::Sender<Observation>,
-    metrics: Arc<DaemonMetrics>,
+    hands: Arc<Hands>,
     runs: TaskTracker,
-    /// Cuts the runs that are still going when the drain's time is over.
-    cut: CancellationToken,
+    wishes: mpsc::Receiver<Wish>,
+    board: Arc<Board>,
     /// Where the wall clock should be: its offset from the monotonic clock.
     reference: Now,
     /// When the wall clock last stepped by so much that people are told.
@@ -118,12 +129,26 @@ pub struct Scheduler {
     spend_metrics: BTreeMap<Name, SpendMetrics>,
 }
 
+/// What a run is done with, and where it is told.
+struct Hands {
+    runner: Arc<Runner>,
+    permits: Permits,
+    observations: mpsc::Sender<Observation>,
+    metrics: Arc<DaemonMetrics>,
+    /// Nothing new is begun any more.
+    closing: CancellationToken,
+    /// Cuts the runs that are still going when the drain's time is over.
+    cut: CancellationToken,
+}
+
 struct Entry {
     journey: Arc<Journey>,
     /// The slot in the heap, or the last that was: the next is after it.
     slot: Timestamp,
     is_queued: bool,
     turn: Arc<Mutex<Turn>>,
+    /// When somebody last asked for a run, and got one.
+    asked: Option<Mono>,
 }
 
 /// Whose turn it is for a journey: a run's, or nobody's.
@@ -134,6 +159,10 @@ struct Turn {
     has_failed: bool,
     /// Slots that came while the run was going. They are told after it, because slots count in their order.
     skipped: Vec<(Timestamp, Outcome)>,
+    /// The run that somebody asked for, until it has ended.
+    asked: Option<AskedRun>,
+    /// What makes it, until it begins.
+    promised: Option<Promised>,
 }
 
 impl Turn {
@@ -154,11 +183,12 @@ impl Turn {
         !std::mem::replace(&mut turn.has_failed, has_failed)
     }
 
-    /// Ends it; gives the slots that came meanwhile.
-    fn end(turn: &Mutex<Turn>) -> Vec<(Timestamp, Outcome)> {
+    /// Ends it, unless a run is promised, which keeps it; gives the slots that came meanwhile.
+    fn end(turn: &Mutex<Turn>) -> (Vec<(Timestamp, Outcome)>, Option<Promised>) {
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.is_running = false;
-        std::mem::take(&mut turn.skipped)
+        let promised = turn.promised.take();
+        turn.is_running = promised.is_some();
+        (std::mem::take(&mut turn.skipped), promised)
     }
 
     /// Keeps the slot for after the run; `false` if none is going.
@@ -188,6 +218,12 @@ impl Permits {
         let ordinary = if critical { None } else { Some(self.ordinary.clone().try_acquire_owned().ok()?) };
         Some((self.all.clone().try_acquire_owned().ok()?, ordinary))
     }
+
+    /// As [`Permits::take`], once there are some.
+    async fn wait(&self, critical: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+        let ordinary = if critical { None } else { Some(self.ordinary.clone().acquire_owned().await.ok()?) };
+        Some((self.all.clone().acquire_owned().await.ok()?, ordinary))
+    }
 }
 
 impl Scheduler {
@@ -207,17 +243,24 @@ impl Scheduler {
             slot: counted,
             is_queued: false,
             turn: Arc::default(),
+            asked: None,
         };
         Scheduler {
             entries: journeys.iter().map(entry).collect(),
             heap: BinaryHeap::with_capacity(journeys.len()),
-            runner,
             clock,
-            permits: Permits::new(max_runs),
-            observations,
-            metrics,
+            hands: Arc::new(Hands {
+                runner,
+                permits: Permits::new(max_runs),
+                observations,
+                metrics,
+                closing: CancellationToken::new(),
+                cut: CancellationToken::new(),
+            }),
             runs: TaskTracker::new(),
-            cut: CancellationToken::new(),
+            // Nobody wishes for anything.
+            wishes: mpsc::channel(1).1,
+            board: Arc::default(),
             reference: now,
             // The daemon before may have told of a step: this one says when the clock is steady.
             stepped: Some(now.mono),
@@ -233,6 +276,11 @@ impl Scheduler {
         (self.spending, self.spend_metrics) = (spending, metrics);
         self.show_spending(self.clock.now());
         self
+    }
+
+    /// Runs what people ask for, too, and shows it until it has ended.
+    pub fn with_wishes(self, wishes: mpsc::Receiver<Wish>, board: Arc<Board>) -> Scheduler {
+        Scheduler { wishes, board, ..self }
     }
 
     fn show_spending(&self, now: Now) {
@@ -268,6 +316,7 @@ impl Scheduler {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.clock.sleep_until(due.min(now.mono + BEAT)) => {}
+                Some(wish) = self.wishes.recv() => self.answer(wish, self.clock.now()),
                 // Ticks come from the coarse clock. Should they fail to come, the beat plans too: see `plan_overdue`.
                 Some(()) = plan.recv() => self.plan(self.clock.now()),
             }
@@ -279,10 +328,11 @@ impl Scheduler {
     }
 
     async fn drain(self, within: Duration) {
+        self.hands.closing.cancel();
         self.runs.close();
         if tokio::time::timeout(within, self.runs.wait()).await.is_err() {
             tracing::warn!(runs = self.runs.len(), "cutting runs that did not end in time; they are unknown");
-            self.cut.cancel();
+            self.hands.cut.cancel();
             self.runs.wait().await;
         }
     }
@@ -343,29 +393,30 @@ impl Scheduler {
         let (journey, turn) = (entry.journey.clone(), entry.turn.clone());
         // Before anything else: a slot that is not to be run has not been missed, whatever else would have kept it.
         if !self.spending.allows(&journey.name, now.wall) {
-            self.metrics.skipped_spend.increment(1);
+            self.hands.metrics.skipped_spend.increment(1);
             self.skip(index, slot, Outcome::Excluded { why: ExcludedWhy::Spend });
             return;
         }
         if !Turn::take(&turn, slot) {
-            self.metrics.skipped_overlap.increment(1);
+            self.hands.metrics.skipped_overlap.increment(1);
             return;
         }
-        let Some(permits) = self.permits.take(journey.critical) else {
-            Turn::end(&turn);
-            self.metrics.skipped_capacity.increment(1);
+        let Some(permits) = self.hands.permits.take(journey.critical) else {
+            // It has only just been taken: nothing is promised in it.
+            let _ = Turn::end(&turn);
+            self.hands.metrics.skipped_capacity.increment(1);
             self.skip(index, slot, Outcome::Unknown { why: UnknownWhy::Skipped });
             return;
         };
         let spent = self.spending.spend(&journey.name, now.wall);
         let is_free = spent.is_empty();
         self.show_spending(now);
-        self.metrics.lateness.record(late.as_secs_f64());
-        self.metrics.in_flight.increment(1.0);
-        let (runner, observations, cut, metrics) =
-            (self.runner.clone(), self.observations.clone(), self.cut.clone(), self.metrics.clone());
+        self.hands.metrics.lateness.record(late.as_secs_f64());
+        self.hands.metrics.in_flight.increment(1.0);
+        let hands = self.hands.clone();
         self.runs.spawn(async move {
-            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, spent, &cut)).catch_unwind().await;
+            let runner = &hands.runner;
+            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, spent, &hands.cut)).catch_unwind().await;
             // A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.
             let mut report = run.unwrap_or_else(|_| {
                 tracing::error!(journey = %journey.name, "a run panicked; its slot is unknown");
@@ -375,19 +426,55 @@ impl Scheduler {
             });
             report.lateness = late;
             drop(permits);
-            metrics.in_flight.decrement(1.0);
+            hands.metrics.in_flight.decrement(1.0);
             let has_failed = report.outcome.verdict() == Verdict::Failed;
             // What a limited channel may send is counted in slots.
             let is_first = Turn::note(&turn, has_failed) && has_failed && is_free;
             // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
-            let _ = observations.send(Observation::Finished(Box::new(report))).await;
+            let _ = hands.observations.send(Observation::Finished(Box::new(report))).await;
             if is_first {
-                confirm(&runner, &journey, slot, &observations, &cut).await;
+                confirm(&hands, &journey, slot).await;
             }
-            for (slot, outcome) in Turn::end(&turn) {
-                let _ = observations.send(Observation::Skipped { journey: journey.clone(), slot, outcome }).await;
-            }
+            end_turn(&hands, &journey, &turn).await;
         });
+    }
+
+    /// Runs a journey because somebody asked for it, or says why not.
+    fn answer(&mut self, wish: Wish, now: Now) {
+        let Wish { journey, by, answer } = wish;
+        let Some(index) = self.entries.iter().position(|entry| entry.journey.name == journey) else {
+            let _ = answer.send(Err(Refusal::Unknown(format!("no journey is named `{journey}`"))));
+            return;
+        };
+        let entry = &self.entries[index];
+        let going = Turn::asked(&entry.turn);
+        let may_spend = self.spending.allows_beside(&journey, now.wall);
+        let standing = Standing { going: going.as_ref(), last: entry.asked, may_spend };
+        let answered = rule(&journey, standing, now.mono).map(|going| {
+            tracing::info!(%journey, by, is_going = going.is_some(), "asked for a run");
+            going.unwrap_or_else(|| self.promise(index, by.clone(), now))
+        });
+        if let Err(why) = &answered {
+            tracing::info!(%journey, by, %why, "asked for a run, in vain");
+        }
+        let _ = answer.send(answered);
+    }
+
+    /// One run beside the schedule, in the journey's next turn.
+    fn promise(&mut self, index: usize, by: String, now: Now) -> AskedRun {
+        let journey = self.entries[index].journey.clone();
+        let spent = self.spending.spend(&journey.name, now.wall);
+        self.show_spending(now);
+        let token = self.hands.runner.mint.issue(now.wall);
+        let run = AskedRun { journey: journey.name.clone(), token, by, at: now.wall };
+        self.board.set_asked(run.clone());
+        let entry = &mut self.entries[index];
+        entry.asked = Some(now.mono);
+        if Turn::promise(&entry.turn, Promised { run: run.clone(), spent }) {
+            let (hands, turn) = (self.hands.clone(), entry.turn.clone());
+            self.runs.spawn(async move { end_turn(&hands, &journey, &turn).await });
+        }
+        run
     }
 
     fn skip(&mut self, index: usize, slot: Timestamp, outcome: Outcome) {
@@ -401,7 +488,7 @@ impl Scheduler {
     /// Runs must not wait for the evaluator; what it cannot take now, it takes in the next round.
     fn tell_untold(&mut self) {
         while let Some(observation) = self.untold.pop_front() {
-            match self.observations.try_send(observation) {
+            match self.hands.observations.try_send(observation) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(observation)) if self.untold.len() < UNTOLD => {
                     self.untold.push_front(observation);
@@ -424,7 +511,7 @@ impl Scheduler {
             tracing::warn!(journey = %journey.name, slots = missed.len(), "slots were missed: the machine slept, or was too busy");
         }
         for slot in missed {
-            self.metrics.skipped_missed.increment(1);
+            self.hands.metrics.skipped_missed.increment(1);
             self.skip(index, slot, Outcome::Unknown { why: UnknownWhy::Missed });
         }
     }
@@ -437,7 +524,7 @@ impl Scheduler {
         if difference < STEP {
             return;
         }
-        self.metrics.clock_steps.increment(1);
+        self.hands.metrics.clock_steps.increment(1);
         tracing::warn!(by_seconds = difference.as_secs_f64(), "the wall clock stepped; slots are planned anew");
         if difference >= TELL_STEP {
             let said = format!(
@@ -463,13 +550,8 @@ fn clock_condition(findings: Vec<Finding>) -> Observation {
 
 /// Runs a journey that just failed again, as often and as long after as its policy says, until it does not fail. The journey keeps
 /// its turn, so its next slot does not overlap.
-async fn confirm(
-    runner: &Runner,
-    journey: &Arc<Journey>,
-    slot: Timestamp,
-    observations: &mpsc::Sender<Observation>,
-    cut: &CancellationToken,
-) {
+async fn confirm(hands: &Hands, journey: &Arc<Journey>, slot: Timestamp) {
+    let Hands { runner, observations, cut, .. } = hands;
     for wait in &journey.alert.confirm {
         let failed = runner.clock.now().mono;
         let until = failed + *wait;
@@ -510,9 +592,9 @@ mod tests {
         assert!(Turn::take(&turn, at(0)));
         assert!(!Turn::take(&turn, at(10)));
         assert!(Turn::keep(&turn, at(20), &missed));
-        assert_eq!(Turn::end(&turn), [(at(10), skipped), (at(20), missed)]);
+        assert_eq!(Turn::end(&turn).0, [(at(10), skipped), (at(20), missed)]);
         assert!(Turn::take(&turn, at(30)));
-        assert_eq!(Turn::end(&turn), []);
+        assert_eq!(Turn::end(&turn).0, []);
     }
 
     /// The daemon before may have told of a step and been killed.

@@ -49,6 +49,11 @@ pub enum Change {
         /// Whether its evidence is kept beside the row.
         keep_evidence: bool,
     },
+    /// A run beside the schedule ended: its evidence is kept, and no slot has it.
+    Evidence {
+        /// The report.
+        report: Box<Report>,
+    },
     /// A run's message turned up late.
     Amend {
         /// Whose run.

@@ -119,6 +119,7 @@ fn accepted(status: StatusCode, answer: Value) -> Result<Value, Failure> {
     }
     let code = match status {
         StatusCode::UNAUTHORIZED => exit::NO_PERMISSION,
+        StatusCode::TOO_MANY_REQUESTS => exit::TEMPORARY,
         status if status.is_client_error() => exit::USAGE,
         _ => exit::UNAVAILABLE,
     };

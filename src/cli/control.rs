@@ -216,7 +216,7 @@ fn time(value: &Value) -> Option<Timestamp> {
 }
 
 /// Text for a terminal: names and reasons come from anywhere, and must not move its cursor.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or("?").chars().filter(|c| !c.is_control()).collect()
 }
 

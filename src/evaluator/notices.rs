@@ -6,7 +6,7 @@ use crate::alert::{AlertState, Subject};
 use crate::control::grant::{Deed, Grant};
 use crate::detect::Detector;
 use crate::evaluator::watched::objective_line;
-use crate::evaluator::{ACK_LINK_FOR, Evaluator, Round};
+use crate::evaluator::{Evaluator, LINKS_FOR, Round};
 use crate::incident::{Action, Incident, NotifyReason, Root};
 use crate::journey::Name;
 use crate::notice::{Notification, delivery_id};
@@ -140,9 +140,12 @@ impl Evaluator {
         };
         let mut notification = self.bare_notification(reason, incident, decision, now);
         if reason != NotifyReason::Resolved {
-            let grant =
-                Grant { deed: Deed::Acknowledge, incident: incident.id.clone(), until: later(now, ACK_LINK_FOR) };
-            notification.ack_link = self.address(&["ack", &grant.sign(&self.key)]);
+            let link = |path: &str, deed| {
+                let grant = Grant { deed, incident: incident.id.clone(), until: later(now, LINKS_FOR) };
+                self.address(&[path, &grant.sign(&self.key)])
+            };
+            notification.ack_link = link("ack", Deed::Acknowledge);
+            notification.run_link = lead.journey().and_then(|_| link("run", Deed::RunAgain));
         }
         let Some(watched) = lead.journey().and_then(|name| self.journeys.get(name)) else { return notification };
         let journey = &watched.journey;
@@ -216,6 +219,7 @@ impl Evaluator {
             objective: None,
             link: self.address(&page),
             ack_link: None,
+            run_link: None,
         }
     }
 

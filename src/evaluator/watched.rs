@@ -119,11 +119,7 @@ impl Watched {
     }
 
     pub(super) fn finished(&mut self, mut report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
-        let silence = desk.excluded_by(&Subject::Journey(self.journey.name.clone()), report.slot);
-        if let Some(silence) = silence.filter(|_| report.outcome.verdict() != Verdict::Excluded) {
-            report.note = Some(format!("in maintenance ({}); it was: {}", silence.reason, report.verdict_line()));
-            report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
-        }
+        self.leave_out(&mut report, desk);
         let verdict = report.outcome.verdict();
         self.metrics.observe(&report, self.journey.budget, now);
         let real = report.beneath.unwrap_or(verdict);
@@ -146,17 +142,52 @@ impl Watched {
         self.look(is_bad_run, desk, round, now);
     }
 
+    /// A run in a silence that is maintenance is excluded, whatever it came to.
+    fn leave_out(&self, report: &mut Report, desk: &Desk) {
+        let silence = desk.excluded_by(&Subject::Journey(self.journey.name.clone()), report.slot);
+        if let Some(silence) = silence.filter(|_| report.outcome.verdict() != Verdict::Excluded) {
+            report.note = Some(format!("in maintenance ({}); it was: {}", silence.reason, report.verdict_line()));
+            report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
+        }
+    }
+
+    /// A run that somebody asked for: no slot. While something is wrong it counts as a confirmation does, so that it can show that
+    /// it is over; while nothing is, nothing follows from it, and nobody opens an incident by asking.
+    pub(super) fn asked(&mut self, mut report: Report, by: &str, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+        self.leave_out(&mut report, desk);
+        let said = report.verdict_line();
+        tracing::info!(journey = %self.journey.name, run = %report.token, by, said, "a run that was asked for has ended");
+        round.changes.push(Change::Evidence { report: Box::new(report.clone()) });
+        if let Some(incident) = &self.alerts.health.incident {
+            desk.remark(incident, format!("run again, asked by {by}: {said}"));
+        }
+        if report.outcome.verdict() == Verdict::Good {
+            self.last_good = Some(Arc::new(report.clone()));
+        }
+        if self.alerts.detectors.has_trouble() {
+            self.confirmed(report, desk, round, now);
+        } else {
+            self.settle(&report, round);
+        }
+    }
+
     /// A run that confirms a failed one: evidence for the detectors, no slot.
     pub(super) fn confirmed(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let verdict = report.outcome.verdict();
-        let how = if matches!(verdict, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
-        round.changes.push(Change::Settle { token: report.token, how });
+        self.settle(&report, round);
         let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: true };
         if report.is_bad() {
             self.last_bad = Some(Arc::new(report));
         }
         self.alerts.detectors.take(sample, &self.rules, now);
         self.look(false, desk, round, now);
+    }
+
+    /// What a run beside the schedule leaves in the ledger.
+    fn settle(&self, report: &Report, round: &mut Round) {
+        let has_arrived = matches!(report.outcome.verdict(), Verdict::Good | Verdict::Slow);
+        let how = if has_arrived { Settled::Arrived } else { Settled::Missing };
+        round.changes.push(Change::Settle { token: report.token, how });
     }
 
     /// A slot without a run.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::http::Shared;
 use crate::http::model::{Filter, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
 use crate::http::pages::listed;
+use crate::http::run_again;
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
@@ -69,13 +70,16 @@ pub(super) async fn runs(
 }
 
 pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Response {
-    match find_run(&shared, &token).await {
-        Ok(Some(report)) => {
+    // Asked first: whoever ends it writes before.
+    let going = run_again::going(&shared, &token);
+    match (find_run(&shared, &token).await, going) {
+        (Ok(Some(report)), _) => {
             let good = good_before(&shared, &report).await;
             answer(&shared, "run", ReportView::beside(&report, good.as_ref()))
         }
-        Ok(None) => refuse(StatusCode::NOT_FOUND, "no evidence is kept for this token"),
-        Err(error) => unavailable(&shared, &error),
+        (Ok(None), Some(run)) => run_again::accepted(&shared, &run),
+        (Ok(None), None) => refuse(StatusCode::NOT_FOUND, "no evidence is kept for this token"),
+        (Err(error), _) => unavailable(&shared, &error),
     }
 }
 

@@ -31,7 +31,7 @@ const SILENCES: usize = 1_000;
 /// Whoever wants more than a year of silence wants a changed configuration.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 /// Who asks, if nobody says so.
-const SOMEBODY: &str = "the API";
+pub(super) const SOMEBODY: &str = "the API";
 
 /// `POST /api/v1/incidents/{id}/ack`
 #[derive(Debug, Default, Deserialize)]
@@ -194,15 +194,16 @@ pub(super) async fn find_incident(shared: &Shared, id: &str) -> Result<Option<In
 /// Notices of an incident that are shown.
 const NOTICES: usize = 100;
 
-fn refused(shared: &Shared, refusal: &Refusal) -> Response {
+pub(super) fn refused(shared: &Shared, refusal: &Refusal) -> Response {
     match refusal {
         Refusal::Unknown(why) => refuse(StatusCode::NOT_FOUND, why),
+        Refusal::NotNow(why) => refuse(StatusCode::TOO_MANY_REQUESTS, &shared.views.redactor.clean(why)),
         Refusal::Unavailable(why) => unavailable(shared, why),
     }
 }
 
 /// The request's JSON; nothing at all is an empty object.
-async fn read<T: DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
+pub(super) async fn read<T: DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
     let body = axum::body::to_bytes(request.into_body(), BODY);
     let body = match tokio::time::timeout(BODY_WITHIN, body).await {
         Ok(Ok(body)) => body,
@@ -227,7 +228,7 @@ fn lasts(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 }
 
 /// Text of one line that people will read.
-fn words(text: &str, what: &str) -> Result<String, String> {
+pub(super) fn words(text: &str, what: &str) -> Result<String, String> {
     let text = text.trim();
     match text {
         "" => Err(format!("`{what}` is missing: people will read it")),

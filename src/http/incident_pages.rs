@@ -15,8 +15,8 @@ use crate::control::grant::{Deed, Grant, Invalid};
 use crate::http::pages::{page, refuse, safe};
 use crate::http::{Shared, control};
 
-/// Who acknowledged, when all that is known is that they had the link.
-const BY_LINK: &str = "link from a notice";
+/// Who asked, when all that is known is that they had the link.
+pub(super) const BY_LINK: &str = "link from a notice";
 const OVER: &str = "This incident is over, or there is none any more. Nothing is left to look after.";
 
 pub(super) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
@@ -29,7 +29,7 @@ pub(super) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<S
 }
 
 pub(super) async fn ask_to_acknowledge(State(shared): State<Arc<Shared>>, Path(grant): Path<String>) -> Response {
-    unlisted(match granted(&shared, &grant).await {
+    unlisted(match granted(&shared, &grant, Deed::Acknowledge).await {
         Ok(grant) => {
             let docket = shared.views.board.docket();
             match docket.open.get(&grant.incident) {
@@ -55,7 +55,7 @@ pub(super) async fn ask_to_acknowledge(State(shared): State<Arc<Shared>>, Path(g
 }
 
 pub(super) async fn acknowledge(State(shared): State<Arc<Shared>>, Path(text): Path<String>) -> Response {
-    let grant = match granted(&shared, &text).await {
+    let grant = match granted(&shared, &text, Deed::Acknowledge).await {
         Ok(grant) => grant,
         Err(refusal) => return unlisted(refusal),
     };
@@ -65,23 +65,23 @@ pub(super) async fn acknowledge(State(shared): State<Arc<Shared>>, Path(text): P
         // A page that is fetched anew must not ask again.
         Ok(()) => (StatusCode::SEE_OTHER, [(header::LOCATION, format!("/ack/{text}"))]).into_response(),
         Err(Refusal::Unknown(_)) => refuse(&shared, StatusCode::GONE, OVER),
-        Err(Refusal::Unavailable(why)) => {
+        Err(Refusal::NotNow(why) | Refusal::Unavailable(why)) => {
             refuse(&shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&why))
         }
     })
 }
 
-/// The permission to acknowledge that `text` is, or why it is none.
-async fn granted(shared: &Arc<Shared>, text: &str) -> Result<Grant, Response> {
+/// The permission to do this that `text` is, or why it is none.
+pub(super) async fn granted(shared: &Arc<Shared>, text: &str, deed: Deed) -> Result<Grant, Response> {
     let now = shared.views.clock.now().wall;
     let key = shared.key.get_or_try_init(|| shared.ask(shared.views.store.key())).await;
     let key =
         key.map_err(|error| refuse(shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&error)))?;
     match Grant::verify(text, key, now) {
-        Ok(grant) if grant.deed == Deed::Acknowledge => Ok(grant),
-        Ok(_) => Err(refuse(shared, StatusCode::FORBIDDEN, "This link is not for acknowledging.")),
+        Ok(grant) if grant.deed == deed => Ok(grant),
+        Ok(_) => Err(refuse(shared, StatusCode::FORBIDDEN, "This link is for something else.")),
         Err(Invalid::Expired) => {
-            let why = "This link has expired. A newer notice has a newer one; `journeyman ack` needs none.";
+            let why = "This link has expired. A newer notice has a newer one; the command line needs none.";
             Err(refuse(shared, StatusCode::GONE, why))
         }
         Err(Invalid::Forged) => {
@@ -92,7 +92,7 @@ async fn granted(shared: &Arc<Shared>, text: &str) -> Result<Grant, Response> {
 }
 
 /// The address is a permission: nobody is to keep it or to find it.
-fn unlisted(mut response: Response) -> Response {
+pub(super) fn unlisted(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex, nofollow"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -15,7 +15,7 @@ use crate::http::model::{
     self, ChannelView, Filter, IncidentView, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, SilenceView,
     StepView, cell_start, shown,
 };
-use crate::http::{Shared, api, charts, template};
+use crate::http::{Shared, api, charts, run_again, template};
 use crate::journey::report::Report;
 use crate::store::IncidentRow;
 
@@ -207,13 +207,17 @@ pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<
 }
 
 pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Response {
-    let report = match api::find_run(&shared, &token).await {
-        Ok(Some(report)) => report,
-        Ok(None) => {
+    let going = run_again::going(&shared, &token);
+    let report = match (api::find_run(&shared, &token).await, going) {
+        (Ok(Some(report)), _) => report,
+        (Ok(None), Some(run)) => return run_again::waiting(&shared, run).await,
+        (Ok(None), None) => {
             let why = "No evidence is kept for this run. It is kept for failed and slow runs and a sample of good ones, for a time.";
             return refuse(&shared, StatusCode::NOT_FOUND, why);
         }
-        Err(error) => return refuse(&shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&error)),
+        (Err(error), _) => {
+            return refuse(&shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&error));
+        }
     };
     let before = api::good_before(&shared, &report).await;
     page(&shared, StatusCode::OK, "run.html", move |shared| evidence(shared, &report, before.as_ref())).await

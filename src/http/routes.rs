@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages};
+use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, run_again};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,13 @@ fn routes() -> Vec<Route> {
         get("/incidents/{id}", incident_pages::incident),
         signed(Method::GET, MethodFilter::GET, "/ack/{grant}", incident_pages::ask_to_acknowledge),
         signed(Method::POST, MethodFilter::POST, "/ack/{grant}", incident_pages::acknowledge),
+        signed(Method::GET, MethodFilter::GET, "/run/{grant}", run_again::ask_to_run),
+        signed(Method::POST, MethodFilter::POST, "/run/{grant}", run_again::run_by_link),
         get("/alerts/outbox", pages::outbox),
         get("/api/v1/journeys", api::journeys),
         get("/api/v1/journeys/{name}", api::journey),
         get("/api/v1/journeys/{name}/runs", api::runs),
+        admin_post("/api/v1/journeys/{name}/run", run_again::run),
         get("/api/v1/runs/{token}", api::run),
         get("/api/v1/incidents", api::incidents),
         get("/api/v1/incidents/{id}", control::incident),

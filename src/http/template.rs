@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
 const ICON: &str = include_str!("icon.svg");
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 12] = [
     ("layout.html", include_str!("layout.html")),
     ("parts.html", include_str!("parts.html")),
     ("status.html", include_str!("status.html")),
@@ -23,6 +23,8 @@ const TEMPLATES: [(&str, &str); 10] = [
     ("run.html", include_str!("run.html")),
     ("incident.html", include_str!("incident.html")),
     ("ack.html", include_str!("ack.html")),
+    ("run_again.html", include_str!("run_again.html")),
+    ("asked.html", include_str!("asked.html")),
     ("incidents.html", include_str!("incidents.html")),
     ("outbox.html", include_str!("outbox.html")),
     ("error.html", include_str!("error.html")),

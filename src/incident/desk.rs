@@ -206,6 +206,19 @@ impl Desk {
         self.cases.get(id).map(|case| (&case.incident, self.members(case)))
     }
 
+    /// Whose runs show what an open incident is about.
+    pub fn lead(&self, id: &str) -> Option<&Subject> {
+        self.cases.get(id).map(|case| &case.lead)
+    }
+
+    /// Something happened that people of an open incident want to hear, and that nobody is called for.
+    pub fn remark(&mut self, id: &str, what: String) {
+        if let Some(case) = self.cases.get_mut(id) {
+            case.news.note(what);
+            self.dirty.insert(id.to_owned());
+        }
+    }
+
     /// When time alone asks for a decision.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(at, _)| *at)

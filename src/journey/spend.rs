@@ -193,14 +193,25 @@ impl Spending {
 
     /// Whether a run of this journey may start now, as far as the limits of its channels go.
     pub fn allows(&self, journey: &Name, now: Timestamp) -> bool {
+        self.may(journey, 0, now)
+    }
+
+    /// Whether a run beside the schedule may start now: within the day's limit, and one run ahead of the journey's share of it at most,
+    /// which its slots then make up for.
+    pub fn allows_beside(&self, journey: &Name, now: Timestamp) -> bool {
+        self.may(journey, 1, now)
+    }
+
+    fn may(&self, journey: &Name, ahead: u64, now: Timestamp) -> bool {
         self.channels.values().all(|account| {
             let Some(demand) = account.demands.get(journey).copied() else { return true };
             let (day, elapsed, length) = day_of(&account.limit.zone, now);
             let today = account.days.get(&day);
+            let own = today.and_then(|today| today.get(journey)).copied().unwrap_or(0);
             may_start(Position {
                 limit: account.limit.messages,
                 spent: today.map_or(0, |today| today.values().sum()),
-                own: today.and_then(|today| today.get(journey)).copied().unwrap_or(0),
+                own: own.saturating_sub(demand.per_run * ahead),
                 demand,
                 all_demand: account.demand,
                 elapsed,
@@ -589,6 +600,25 @@ mod tests {
                 "{name} {now}"
             );
         }
+    }
+
+    #[test]
+    fn who_asks_is_one_run_ahead_of_the_schedule_and_never_above_the_limit() {
+        let name = Name::from("sms");
+        let journeys = [every("sms", 60)];
+        let mut spending = spending(limit(24, "UTC"), &journeys);
+        let (midnight, one, two) = (at("2026-11-21T00:00:00Z"), at("2026-11-21T01:00:00Z"), at("2026-11-21T02:00:00Z"));
+        assert_eq!(spending.spend(&name, midnight).len(), 1);
+        assert!(!spending.allows(&name, midnight) && spending.allows_beside(&name, midnight));
+        assert_eq!(spending.spend(&name, midnight).len(), 1);
+        assert!(!spending.allows_beside(&name, midnight), "once");
+        assert!(!spending.allows(&name, one), "its slots make up for it");
+        assert!(spending.allows_beside(&name, one) && spending.allows(&name, two));
+        let late = at("2026-11-21T23:59:59Z");
+        while spending.allows_beside(&name, late) {
+            let _ = spending.spend(&name, late);
+        }
+        assert_eq!(spending.today(late).map(|(_, spent, _)| spent).collect::<Vec<_>>(), [24.0]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn sample(reason: NotifyReason) -> Notification {
             Root::Shared { resource: Resource::Channel("inbox".into()), said: said.to_owned() },
         )
     };
+    let link = |deed: &str| (!is_over).then(|| format!("https://probes.example.net/{deed}/preview"));
     Notification {
         reason,
         at,
@@ -76,7 +77,8 @@ pub fn sample(reason: NotifyReason) -> Notification {
         last_good: Some(good(later(SINCE, Duration::ZERO), 3)),
         objective: Some("99.20% delivered of 99.5% over 30d; budget left: 38 runs, 19h".to_owned()),
         link: Some("https://probes.example.net/incidents".to_owned()),
-        ack_link: None,
+        ack_link: link("ack"),
+        run_link: link("run"),
         is_whole: false,
     }
 }
@@ -183,6 +185,7 @@ pub fn test_notice(at: Timestamp, by: &str) -> Notification {
         objective: None,
         link: None,
         ack_link: None,
+        run_link: None,
         is_whole: false,
     }
 }

@@ -133,7 +133,7 @@ fn document(delivery: &Delivery, redactor: &Redactor) -> Value {
         "last_good": notification.last_good,
         "changes": changes,
         "waterfall": notification.waterfall(24),
-        "links": { "runbook": notification.runbook, "page": notification.link, "acknowledge": notification.ack_link },
+        "links": { "runbook": notification.runbook, "page": notification.link, "acknowledge": notification.ack_link, "run_again": notification.run_link },
         "instead_of": instead_of,
     });
     clean(&mut document, redactor);

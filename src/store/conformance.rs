@@ -86,6 +86,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             objective: None,
             link: None,
             ack_link: None,
+            run_link: None,
         },
         state: OutboxState::pending(at(created)),
     }
@@ -111,6 +112,7 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     adds_up_what_is_spent(&open).await;
     keeps_what_maintenance_was(&open).await;
     gives_latencies_of_windows(&open).await;
+    keeps_evidence_that_no_slot_has(&open).await;
 }
 
 async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
@@ -187,6 +189,21 @@ async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(store.report(run.token).await.unwrap(), Some(run));
     let runs = store.runs("kept".into(), 9).await.unwrap();
     assert_eq!((runs[0].verdict, runs[0].late_by), (Verdict::Excluded, Some(late_by)), "late, and still excluded");
+    store.close().await.unwrap();
+}
+
+async fn keeps_evidence_that_no_slot_has(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let mut asked = good(7_200);
+    asked.journey = "asked".into();
+    store.apply(vec![Change::Evidence { report: Box::new(asked.clone()) }]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.report(asked.token).await.unwrap(), Some(asked.clone()));
+    assert_eq!(store.runs("asked".into(), 9).await.unwrap(), []);
+    let saved = store.journey("asked".into()).await.unwrap();
+    assert_eq!((saved.spans, saved.last_good), (Vec::new(), Some(asked)));
     store.close().await.unwrap();
 }
 

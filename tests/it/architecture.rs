@@ -53,7 +53,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     // Drivers: they talk by channels of tokio, and know of each other at most what is said there.
     ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store"]]),
     ("scheduler", &[CORE, GROUND, SHOWN, &["runner"]]),
-    ("evaluator", &[CORE, GROUND, SHOWN, &["store", "scheduler::Observation", "delivery::Outbox"]]),
+    ("evaluator", &[CORE, GROUND, SHOWN, &["store", "scheduler::Observation", "scheduler::Wish", "delivery::Outbox"]]),
     ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier", "scheduler::Observation"]]),
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.

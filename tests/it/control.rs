@@ -1,5 +1,7 @@
 //! People's controls, on the real binary: what is asked on its command line or by a link is done, is told, and outlives a kill.
 
+mod run_again;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +19,7 @@ use crate::support::{block_on, wait_for};
 const SOON: Duration = Duration::from_secs(40);
 const TOKEN: &str = "the-admin-token";
 
-/// A daemon whose only journey, `sms`, fails when the target does; `ops` and `boss` have mail.
+/// A daemon whose first journey, `sms`, fails when the target does; `ops` and `boss` have mail.
 struct Stage {
     daemon: Daemon,
     target: Target,
@@ -32,7 +34,7 @@ impl Stage {
     /// The same, with more keys of the journey.
     async fn start_with(name: &str, extra: &str, keys: &str) -> Stage {
         let setup = Setup::new(name);
-        let (target, smtp) = (Target::start(1).await, FakeSmtp::start().await);
+        let (target, smtp) = (Target::start(2).await, FakeSmtp::start().await);
         setup.write("admin", TOKEN);
         let mut config = format!(
             "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n\n[http]\nadmin_token = {{ file = \"admin\" }}\npublic_url = \"http://{}\"\n",
@@ -103,6 +105,11 @@ impl Stage {
         let mail = wait_for(&what, SOON, async || self.mails(who).into_iter().nth(nth)).await;
         mail.mail.parts()[0].text()
     }
+}
+
+/// The link in a mail that runs the journey again.
+fn run_link(mail: &str) -> String {
+    mail.split("Run again: ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a link").to_owned()
 }
 
 fn now() -> Timestamp {
@@ -302,6 +309,7 @@ fn one_click_acknowledges_and_programs_that_follow_links_do_not() {
         forged.extend([
             format!("silence.{incident}.{until}.{signature}"),
             format!("run.{incident}.{until}.{signature}"),
+            run_link(&mail).rsplit_once('/').expect("a path").1.to_owned(),
             format!("{deed}.000000000000.{until}.{signature}"),
             format!("{deed}.{incident}.9999999999.{signature}"),
             format!("{deed}.{incident}.{until}."),

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use journeyman::app::notify::preview;
+use journeyman::app::preview::preview;
 use journeyman::incident::NotifyReason;
+use journeyman::notice::sample::sample;
 
 use crate::support::command::journeyman;
 use crate::support::fake_smtp::{Act, At, FakeSmtp, Rule};
@@ -40,7 +41,7 @@ fn notices_look_as_they_are_kept() {
     let scratch = Scratch::new("previews");
     let mut differ = Vec::new();
     for reason in NotifyReason::ALL {
-        let written = preview(None, *reason, scratch.path()).expect("the sample can be shown");
+        let written = preview(None, sample(*reason), scratch.path()).expect("the sample can be shown");
         assert!(written.len() >= 5, "{written:?}");
         for path in written {
             let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();

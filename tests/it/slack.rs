@@ -129,6 +129,7 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
         objective: Some("99.2% delivered of 99.5% over 30d".to_owned()),
         link: Some("https://journeyman.example/journeys/sms-round-trip".to_owned()),
         ack_link: None,
+        run_link: None,
     };
     let id = format!("7f3a00c0ffee.{sequence}.chat");
     Delivery { id, attempt: 1, is_ambiguous: false, notification, root: None, instead_of: None }

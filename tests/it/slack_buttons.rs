@@ -6,9 +6,11 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use journeyman::clock::Clock;
-use journeyman::commands::{Callback, Command, Denial, Refusal, Request, channel};
+use journeyman::commands::{Callback, Command, Denial, Refusal, Request, Which, channel};
+use journeyman::control::AskedRun;
 use journeyman::control::grant::{Deed, Grant};
 use journeyman::journey::Name;
+use journeyman::journey::token::Token;
 use journeyman::notifier::slack::{Buttons, Interactions, SlackSettings, buttons};
 use journeyman::secret::{Redactor, Secret};
 use journeyman::time::later;
@@ -103,8 +105,25 @@ fn call(bench: &Bench, body: &str, at: Timestamp, secret: &str) -> Result<(), De
 /// What was asked, answered with this.
 async fn asked(bench: &mut Bench, answer: Result<(), Refusal>) -> Request {
     let command = tokio::time::timeout(BOUND, bench.commanded.recv()).await.expect("somebody asks").expect("it runs");
-    command.answer.send(answer).expect("the answer is awaited");
-    command.request
+    let Command::Change { request, answer: awaited } = command else { panic!("{command:?}") };
+    awaited.send(answer).expect("the answer is awaited");
+    request
+}
+
+/// The run that was asked for, and who asked, answered with this.
+async fn asked_to_run(bench: &mut Bench, answer: Result<AskedRun, Refusal>) -> (Which, String) {
+    let command = tokio::time::timeout(BOUND, bench.commanded.recv()).await.expect("somebody asks").expect("it runs");
+    let Command::Run { which, by, answer: awaited } = command else { panic!("{command:?}") };
+    awaited.send(answer).expect("the answer is awaited");
+    (which, by)
+}
+
+fn run_again() -> String {
+    value(Deed::RunAgain, KEY, Duration::from_secs(600))
+}
+
+fn a_run() -> AskedRun {
+    AskedRun { journey: "sms".into(), token: Token::from_bits(7), by: "<!channel> & co".to_owned(), at: now() }
 }
 
 fn now() -> Timestamp {
@@ -171,7 +190,15 @@ fn who_may_not_is_told_why_and_nobody_else() {
                 pressed(&value(Deed::Acknowledge, b"another", Duration::from_secs(600))),
                 "not a button that this Journeyman made",
             ),
-            (pressed(&value(Deed::RunAgain, KEY, Duration::from_secs(600))), "cannot be run from Slack"),
+            (pressed(&value(Deed::RunAgain, KEY, Duration::ZERO)), "this button has expired"),
+            (
+                pressed(&value(Deed::RunAgain, b"another", Duration::from_secs(600))),
+                "not a button that this Journeyman made",
+            ),
+            (
+                pressed(&value(Deed::Acknowledge, KEY, Duration::from_secs(600)).replacen("ack", "run", 1)),
+                "not a button that this Journeyman made",
+            ),
         ];
         for (at, (payload, why)) in table.iter().enumerate() {
             assert_eq!(call(&bench, &body(payload), now(), SIGNING), Ok(()), "it is Slack that calls");
@@ -201,6 +228,47 @@ fn a_workspace_that_cannot_be_asked_for_allows_nothing() {
         let other = pressed(&value(Deed::Acknowledge, KEY, Duration::from_secs(700)));
         assert_eq!(call(&bench, &body(&other), now(), SIGNING), Ok(()));
         let _ = asked(&mut bench, Ok(())).await;
+    });
+}
+
+#[test]
+fn who_runs_a_journey_again_hears_which_run_it_is_or_why_not() {
+    block_on(async {
+        let mut bench = bench(true, false).await;
+        let (body, at) = (body(&pressed(&run_again())), now());
+        assert_eq!(call(&bench, &body, at, SIGNING), Ok(()));
+        let (which, by) = asked_to_run(&mut bench, Ok(a_run())).await;
+        assert_eq!((which, by.as_str()), (Which::Incident("7f3a00c0ffee".to_owned()), "@ada (Slack)"));
+        bench.fake.wait_for_requests(EPHEMERAL, 1).await;
+        let told = bench.fake.requests().pop().expect("there is one").arguments;
+        assert_eq!((told["channel"].as_str(), told["user"].as_str()), (Some(CHANNEL), Some("U1")));
+        let text = told["text"].as_str().expect("there is text");
+        assert!(text.starts_with("Running sms again, asked by &lt;!channel&gt; &amp; co: run jm0"), "{text}");
+        assert_eq!(call(&bench, &body, at, SIGNING), Err(Denial::Forged("played again")));
+
+        let again = pressed(&value(Deed::RunAgain, KEY, Duration::from_secs(700)));
+        assert_eq!(call(&bench, &self::body(&again), now(), SIGNING), Ok(()));
+        let why = Refusal::NotNow("`sms` was run on request 3s ago; ask again in 8s".to_owned());
+        let _ = asked_to_run(&mut bench, Err(why)).await;
+        bench.fake.wait_for_requests(EPHEMERAL, 2).await;
+        let told = bench.fake.requests().pop().expect("there is one").arguments;
+        assert!(told["text"].as_str().is_some_and(|text| text.contains("ask again in 8s")), "{told}");
+        assert!(bench.commanded.try_recv().is_err());
+    });
+}
+
+#[test]
+fn over_socket_mode_a_journey_is_run_again_once() {
+    block_on(async {
+        let mut bench = bench(false, true).await;
+        bench.fake.tell_socket(envelope("e1", &run_again()));
+        bench.fake.tell_socket(envelope("e1", &run_again()));
+        let (which, _) = asked_to_run(&mut bench, Ok(a_run())).await;
+        assert_eq!(which, Which::Incident("7f3a00c0ffee".to_owned()));
+        bench.fake.wait_for_requests(EPHEMERAL, 1).await;
+        let acknowledged = async || (bench.fake.acknowledged() == ["e1", "e1"]).then_some(());
+        wait_for("both to be acknowledged", BOUND, acknowledged).await;
+        assert!(bench.commanded.try_recv().is_err(), "once is enough");
     });
 }
 

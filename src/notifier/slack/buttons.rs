@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Refusal;
 use super::bot::within;
 use super::escape;
-use super::press::{self, Press};
+use super::press::{self, Press, Wanted};
 #[cfg(feature = "slack")]
 use super::socket::Socket;
 use super::{Client, Interactions, SlackSettings};
@@ -186,28 +186,43 @@ impl Clerk {
     async fn serve(&self, door: &Door, press: &Press) {
         let done = match door.team().await {
             Ok(team) => match press::judge(press, team, &self.key, self.clock.now().wall) {
-                Ok(request) => {
-                    tracing::info!(notifier = %door.name, user = press.user, ?request, "asked for in Slack");
-                    match tokio::time::timeout(PATIENCE, self.commands.ask(request)).await {
-                        Ok(done) => done.map_err(|refusal| refusal.to_string()),
-                        Err(_) => Err("nobody answered; try again".to_owned()),
-                    }
+                Ok(wanted) => {
+                    tracing::info!(notifier = %door.name, user = press.user, ?wanted, "asked for in Slack");
+                    let asked = tokio::time::timeout(PATIENCE, self.ask(wanted)).await;
+                    asked.unwrap_or_else(|_| Err("nobody answered; try again".to_owned()))
                 }
                 Err(why) => Err(why),
             },
             Err(error) => Err(format!("your workspace could not be checked; try again ({error})")),
         };
-        // What was done is told by a reply in the thread, to everybody.
-        if let Err(why) = done {
-            tracing::warn!(notifier = %door.name, user = press.user, why, "a button in Slack was refused");
-            let why = escape::line(&self.redactor.clean(&why), ANSWER);
-            let text = format!("Journeyman did not do this: {why}.");
-            let answer = json!({ "channel": press.channel, "user": press.user, "text": text });
-            if let Err(refusal) = door.call("chat.postEphemeral", &answer).await {
-                let error = self.redactor.clean(&refusal.into_error().to_string());
-                tracing::warn!(notifier = %door.name, error, "who pressed it could not be told");
+        let text = match done {
+            // What was done is told by a reply in the thread, to everybody.
+            Ok(None) => return,
+            Ok(Some(said)) => said,
+            Err(why) => {
+                tracing::warn!(notifier = %door.name, user = press.user, why, "a button in Slack was refused");
+                format!("Journeyman did not do this: {why}.")
             }
+        };
+        let text = escape::line(&self.redactor.clean(&text), ANSWER);
+        let answer = json!({ "channel": press.channel, "user": press.user, "text": text });
+        if let Err(refusal) = door.call("chat.postEphemeral", &answer).await {
+            let error = self.redactor.clean(&refusal.into_error().to_string());
+            tracing::warn!(notifier = %door.name, error, "who pressed it could not be told");
         }
+    }
+
+    /// Asks; gives what is to be said of it to who pressed, if that is not told to everybody.
+    async fn ask(&self, wanted: Wanted) -> Result<Option<String>, String> {
+        match wanted {
+            Wanted::Change(request) => self.commands.ask(request).await.map(|()| None),
+            Wanted::Run { which, by } => self
+                .commands
+                .run(which, by)
+                .await
+                .map(|run| Some(format!("Running {} again, asked by {}: run {}.", run.journey, run.by, run.token))),
+        }
+        .map_err(|refusal| refusal.to_string())
     }
 }
 

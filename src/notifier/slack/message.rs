@@ -248,6 +248,9 @@ impl Page<'_> {
         if !self.is_over() && incident.quiet.is_none() {
             buttons.push(deed(Deed::Silence, "Silence 1 h"));
         }
+        if !self.is_over() && notification.report.is_some() {
+            buttons.push(deed(Deed::RunAgain, "Run again"));
+        }
         for (name, link) in [("Runbook", &notification.runbook), ("Page", &notification.link)] {
             let url = link.as_ref().and_then(|link| self.button_url(link));
             buttons.extend(url.map(|url| button(&name.to_lowercase(), name).with_url(url).into()));

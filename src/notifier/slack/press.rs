@@ -9,7 +9,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::message::ACTION;
-use crate::commands::{Denial, Request};
+use crate::commands::{Denial, Request, Which};
 use crate::control::grant::{Deed, Grant};
 use crate::control::{Ack, Silence};
 use crate::time::later;
@@ -36,6 +36,20 @@ pub(super) struct Press {
     pub(super) channel: String,
     /// The button's value.
     value: String,
+}
+
+/// What a press asks for.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// That something is changed.
+    Change(Request),
+    /// A run.
+    Run {
+        /// Of which journey.
+        which: Which,
+        /// Who asks.
+        by: String,
+    },
 }
 
 /// Whether Slack signed this body just now.
@@ -98,7 +112,7 @@ pub(super) fn read(payload: &Value) -> Option<Press> {
 }
 
 /// What the press asks for, if it may; otherwise why not, for who pressed.
-pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Result<Request, String> {
+pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Result<Wanted, String> {
     if press.team != team || press.home.as_ref().is_some_and(|home| home != team) {
         return Err("only people of the workspace that Journeyman is installed in may do this".to_owned());
     }
@@ -106,7 +120,8 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
     let by = format!("@{} (Slack)", press.name);
     match grant.deed {
         Deed::Acknowledge => {
-            Ok(Request::Acknowledge { incident: grant.incident, ack: Ack { by, at: now, until: None } })
+            let ack = Ack { by, at: now, until: None };
+            Ok(Wanted::Change(Request::Acknowledge { incident: grant.incident, ack }))
         }
         Deed::Silence => {
             let silence = Silence {
@@ -120,9 +135,9 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
                 reason: "asked for in Slack".to_owned(),
                 author: by,
             };
-            Ok(Request::SilenceMembers { incident: grant.incident, silence })
+            Ok(Wanted::Change(Request::SilenceMembers { incident: grant.incident, silence }))
         }
-        Deed::RunAgain => Err("a journey cannot be run from Slack".to_owned()),
+        Deed::RunAgain => Ok(Wanted::Run { which: Which::Incident(grant.incident), by }),
     }
 }
 

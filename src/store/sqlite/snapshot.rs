@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::journey::Name;
 use crate::journey::report::Report;
+use crate::journey::token::Token;
+use crate::notice::Notification;
 use crate::slo::Span;
-use crate::store::sqlite::rows::{from_json, span};
+use crate::store::sqlite::rows::{blob, from_json, span};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{StoreError, schema};
 
@@ -18,22 +20,65 @@ use crate::store::{StoreError, schema};
 /// # Errors
 /// There is no store, it cannot be read, or it is of another version.
 pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, StoreError> {
-    let mut connection = open(path)?;
-    // One transaction is one moment.
-    let transaction = connection.transaction().map_err(failure)?;
-    let read = |name: &Name| -> rusqlite::Result<Vec<Span>> {
-        let sql = "SELECT start, step, count, verdict, excluded FROM span
-            JOIN journey ON journey.id = span.journey WHERE name = ? ORDER BY start";
-        transaction.prepare_cached(sql)?.query_map([&**name], span)?.collect()
-    };
-    let mut found = HashMap::new();
-    for name in names {
-        let spans = read(name).map_err(failure)?;
-        if !spans.is_empty() {
-            found.insert(name.clone(), spans);
+    at_one_moment(path, |store| {
+        let mut found = HashMap::new();
+        for name in names {
+            let sql = "SELECT start, step, count, verdict, excluded FROM span
+                JOIN journey ON journey.id = span.journey WHERE name = ? ORDER BY start";
+            let spans: Vec<Span> =
+                store.prepare_cached(sql)?.query_map([&**name], span)?.collect::<rusqlite::Result<_>>()?;
+            if !spans.is_empty() {
+                found.insert(name.clone(), spans);
+            }
         }
+        Ok(found)
+    })
+}
+
+/// What is kept of a run, and what people were told of it.
+#[derive(Debug, Default)]
+pub struct ToldOf {
+    /// The notices that showed it, oldest first.
+    pub notices: Vec<Notification>,
+    /// Its evidence.
+    pub report: Option<Report>,
+    /// The last good run before it that has evidence.
+    pub last_good: Option<Report>,
+}
+
+/// What is kept of this run. Nothing is written, and nobody waits.
+///
+/// # Errors
+/// There is no store, it cannot be read, or it is of another version.
+pub fn told(path: &Path, token: Token) -> Result<ToldOf, StoreError> {
+    at_one_moment(path, |store| {
+        let sql = "SELECT notification FROM outbox WHERE json_extract(notification, '$.report.token') = ?
+            ORDER BY created, sequence, notifier";
+        let notices: Vec<_> = store
+            .prepare(sql)?
+            .query_map([token.to_string()], |row| from_json(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let sql = "SELECT report, journey, slot FROM evidence WHERE token = ?";
+        let found: Option<(Report, i64, i64)> =
+            store.query_row(sql, [blob(token)], |row| Ok((from_json(row, 0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let Some((report, journey, slot)) = found else {
+            return Ok(ToldOf { notices, ..ToldOf::default() });
+        };
+        let sql = "SELECT report FROM evidence WHERE journey = ? AND slot < ? AND is_good ORDER BY slot DESC LIMIT 1";
+        let last_good = store.query_row(sql, params![journey, slot], |row| from_json(row, 0)).optional()?;
+        Ok(ToldOf { notices, report: Some(report), last_good })
+    })
+}
+
+/// Reads in one transaction, which is one moment.
+fn at_one_moment<T>(path: &Path, read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Unreadable(format!("{} does not exist", path.display())));
     }
-    Ok(found)
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    schema::check(&connection)?;
+    let transaction = connection.transaction().map_err(failure)?;
+    read(&transaction).map_err(failure)
 }
 
 /// The journey's last good run, if the store has one.
@@ -41,16 +86,9 @@ pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, St
 /// # Errors
 /// There is no store, it cannot be read, or it is of another version.
 pub fn last_good(path: &Path, name: &str) -> Result<Option<Report>, StoreError> {
-    let sql = "SELECT report FROM evidence JOIN journey ON journey.id = evidence.journey
-        WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
-    open(path)?.query_row(sql, [name], |row| from_json(row, 0)).optional().map_err(failure)
-}
-
-fn open(path: &Path) -> Result<Connection, StoreError> {
-    if !path.exists() {
-        return Err(StoreError::Unreadable(format!("{} does not exist", path.display())));
-    }
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    schema::check(&connection)?;
-    Ok(connection)
+    at_one_moment(path, |store| {
+        let sql = "SELECT report FROM evidence JOIN journey ON journey.id = evidence.journey
+            WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
+        store.query_row(sql, [name], |row| from_json(row, 0)).optional()
+    })
 }

@@ -76,6 +76,7 @@ impl Writer {
                 self.execute("UPDATE ledger SET settled = ? WHERE token = ?", &[&how, &blob(*token)])?;
             }
             Change::Run { report, keep_evidence } => self.apply_run(report, *keep_evidence)?,
+            Change::Evidence { report } => self.apply_evidence(report)?,
             Change::Amend { journey, slot, late_by } => {
                 let journey = self.journey_id(journey)?;
                 self.execute(
@@ -210,13 +211,16 @@ impl Writer {
                 &micros(report.latency),
             ],
         )?;
-        if keep_evidence {
-            let is_good = verdict == Verdict::Good;
-            self.execute(
-                "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
-                &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(report)?],
-            )?;
-        }
+        if keep_evidence { self.apply_evidence(report) } else { Ok(()) }
+    }
+
+    fn apply_evidence(&mut self, report: &Report) -> rusqlite::Result<()> {
+        let journey = self.journey_id(&report.journey)?;
+        let is_good = report.outcome.verdict() == Verdict::Good;
+        self.execute(
+            "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
+            &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(report)?],
+        )?;
         Ok(())
     }
 

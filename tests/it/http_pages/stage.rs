@@ -341,6 +341,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             objective: None,
             link: None,
             ack_link: None,
+            run_link: None,
         },
         state,
     }

@@ -113,6 +113,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         objective: Some("99.2% delivered of 99.5% over 30d".to_owned()),
         link: Some("https://probes.example.net/journeys/sms-round-trip".to_owned()),
         ack_link: None,
+        run_link: None,
     }
 }
 

@@ -84,6 +84,7 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
         objective: Some(text.to_owned()),
         link: Some(text.to_owned()),
         ack_link: None,
+        run_link: None,
         is_whole: false,
     };
     Delivery {
@@ -207,6 +208,11 @@ proptest! {
         let attached = content["attachments"].as_array().expect("there are attachments");
         let attached: Vec<_> = attached.iter().flat_map(|more| more["blocks"].as_array().unwrap()).collect();
         prop_assert!(own.len() + attached.len() <= BLOCKS);
+        let can_press = has_buttons && part == Part::Root && detail != Detail::TextOnly;
+        let can_run = can_press && steps > 0 && reason != NotifyReason::Resolved;
+        let actions = own.iter().filter(|block| block["type"] == "actions").flat_map(|block| block["elements"].as_array());
+        let runs = actions.flatten().filter(|button| button["action_id"] == "journeyman_run").count();
+        prop_assert_eq!(runs, usize::from(can_run), "whatever else is left out");
         let mut sum = 0;
         for (text, limit) in own.iter().chain(attached).flat_map(texts) {
             prop_assert!(!text.trim().is_empty() && length(&text) <= limit, "{} > {limit}: {text:?}", length(&text));
@@ -302,7 +308,8 @@ fn buttons_are_for_what_can_still_be_done() {
     let shown = |delivery: &Delivery| {
         actions(Page { delivery, template: None, redactor: &redactor, key: Some(b"key") }, Part::Root)
     };
-    assert_eq!(shown(&delivery), ["journeyman_ack", "journeyman_silence", links[0], links[1]]);
+    let run = "journeyman_run";
+    assert_eq!(shown(&delivery), ["journeyman_ack", "journeyman_silence", run, links[0], links[1]]);
     let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: None };
     assert_eq!(actions(page, Part::Root), [""; 0], "nobody would hear that it was pressed");
     assert!(serde_json::to_string(&page.content(Part::Root, Detail::Full)).unwrap().contains("|Runbook>"));
@@ -310,9 +317,12 @@ fn buttons_are_for_what_can_still_be_done() {
     assert_eq!(actions(page, Part::Reply), [""; 0]);
     let at = delivery.notification.at;
     delivery.notification.incident.acked = Some(Ack { by: "ada".to_owned(), at, until: None });
-    assert_eq!(shown(&delivery), ["journeyman_silence", links[0], links[1]]);
+    assert_eq!(shown(&delivery), ["journeyman_silence", run, links[0], links[1]]);
     delivery.notification.incident.quiet = Some("silenced".to_owned());
-    assert_eq!(shown(&delivery), links);
+    assert_eq!(shown(&delivery), [run, links[0], links[1]]);
+    let report = delivery.notification.report.take();
+    assert_eq!(shown(&delivery), links, "there is no run to be run again");
+    delivery.notification.report = report;
     delivery.notification.reason = NotifyReason::Resolved;
     delivery.notification.runbook = Some("the red binder".to_owned());
     assert_eq!(shown(&delivery), [links[1]]);
@@ -327,10 +337,14 @@ fn a_button_is_a_grant_for_this_incident_and_a_week() {
     let (delivery, redactor) = (delivery(NotifyReason::First, "sms", 1), Redactor::new());
     let page = Page { delivery: &delivery, template: None, redactor: &redactor, key: Some(b"key") };
     let content = serde_json::to_value(page.content(Part::Root, Detail::Full)).unwrap();
-    let value = content["blocks"].as_array().unwrap().iter().find_map(|block| block["elements"][0]["value"].as_str());
-    let grant = Grant::verify(value.unwrap(), b"key", delivery.notification.at).unwrap();
-    assert_eq!((grant.deed, grant.incident.as_str()), (Deed::Acknowledge, "0123456789ab"));
-    assert_eq!(grant.until, later(delivery.notification.at, GRANT_LIFE));
+    let buttons = content["blocks"].as_array().unwrap().iter().filter_map(|block| block["elements"].as_array());
+    let values: Vec<_> = buttons.flatten().filter_map(|button| button["value"].as_str()).collect();
+    let at = delivery.notification.at;
+    let grants = values.into_iter().map(|value| Grant::verify(value, b"key", at).unwrap());
+    let incident = "0123456789ab".to_owned();
+    let wanted =
+        Deed::ALL.iter().map(|deed| Grant { deed: *deed, incident: incident.clone(), until: later(at, GRANT_LIFE) });
+    assert_eq!(grants.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn pressed(value: &str) -> Value {
 #[test]
 fn a_press_asks_for_what_the_grant_allows() {
     let press = read(&pressed(&grant(Deed::Acknowledge, 2_000))).unwrap();
-    let Ok(Request::Acknowledge { incident, ack }) = judge(&press, "T1", b"key", at(1_000)) else {
+    let Ok(Wanted::Change(Request::Acknowledge { incident, ack })) = judge(&press, "T1", b"key", at(1_000)) else {
         panic!("{press:?}")
     };
     assert_eq!(
@@ -152,16 +152,26 @@ fn a_press_asks_for_what_the_grant_allows() {
         ("7f3a00c0ffee", Ack { by: "@ada (Slack)".to_owned(), at: at(1_000), until: None })
     );
     let press = read(&pressed(&grant(Deed::Silence, 2_000))).unwrap();
-    let Ok(Request::SilenceMembers { incident, silence }) = judge(&press, "T1", b"key", at(1_000)) else {
+    let Ok(Wanted::Change(Request::SilenceMembers { incident, silence })) = judge(&press, "T1", b"key", at(1_000))
+    else {
         panic!("{press:?}")
     };
     assert_eq!((incident.as_str(), silence.author.as_str()), ("7f3a00c0ffee", "@ada (Slack)"));
     assert_eq!((silence.from, silence.until, silence.exclude_from_slo), (at(1_000), at(4_600), false));
+    let press = read(&pressed(&grant(Deed::RunAgain, 2_000))).unwrap();
+    let Ok(Wanted::Run { which, by }) = judge(&press, "T1", b"key", at(1_000)) else { panic!("{press:?}") };
+    assert_eq!((which, by.as_str()), (Which::Incident("7f3a00c0ffee".to_owned()), "@ada (Slack)"));
 }
 
 #[test]
 fn a_press_that_may_not_is_refused_in_words() {
-    let good = grant(Deed::Acknowledge, 2_000);
+    for deed in Deed::ALL {
+        may_not(*deed);
+    }
+}
+
+fn may_not(deed: Deed) {
+    let good = grant(deed, 2_000);
     let judged =
         |payload: &Value, key: &[u8], now: i64| judge(&read(payload).unwrap(), "T1", key, at(now)).unwrap_err();
     let mut stranger = pressed(&good);
@@ -174,7 +184,6 @@ fn a_press_that_may_not_is_refused_in_words() {
         assert!(judged(&payload, b"key", 1_000).contains("people of the workspace"), "{payload}");
     }
     assert_eq!(judged(&pressed(&good), b"key", 2_000), "this button has expired");
-    assert_eq!(judged(&pressed(&grant(Deed::RunAgain, 2_000)), b"key", 1_000), "a journey cannot be run from Slack");
     let forged = "this is not a button that this Journeyman made";
     assert_eq!(judged(&pressed(&good), b"another installation's", 1_000), forged);
     let mut values: Vec<String> = (0..good.len())
@@ -185,7 +194,8 @@ fn a_press_that_may_not_is_refused_in_words() {
         })
         .collect();
     values.extend(["", ".", "...", "ack.7f3a00c0ffee.2000.", "silence.7f3a00c0ffee.2000"].map(str::to_owned));
-    values.push(good.replacen("ack", "silence", 1));
+    let others = Deed::ALL.iter().filter(|other| **other != deed);
+    values.extend(others.map(|other| good.replacen(deed.as_str(), other.as_str(), 1)));
     values.push(good.replacen("7f3a00c0ffee", "7f3a00c0ffef", 1));
     values.push(good.replacen("2000", "9000", 1));
     assert!(values.len() >= 40);
