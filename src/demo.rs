@@ -2,6 +2,7 @@
 //! The daemon reaches them over HTTP and SMTP as it reaches real ones, and is the same daemon.
 
 mod blocks;
+mod chart;
 mod configuration;
 pub mod gateway;
 mod inbox;

@@ -3,14 +3,17 @@
 
 use serde_json::{Map, Value};
 
+use super::chart::{self, Chart};
+
 /// A piece of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {
     Header(String),
     Text(Vec<Span>),
     Fields(Vec<Vec<Span>>),
     Code(String),
     Small(Vec<Span>),
+    Chart(Chart),
     Buttons(Vec<Span>),
     Rule,
 }
@@ -145,6 +148,7 @@ fn read_block(block: &Value, pieces: &mut Vec<Piece>) {
         "divider" => pieces.push(Piece::Rule),
         "markdown" => mrkdwn(string(block.get("text")), pieces),
         "rich_text" => items(block.get("elements")).iter().for_each(|element| rich_text(element, pieces)),
+        "data_visualization" => pieces.extend(chart::read(block).map(Piece::Chart)),
         // Slack shows what a client does not know as nothing; here it is named, so that nobody wonders.
         other => pieces.push(Piece::Small(vec![Span { text: format!("[{other} block]"), ..Span::default() }])),
     }

@@ -13,6 +13,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde_json::{Map, Value as Json};
 
 use super::blocks::{Piece, Span, Tone, pieces, tone, tone_of_words};
+use super::chart;
 use super::gateway::{Counts, Fault, Gateway};
 use super::mail::{Mail, Mailbox};
 use super::script::{ACTS, Board, Scene};
@@ -229,6 +230,7 @@ fn piece(piece: &Piece) -> Value {
             context! { kind => "fields", fields => fields.iter().map(|field| Value::from(spans(field))).collect::<Vec<_>>() }
         }
         Piece::Code(text) => context! { kind => "code", text },
+        Piece::Chart(drawn) => chart::shown(drawn),
         Piece::Small(list) => context! { kind => "small", spans => spans(list) },
         Piece::Buttons(list) => context! { kind => "buttons", spans => spans(list) },
         Piece::Rule => context! { kind => "rule" },

@@ -124,7 +124,7 @@ fn each_recipient_gets_a_mail_with_both_parts_and_the_receipt_is_the_servers_wor
         assert!(
             image.bytes().starts_with(b"\x89PNG") && image.header("Content-Disposition").unwrap().contains("inline")
         );
-        assert!(html.contains("1m <span style=\"color:#767676\">last good 2.4s</span>"), "{html}");
+        assert!(html.contains("1m <span style=\"opacity:.65\">last good 2.4s</span>"), "{html}");
     });
 }
 

@@ -1,6 +1,6 @@
 //! A notice as HTML that mail clients can show: tables and inline styles, nothing remote, no script.
 //!
-//! Text has the client's own colours, so that dark mode stays readable; what has a colour of its own has both, or a middle grey.
+//! Text has the client's own colours, so that dark mode stays readable; what has a colour of its own has both, and what is less important is paler.
 //! Gmail cuts messages off after 102 kB, so every part has a bound, and lists end before the page is full.
 
 use std::fmt::Write as _;
@@ -32,7 +32,8 @@ const FACTS: usize = 16;
 const RED: &str = "#b3261e";
 const AMBER: &str = "#9a5b00";
 const GREEN: &str = "#1e7a34";
-const GREY: &str = "#767676";
+/// Less than the rest, in whatever colours the client has: no grey can be read on white and on black.
+const QUIET: &str = "opacity:.65";
 
 /// The waterfall, and its address within the mail.
 pub(super) struct Inline<'a> {
@@ -116,7 +117,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
     }
 
     fn section(&mut self, title: &str, inside: &str) {
-        let title = format!("<span style=\"color:{GREY};font-size:13px\">{title}</span>");
+        let title = format!("<span style=\"{QUIET};font-size:13px\">{title}</span>");
         self.cell("padding:12px 14px 0;word-break:break-word", &format!("{title}<br>{inside}"));
     }
 
@@ -128,7 +129,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
             let value = self.safe(&value, VALUE);
             let _ = writeln!(
                 self.out,
-                "<tr><td style=\"padding:2px 14px 2px 0;color:{GREY};white-space:nowrap;vertical-align:top\">{name}</td>\
+                "<tr><td style=\"padding:2px 14px 2px 0;{QUIET};white-space:nowrap;vertical-align:top\">{name}</td>\
                  <td style=\"padding:2px 0;word-break:break-word\">{value}</td></tr>",
             );
         }
@@ -162,16 +163,15 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
     }
 
     fn step(&mut self, step: &StepReport, before: Option<&StepReport>) {
-        let (mark, colour) = match step.status {
-            StepStatus::Passed => ("✓", GREEN),
-            StepStatus::Slow => ("◔", AMBER),
-            StepStatus::Warned => ("!", AMBER),
-            StepStatus::Failed => ("✗", RED),
-            StepStatus::Skipped => ("·", GREY),
+        let mark = match step.status {
+            StepStatus::Passed => "✓",
+            StepStatus::Slow => "◔",
+            StepStatus::Warned => "!",
+            StepStatus::Failed => "✗",
+            StepStatus::Skipped => "·",
         };
         let took = if step.status == StepStatus::Skipped { "-".to_owned() } else { Human(step.took).to_string() };
-        let before =
-            before.map(|before| format!(" <span style=\"color:{GREY}\">last good {}</span>", Human(before.took)));
+        let before = before.map(|before| format!(" <span style=\"{QUIET}\">last good {}</span>", Human(before.took)));
         let way = step.channel.as_ref().map_or(step.verb.to_string(), |channel| format!("{} {channel}", step.verb));
         let summary = step.summary();
         let told = if summary.is_empty() { way } else { format!("{way}: {summary}") };
@@ -179,9 +179,9 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
         // A failed step's mark is filled: red text is not readable on every ground.
         let mark = match step.status {
             StepStatus::Failed => {
-                format!("<span style=\"background-color:{colour};color:#ffffff;padding:0 3px\">{mark}</span>")
+                format!("<span style=\"background-color:{RED};color:#ffffff;padding:0 3px\">{mark}</span>")
             }
-            _ => format!("<span style=\"color:{GREY}\">{mark}</span>"),
+            _ => format!("<span style=\"{QUIET}\">{mark}</span>"),
         };
         let _ = writeln!(
             self.out,
@@ -199,7 +199,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
         let _ = writeln!(
             self.out,
             "<tr><td style=\"padding:12px 14px 0\"><table cellpadding=\"0\" cellspacing=\"0\" border=\"0\">\n\
-             <tr><td colspan=\"2\" style=\"color:{GREY};font-size:13px\">{}</td></tr>",
+             <tr><td colspan=\"2\" style=\"{QUIET};font-size:13px\">{}</td></tr>",
             notification.members_title()
         );
         let mut shown = 0;
@@ -211,7 +211,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
             let (subject, said) = (self.safe(&member.subject.to_string(), VALUE / 2), self.safe(&member.said, VALUE));
             let _ = writeln!(
                 self.out,
-                "<tr><td style=\"padding:2px 14px 2px 0;vertical-align:top\"><span style=\"color:{GREY}\">{mark}</span> {subject}</td>\
+                "<tr><td style=\"padding:2px 14px 2px 0;vertical-align:top\"><span style=\"{QUIET}\">{mark}</span> {subject}</td>\
                  <td style=\"padding:2px 0;word-break:break-word\">{said}</td></tr>"
             );
             shown += 1;
@@ -227,10 +227,12 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
     fn link(&self, name: &str, to: &str) -> String {
         let shown = self.safe(to, LINK_SHOWN);
         let is_link = (to.starts_with("https://") || to.starts_with("http://")) && to.chars().count() <= LINK;
-        if is_link {
-            format!("{name}: <a href=\"{}\">{shown}</a>", self.safe(to, LINK))
-        } else {
-            format!("{name}: {shown}")
+        let address = self.safe(to, LINK);
+        match is_link {
+            // Nobody reads a permission.
+            true if to.chars().count() > LINK_SHOWN => format!("<a href=\"{address}\">{name}</a>"),
+            true => format!("{name}: <a href=\"{address}\">{shown}</a>"),
+            false => format!("{name}: {shown}"),
         }
     }
 }
