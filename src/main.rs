@@ -15,8 +15,6 @@ use journeyman::cli::{
 use journeyman::clock::Clock;
 use journeyman::config::{Plan, Problem};
 use journeyman::exit::{self, Failure};
-use journeyman::incident::NotifyReason;
-use journeyman::notice::sample::sample;
 use journeyman::{app, config, health, log, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -142,10 +140,7 @@ fn notify(what: Notify) -> Result<u8, Failure> {
         Notify::Preview { run, notifier, reason, out, config: from } => {
             let needs_plan = notifier.is_some() || run.is_some();
             let plan = needs_plan.then(|| load(&from)).transpose()?;
-            let notification = match (&plan, &run) {
-                (Some(plan), Some(run)) => app::preview::of_run(plan, run, reason)?,
-                _ => sample(reason.unwrap_or(NotifyReason::First)),
-            };
+            let notification = app::preview::notice(plan.as_ref().zip(run.as_deref()), reason)?;
             for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
                 println!("{}", path.display());
             }

@@ -12,6 +12,7 @@ use crate::exit::{self, Failure};
 use crate::incident::NotifyReason;
 use crate::journey::token::Token;
 use crate::notice::Notification;
+use crate::notice::sample::sample;
 use crate::notice::untold::{Telling, untold};
 use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::{Interactions, SlackSettings};
@@ -21,15 +22,23 @@ use crate::store::sqlite::snapshot;
 
 /// Signs the buttons of previews: no daemon takes them.
 const NOBODYS_KEY: [u8; 32] = [0; 32];
-/// Stands in a link for the permission that the real one carries.
-const NO_GRANT: &str = "preview";
+/// Stands in a link for the signature of the permission.
+const NO_SIGNATURE: &str = "00000000000000000000000000000000";
 
-/// The notice of this run: the first that people were told of it, of that reason if one is given. If nobody was told, it is made of what the
-/// store has of the run.
+/// The notice of that reason, the first if none is given: of a run of the plan's store, or of the sample incident.
 ///
 /// # Errors
 /// It is no token, nothing is kept of the run, or the store cannot be read.
-pub fn of_run(plan: &Plan, token: &str, reason: Option<NotifyReason>) -> Result<Notification, Failure> {
+pub fn notice(run: Option<(&Plan, &str)>, reason: Option<NotifyReason>) -> Result<Notification, Failure> {
+    match run {
+        Some((plan, token)) => of_run(plan, token, reason),
+        None => Ok(sample(reason.unwrap_or(NotifyReason::First))),
+    }
+}
+
+/// The notice of this run: the first that people were told of it, of that reason if one is given. If nobody was told, it is made of what the
+/// store has of the run.
+fn of_run(plan: &Plan, token: &str, reason: Option<NotifyReason>) -> Result<Notification, Failure> {
     let Some(token) = Token::parse(token) else {
         let help = "it is `jm` and 26 letters and digits, as notices and the pages have it";
         return Err(Failure::new(exit::USAGE, format!("`{token}` is no run's token\n  help: {help}")));
@@ -61,8 +70,8 @@ pub fn of_run(plan: &Plan, token: &str, reason: Option<NotifyReason>) -> Result<
 /// A file that lies about must not acknowledge anything.
 fn without_grants(mut notice: Notification) -> Notification {
     for link in [&mut notice.ack_link, &mut notice.run_link].into_iter().flatten() {
-        let address = link.rsplit_once('/').map_or("", |(address, _)| address);
-        *link = format!("{address}/{NO_GRANT}");
+        let claim = link.rsplit_once('.').map_or("", |(claim, _)| claim);
+        *link = format!("{claim}.{NO_SIGNATURE}");
     }
     notice
 }

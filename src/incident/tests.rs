@@ -481,6 +481,25 @@ fn an_acknowledgement_is_written_at_once_and_so_is_its_end() {
 }
 
 #[test]
+fn a_remark_brings_what_was_told_up_to_date_and_calls_nobody() {
+    let mut stage = Stage::new().with(profile("sms", &[], &["mail", "slack"]));
+    stage.play("sms", 0, "fff");
+    let id = stage.desk.open().next().unwrap().id.clone();
+    assert_eq!(stage.desk.lead(&id), Some(&Subject::Journey("sms".into())));
+    stage.desk.remark(&id, "run again, asked by ada: good".to_owned());
+    stage.desk.remark("nope", "nobody hears of it".to_owned());
+    assert_eq!(stage.desk.lead("nope"), None);
+    stage.decide(200);
+    assert_eq!(stage.reasons(), [(2, First), (2, First), (3, Updated)]);
+    let Some(Action::Notify { notifier, news, .. }) =
+        stage.actions.iter().rev().find(|action| matches!(action, Action::Notify { .. }))
+    else {
+        panic!("{:?}", stage.actions)
+    };
+    assert_eq!((&**notifier, news.as_slice()), ("slack", &["run again, asked by ada: good".to_owned()][..]));
+}
+
+#[test]
 fn a_silence_until_resolved_waits_for_its_own() {
     let mut stage = Stage::new().with(profile("sms", &[], &["mail"])).with(profile("web", &[], &["mail"]));
     stage.desk.silence(Silence { until_resolved: true, ..silence(&["sms", "severity=critical"], 0, 86_400) });

@@ -58,7 +58,9 @@ pub fn sample(reason: NotifyReason) -> Notification {
             Root::Shared { resource: Resource::Channel("inbox".into()), said: said.to_owned() },
         )
     };
-    let link = |deed: &str| (!is_over).then(|| format!("https://probes.example.net/{deed}/preview"));
+    let link = |deed: &str| {
+        (!is_over).then(|| format!("https://probes.example.net/{deed}/{deed}.7f3a2c01d2e4.1773575970.{:032}", 0))
+    };
     Notification {
         reason,
         at,
