@@ -68,7 +68,7 @@ pub(super) fn page(
     }
     let links: Vec<_> = notification.links().into_iter().map(|(name, link)| page.link(name, link)).collect();
     if !links.is_empty() {
-        page.cell("padding:10px 14px 0", &links.join("<br>"));
+        page.cell("padding:10px 14px 0;word-break:break-word", &links.join("<br>"));
     }
     page.section("Decided by", &safe(&notification.decision, DECISION));
     page.out.push_str("</table>\n</body></html>\n");
