@@ -127,6 +127,12 @@ mod tests {
         let told: Vec<_> = edges.skip(1).take(4).map(|at| at.strftime("%H:%M").to_string()).collect();
         assert_eq!(told, ["00:30", "00:45", "01:30", "01:45"], "both times");
         assert_eq!(half.next_edge(at("2026-03-28T12:00:00Z")), Some(at("2026-03-30T00:30:00Z")), "not on that day");
+        let half_past = Time::constant(2, 30, 0, 0);
+        let left_out = Hours { from: half_past, ..early };
+        assert_eq!(left_out.next_edge(at("2026-03-28T12:00:00Z")), Some(at("2026-03-29T01:00:00Z")), "at three, too");
+        let twice = Hours { until: half_past, ..late };
+        let again = twice.next_edge(at("2026-10-25T00:30:00Z"));
+        assert_eq!(again, Some(at("2026-10-25T01:00:00Z")), "set back to two, they begin again");
     }
 
     /// Between two edges they neither begin nor end, whatever the zone does.
