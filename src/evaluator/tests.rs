@@ -80,6 +80,7 @@ impl Stage {
             metrics,
             board: board.clone(),
             outbox,
+            wishes: mpsc::channel(1).0,
             clock: self.clock,
             location: None,
             public_url: None,
