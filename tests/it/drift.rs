@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use journeyman::clock::Clock;
 use journeyman::journey::outcome::Outcome;
 use journeyman::journey::report::Report;
 use journeyman::journey::token::Mint;
@@ -78,7 +79,7 @@ fn slower_than_in_the_days_before_is_a_warning_until_it_is_not() {
     block_on(async {
         let hook = Hook::start([]).await;
         let setup = Setup::new("drift");
-        write_history(setup.store_path(), Timestamp::now()).await;
+        write_history(setup.store_path(), Clock::system().now().wall).await;
         let config = format!(
             "[channels.loop]\ntype = \"memory\"\n[notifiers.people]\ntype = \"webhook\"\nurl = \"{}\"\n\
              [defaults]\nevery = \"1m\"\nbudget = \"5s\"\nnotify = [\"people\"]\n",
