@@ -618,7 +618,7 @@ mod tests {
         let pulse = crate::board::Board::default().pulse("scheduler", clock.now().mono);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(scheduler.run(ticks, pulse, CancellationToken::new(), Duration::ZERO));
-        let told = observed.recv().await.unwrap();
+        let told = tokio::time::timeout(STEADY * 2, observed.recv()).await.unwrap().unwrap();
         let Observation::Condition { subject, findings } = told else { panic!("{told:?}") };
         assert_eq!((subject, findings), (Subject::Daemon("clock".into()), Vec::new()));
         assert!(clock.now().mono.0 >= STEADY);
