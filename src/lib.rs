@@ -41,6 +41,7 @@ pub mod log;
 pub mod metrics;
 pub mod notice;
 pub mod notifier;
+pub mod program;
 pub mod replay;
 pub mod runner;
 pub mod scheduler;

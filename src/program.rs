@@ -1,0 +1,261 @@
+//! The `journeyman` command: arguments, configuration, log, runtime, and the exit code.
+//!
+//! In the library and not in `main.rs`, because a future is compiled where it is polled: the whole daemon was compiled a second time
+//! for the program.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cli::ask::Daemon;
+use crate::cli::replay::print_replay;
+use crate::cli::rerun::rerun;
+use crate::cli::{
+    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run,
+    print_slo,
+};
+use crate::clock::Clock;
+use crate::config::{Plan, Problem};
+use crate::exit::{self, Failure};
+use crate::{app, config, health, log, tls};
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+/// Does what the arguments of the process say.
+pub fn main() -> ExitCode {
+    tls::init();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors, and go to where they were asked for.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    match act(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("journeyman: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> Result<u8, Failure> {
+    match arguments.command.unwrap_or(Command::Run(ConfigArgument::default())) {
+        Command::Run(from) => {
+            let plan = load(&from)?;
+            log::init(&plan.log.level, plan.log.json, &plan.redactor);
+            block_on(async |stop| app::run(plan, Clock::system(), stop, |_| {}).await.map(|()| 0))
+        }
+        Command::Check { config: from, connect, strict } => check(&from, connect, strict),
+        Command::Once { journey, config: from, format } => {
+            let plan = load(&from)?;
+            log::init("warn", false, &plan.redactor);
+            block_on(async |stop| {
+                let (report, last_good) = app::once(plan, &journey, Clock::system(), stop).await?;
+                print!("{}", print_run(&report, last_good.as_ref(), format));
+                Ok(exit_code_of(report.outcome.verdict()))
+            })
+        }
+        Command::Slo { journeys, config: from, format } => {
+            let plan = load(&from)?;
+            log::init("warn", false, &plan.redactor);
+            let chosen = app::slo::chosen(&plan, &journeys)?;
+            let text = match print_objectives(chosen.iter().copied(), format) {
+                Some(text) => text,
+                None => {
+                    let now = Clock::system().now().wall;
+                    print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
+                }
+            };
+            print!("{text}");
+            Ok(0)
+        }
+        Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
+        Command::Incidents { all, asking } => tell(&asking, async |daemon| {
+            control::incidents(daemon, all, asking.format, Clock::system().now().wall).await
+        }),
+        Command::Ack(asked) => tell(&asked.asking, async |daemon| {
+            control::acknowledge(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
+        Command::Unack { incident, by, asking } => {
+            tell(&asking, async |daemon| control::unacknowledge(daemon, &incident, &who(&by), asking.format).await)
+        }
+        Command::Silence(asked) => tell(&asked.asking, async |daemon| {
+            control::silence(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
+        Command::Silences(asking) => tell(&asking, async |daemon| control::silences(daemon, asking.format).await),
+        Command::Unsilence { id, asking } => {
+            tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
+        }
+        Command::Rerun(asked) => {
+            ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
+        }
+        Command::Notify(what) => notify(what),
+        Command::Replay { config: from, policy, from: length, journey, format } => {
+            let plan = load(&from)?;
+            let changed =
+                policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
+            let changed = changed.as_ref().map(|plan| &*plan.journeys);
+            let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
+            print!("{}", print_replay(&comparison, format));
+            Ok(0)
+        }
+        Command::Health(from) => {
+            let plan = load(&from)?;
+            block_on(async |_| Ok(health::ask(plan.http.listen).await))
+        }
+    }
+}
+
+/// Asks the running daemon for what works or fails.
+fn tell(asking: &AskArguments, question: impl AsyncFnOnce(&Daemon) -> Result<String, Failure>) -> Result<u8, Failure> {
+    ask(asking, async |daemon| Ok((question(daemon).await?, 0)))
+}
+
+/// Asks the running daemon, and prints what came of it; gives the exit code for that.
+fn ask(
+    asking: &AskArguments,
+    question: impl AsyncFnOnce(&Daemon) -> Result<(String, u8), Failure>,
+) -> Result<u8, Failure> {
+    // What the configuration is warned of was told when the daemon started.
+    let plan = match config::load(&asking.config.config) {
+        Ok((plan, _)) => plan,
+        Err(_) => load(&asking.config)?,
+    };
+    let daemon = Daemon::of(&plan.http)?;
+    block_on(async |_| {
+        let (text, code) = question(&daemon).await?;
+        print!("{text}");
+        Ok(code)
+    })
+}
+
+/// Who asks: who says so, or who is logged in.
+#[expect(clippy::disallowed_methods, reason = "whose terminal it is, is no part of the configuration")]
+fn who(by: &Option<String>) -> String {
+    let login = || std::env::var("USER").ok().filter(|name| !name.trim().is_empty());
+    by.clone().or_else(login).unwrap_or_else(|| "somebody at a terminal".to_owned())
+}
+
+fn notify(what: Notify) -> Result<u8, Failure> {
+    match what {
+        Notify::Preview { run, notifier, reason, out, config: from } => {
+            let needs_plan = notifier.is_some() || run.is_some();
+            let plan = needs_plan.then(|| load(&from)).transpose()?;
+            let notification = app::preview::notice(plan.as_ref().zip(run.as_deref()), reason)?;
+            for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
+                println!("{}", path.display());
+            }
+            Ok(0)
+        }
+        Notify::Test { notifier, config: from } => {
+            let plan = load(&from)?;
+            log::init("error", false, &plan.redactor);
+            print!("{}", block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?);
+            Ok(0)
+        }
+    }
+}
+
+/// Loads the plan; warnings go to the terminal, and errors are the failure.
+fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
+    report(config::load(&from.config), &from.config)
+}
+
+/// The plan of a load from this file, as [`load`] gives it.
+fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Result<Plan, Failure> {
+    let color = std::io::stderr().is_terminal();
+    match loaded {
+        Ok((plan, warnings)) => {
+            if !warnings.is_empty() {
+                eprint!("{}", config::render(&warnings, color));
+            }
+            Ok(plan)
+        }
+        Err(problems) => {
+            eprint!("{}", config::render(&problems, color));
+            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display())))
+        }
+    }
+}
+
+fn check(from: &ConfigArgument, connect: bool, strict: bool) -> Result<u8, Failure> {
+    let color = std::io::stderr().is_terminal();
+    match config::load(&from.config) {
+        Ok((plan, warnings)) => {
+            if !warnings.is_empty() {
+                eprint!("{}", config::render(&warnings, color));
+            }
+            let [journeys, channels, notifiers] = [
+                (plan.journeys.len(), "journey"),
+                (plan.channels.len(), "channel"),
+                (plan.notifiers.len(), "notifier"),
+            ]
+            .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+            println!("{}: {journeys}, {channels}, {notifiers}", from.config.display());
+            if connect && !prove(&plan)? {
+                return Ok(exit::UNAVAILABLE);
+            }
+            Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
+        }
+        Err(problems) => {
+            eprint!("{}", config::render(&problems, color));
+            Ok(exit::CONFIG)
+        }
+    }
+}
+
+/// Connects to everything that the plan names, and says what came of it; whether all of it is well.
+fn prove(plan: &Plan) -> Result<bool, Failure> {
+    log::init("error", false, &plan.redactor);
+    let proofs = block_on(async |_| app::connect::connect(plan, Clock::system()).await)?;
+    for proof in &proofs {
+        println!("{proof}");
+    }
+    let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
+    println!("{} of {} are well", proofs.len() - failed, proofs.len());
+    Ok(failed == 0)
+}
+
+/// Runs on a runtime of its own, with a token that the first SIGTERM or SIGINT cancels. The second ends the process at once.
+fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the signal handler lives as long as the process")]
+        tokio::spawn(heed_signals(stop.clone()));
+        let result = work(stop).await;
+        // What was printed must be out before the process ends.
+        let _ = std::io::stdout().flush();
+        result
+    })
+}
+
+async fn heed_signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        tracing::error!("signals cannot be heeded; only SIGKILL will stop this process");
+        return;
+    };
+    let mut next = async || {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return 128 + 15,
+                _ = interrupt.recv() => return 128 + 2,
+                // Its default is to end the process, and who sends it means anything but that.
+                _ = hangup.recv() => tracing::warn!("this version does not reload: restart it to apply a changed configuration"),
+            }
+        }
+    };
+    next().await;
+    stop.cancel();
+    let code = next().await;
+    #[expect(clippy::disallowed_methods, reason = "a second signal means at once")]
+    std::process::exit(code);
+}
