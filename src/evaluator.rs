@@ -578,6 +578,7 @@ impl Evaluator {
         let subject = Subject::Daemon("storage".into());
         let incident = Incident {
             detectors: [Detector::Storage].into(),
+            severity: Severity::Critical,
             worst: Severity::Critical,
             sequence: 1,
             members: 1,

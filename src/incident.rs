@@ -80,6 +80,8 @@ pub struct Incident {
     pub root: Root,
     /// What fires in it, of all members.
     pub detectors: BTreeSet<Detector>,
+    /// How bad it is now.
+    pub severity: Severity,
     /// The worst that it has been.
     pub worst: Severity,
     /// What each notifier was told last.
@@ -119,6 +121,7 @@ impl Incident {
             since,
             root,
             detectors: BTreeSet::new(),
+            severity: Severity::Warning,
             worst: Severity::Warning,
             told: BTreeMap::new(),
             sequence: 0,

@@ -79,8 +79,7 @@ impl Notification {
 
     /// How bad it is now; what was worst, once it is over.
     pub fn severity(&self) -> Severity {
-        let now = self.incident.detectors.iter().map(|detector| detector.severity()).max();
-        now.filter(|_| self.reason != NotifyReason::Resolved).unwrap_or(self.incident.worst)
+        if self.reason == NotifyReason::Resolved { self.incident.worst } else { self.incident.severity }
     }
 
     /// The whole notice in one line, for a push message or a subject.

@@ -85,6 +85,7 @@ impl Desk {
         let mut view = View::default();
         let incident = &mut case.incident;
         (incident.detectors, incident.flapping) = (BTreeSet::new(), None);
+        incident.severity = Severity::Warning;
         incident.firing = case.firing.len() as u32;
         incident.bad_runs = case.past_bad;
         for subject in &case.firing {
@@ -94,6 +95,7 @@ impl Desk {
             incident.detectors.extend(alert.findings.iter().map(|finding| finding.detector));
             incident.flapping = incident.flapping.max(alert.flapping);
             let severity = alert.severity().unwrap_or(Severity::Warning);
+            incident.severity = incident.severity.max(severity);
             incident.worst = incident.worst.max(severity);
             let mut labels = profile.labels.clone();
             labels.insert("severity".to_owned(), severity.to_string());

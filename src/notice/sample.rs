@@ -45,6 +45,7 @@ pub fn sample(reason: NotifyReason) -> Notification {
     let resolution = "3 good runs in a row (recover_after = 3)";
     let incident = Incident {
         detectors: [Detector::Down].into(),
+        severity: Severity::Critical,
         worst: Severity::Critical,
         sequence,
         bad_runs: 3 * sequence,
@@ -163,6 +164,7 @@ pub fn test_notice(at: Timestamp, by: &str) -> Notification {
     const WORDS: &str = "TEST: nothing is wrong";
     let subject = Subject::Daemon("test notice".into());
     let incident = Incident {
+        severity: Severity::Warning,
         worst: Severity::Warning,
         sequence: 1,
         // Made from the time, so that each test is an incident of its own for the other side.

@@ -1,7 +1,7 @@
 //! A notice of a run that nobody was told of, from what is kept of it: to see how it would have looked.
 
 use crate::alert::Subject;
-use crate::detect::{Detector, Severity};
+use crate::detect::Detector;
 use crate::incident::{Incident, NotifyReason, Root};
 use crate::journey::Journey;
 use crate::journey::outcome::Verdict;
@@ -34,7 +34,8 @@ pub fn untold(telling: Telling<'_>) -> Notification {
     let is_over = reason == NotifyReason::Resolved;
     let incident = Incident {
         detectors: [detector].into(),
-        worst: detector.severity().max(Severity::Warning),
+        severity: detector.severity(),
+        worst: detector.severity(),
         sequence: if reason == NotifyReason::First { 1 } else { 2 },
         bad_runs: u32::from(report.is_bad()),
         members: 1,

@@ -48,6 +48,7 @@ fn failed(slot: i64) -> Report {
 
 fn incident() -> Incident {
     Incident {
+        severity: Severity::Critical,
         worst: Severity::Critical,
         sequence: 1,
         bad_runs: 3,

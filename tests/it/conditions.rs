@@ -97,7 +97,7 @@ fn a_certificate_near_its_end_is_told_once_over_kills_and_so_is_its_renewal() {
 
         let warning = smtp.wait_for_mail("the warning", |_| true).await.mail.parts()[0].text();
         let said = format!("the certificate of {} expires in 6 days (20", front.address());
-        assert!(warning.contains(&said) && warning.contains("from the tests' authority"), "{warning}");
+        assert!(warning.contains(&said) && warning.contains("from ca-Ending"), "{warning}");
         assert!(warning.contains("EXPIRING"), "{warning}");
         let until = async |daemon: &Daemon| {
             let name = "journeyman_channel_certificate_expiry_timestamp_seconds";

@@ -148,6 +148,8 @@ fn a_notifier_that_fails_when_the_daemon_is_killed_is_told_of_once_and_so_is_its
         };
         target.set(0, Mode::Fails);
         wait_for("the other notifier to tell", SOON, async || (states() == ["FAILING"]).then_some(())).await;
+        // A mail that is on its way when the daemon is killed may come twice.
+        wait_for_rows(&daemon, "mail", "sent", 1).await;
 
         daemon.kill().await;
         daemon.start_again().await;

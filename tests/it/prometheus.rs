@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::support::daemon::Setup;
 use crate::support::prometheus::{Prometheus, promtool, repository, selectors};
+use crate::support::tls_front::{Shown, TlsFront};
 use crate::support::{block_on, free_port, wait_for};
 
 const RULES: &str = "config/prometheus/journeyman.rules.yml";
@@ -251,6 +252,13 @@ const PROBES: &str = r#"
     expect = [{ depth = { less_than = 1000 } }]
 
     [[journey]]
+    name  = "secure"
+    every = "500ms"
+    [[journey.step]]
+    request = "secure"
+    method  = "GET"
+
+    [[journey]]
     name = "good"
     use = "watched"
     depends_on = ["queue", "slow"]
@@ -288,7 +296,7 @@ const PROBES: &str = r#"
 "#;
 
 /// Two notifiers: one posts to the daemon's own webhook channel, as a journey does; where the other posts, nobody listens.
-fn config(setup: &Setup) -> String {
+fn config(setup: &Setup, front: &TlsFront) -> String {
     let [nobody, nowhere] = [(); 2].map(|()| free_port());
     let hook = setup.hook_url("/told");
     format!(
@@ -300,6 +308,10 @@ fn config(setup: &Setup) -> String {
             [channels.nobody]
             type = "http"
             url = "http://127.0.0.1:{nobody}"
+            [channels.secure]
+            type = "http"
+            url = "https://localhost:{}/live"
+            ca_file = "{}"
             [channels.door]
             type = "http"
             new_connection = true
@@ -314,7 +326,9 @@ fn config(setup: &Setup) -> String {
             [notifiers.nowhere]
             type = "webhook"
             url = "http://127.0.0.1:{nowhere}"
-        "#
+        "#,
+        front.address().port(),
+        front.ca_file().display()
     )
 }
 
@@ -328,7 +342,8 @@ fn every_expression_gives_data_when_prometheus_scrapes_the_daemon() {
         setup.write("journeyman.rules.yml", &read(RULES));
         let scraping = setup.write("prometheus.yml", &scraping);
         let Some(prometheus) = Prometheus::start(&scraping).await else { return };
-        let config = config(&setup);
+        let front = TlsFront::start(setup.http_address(), Shown::Good, setup.directory()).await;
+        let config = config(&setup, &front);
         let mut daemon = setup.start(&config, PROBES).await;
 
         for Query { place, expression, legend } in queries() {

@@ -102,6 +102,7 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
     let at = later(since, Duration::from_secs(120 * u64::from(sequence)));
     let incident = Incident {
         detectors: [Detector::Down].into(),
+        severity: Severity::Critical,
         worst: Severity::Critical,
         sequence,
         bad_runs: 3,

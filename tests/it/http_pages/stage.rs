@@ -260,6 +260,7 @@ pub(crate) fn incident(id: &str, since: Timestamp, detector: Detector, told: Opt
     let told = told.map(|at| ("slack-ops".into(), Told { at, severity: detector.severity() }));
     Incident {
         detectors: BTreeSet::from([detector]),
+        severity: detector.severity(),
         worst: detector.severity(),
         sequence: u32::from(told.is_some()),
         told: told.into_iter().collect(),

@@ -85,6 +85,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         reason,
         incident: Incident {
             detectors: BTreeSet::from([Detector::Down]),
+            severity: Severity::Critical,
             worst: Severity::Critical,
             sequence,
             bad_runs: 3,

@@ -58,6 +58,7 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
     };
     let incident = Incident {
         detectors: [Detector::Down].into(),
+        severity: Severity::Critical,
         worst: Severity::Critical,
         sequence: 1,
         bad_runs: 7,
