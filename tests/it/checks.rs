@@ -197,7 +197,7 @@ fn a_handshake_tells_who_it_is_and_for_how_long() {
             let json = message.json().unwrap();
             assert_eq!((&json["version"], &json["server_name"]), (&json!("TLSv1.3"), &json!("localhost")));
             assert_eq!(json["chain"][0]["names"], json!(["localhost", "127.0.0.1"]));
-            assert_eq!(json["chain"][0]["issuer"], "the tests' authority");
+            assert_eq!(json["chain"][0]["issuer"], "ca-Good");
             let Value::Text(expires) = &message.facts["certificate_expires"] else { panic!() };
             assert_eq!(json["chain"][0]["not_after"], json!(expires));
         }

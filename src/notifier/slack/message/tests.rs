@@ -249,7 +249,7 @@ fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
     };
     let mut firing = delivery(NotifyReason::First, "sms", 1);
     assert!(json(&firing).contains(RED));
-    firing.notification.incident.detectors = [Detector::Slow].into();
+    firing.notification.incident.severity = Severity::Warning;
     assert!(json(&firing).contains(AMBER));
     let mut acked = delivery(NotifyReason::Updated, "sms", 1);
     acked.notification.incident.acked =
