@@ -241,7 +241,8 @@ impl Detectors {
         let fires = |detector| self.firing.contains(&detector);
         let is_confirmed = !policy.confirm.is_empty() && self.confirmed as usize >= policy.confirm.len();
         let is_well = self.good >= policy.recover_after;
-        let down = self.failed >= policy.down_after
+        // A blip that repeats once is no outage: all confirmations count, or none.
+        let down = self.failed.saturating_sub(self.confirmed) >= policy.down_after
             || is_confirmed
             || (fires(Detector::Down) && self.delivered < policy.recover_after)
             // Delivered again, yet slow: whether that is well is for the slow detector to say.

@@ -22,8 +22,8 @@ impl<F: FnMut(bool) -> bool> Reference<F> {
 impl<F: FnMut(bool) -> bool> Policy for Reference<F> {
     fn run(&mut self, _: Timestamp, failed: bool) -> Calls {
         let holds = (self.holds)(failed);
-        let begins = holds && !std::mem::replace(&mut self.held, holds);
-        Calls { pages: u32::from(begins), ..Calls::default() }
+        let held = std::mem::replace(&mut self.held, holds);
+        Calls { pages: u32::from(holds && !held), ..Calls::default() }
     }
 }
 

@@ -67,7 +67,8 @@ fn failures_in_a_row_are_down() {
 #[test]
 fn a_failed_run_and_its_failed_confirmations_are_down() {
     let confirm = vec![Duration::from_secs(10), Duration::from_secs(30)];
-    let rules = Rules { policy: AlertPolicy { confirm, ..rules().policy }, ..rules() };
+    // As it is for journeys that run every two minutes or less often: one confirmation that fails is not a second failed run.
+    let rules = Rules { policy: AlertPolicy { confirm, down_after: 2, ..rules().policy }, ..rules() };
     let mut detectors = Detectors::default();
     let failed = |is_confirmation| Sample { slot: at(0), verdict: Verdict::Failed, cause: None, is_confirmation };
     detectors.take(failed(false), &rules, at(0));
@@ -76,6 +77,11 @@ fn a_failed_run_and_its_failed_confirmations_are_down() {
     detectors.take(failed(true), &rules, at(40));
     let said = detectors.look(&rules, at(40));
     assert_eq!(said[0].detector, Detector::Down);
+    detectors = Detectors::default();
+    detectors.take(failed(false), &rules, at(0));
+    detectors.take(failed(true), &rules, at(10));
+    detectors.take(failed(false), &rules, at(300));
+    assert_eq!(detectors.look(&rules, at(300))[0].detector, Detector::Down, "two of its slots");
     detectors = Detectors::default();
     detectors.take(failed(false), &rules, at(0));
     detectors.take(Sample { verdict: Verdict::Good, ..failed(true) }, &rules, at(10));
