@@ -406,7 +406,7 @@ async fn storm() {
         "| {JOURNEYS} journeys fail together: open incidents, members of the first | {}, {members} | - | - | 1 |",
         open.len()
     );
-    println!("| of the same: messages in the minute from the first on | {told} | - | - | ≤ 5 |");
+    println!("| of the same: messages and edits in the minute from the first on | {told} | - | - | ≤ 5 |");
     println!(
         "| of the same: notices in the outbox after two minutes | {:.2} MiB | - | - | ≤ 64 MiB |",
         bytes as f64 / 1_048_576.0

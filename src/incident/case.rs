@@ -12,8 +12,8 @@ use crate::time::{between, later};
 
 /// What people need not be told at once comes at least so long after what they were told last.
 pub const QUIET_EVERY: Duration = Duration::from_secs(10);
-/// And at most: in between, the distance is as long as the incident was old at the last time, so that a crowd that joins member by
-/// member costs a few messages and not six a minute.
+/// And at most: in between, the distance is twice as long as the incident was old at the last time, so that a crowd that joins member by
+/// member costs two edits in the first minute, each with its reply in the thread, and not six.
 pub const QUIET_AT_MOST: Duration = Duration::from_secs(60);
 /// So many things that happened are remembered until they are told.
 const NEWS: usize = 8;
@@ -65,7 +65,7 @@ impl Case {
     pub(super) fn next_update(&self) -> Option<Timestamp> {
         let last = self.last_quiet?;
         let age = self.incident.first_told.map_or(Duration::ZERO, |first| between(first, last));
-        Some(later(last, age.clamp(QUIET_EVERY, QUIET_AT_MOST)))
+        Some(later(last, (age * 2).clamp(QUIET_EVERY, QUIET_AT_MOST)))
     }
 }
 

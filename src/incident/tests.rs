@@ -391,7 +391,8 @@ fn ten_thousand_journeys_that_fail_together_are_one_incident_and_few_messages() 
     assert_eq!(stage.desk.open().count(), 1);
     let first = stage.told[0].0;
     let told = stage.told.iter().filter(|(second, ..)| second - first < 60).count();
-    assert!(told <= 5, "{told} messages in the first minute");
+    // In Slack an update is an edit and a reply in the thread: five calls.
+    assert!(told <= 3, "{told} notices in the first minute");
     assert_eq!(stage.calls().len(), 1);
     let incident = stage.desk.open().next().unwrap();
     assert_eq!((incident.members, incident.firing), (10_000, 10_000));
