@@ -125,21 +125,7 @@ impl Stage {
     fn run(&self, outcome: Outcome, seen: Vec<Seen>) -> Observation {
         let now = self.clock.now();
         let status = if outcome.cause().is_some() { StepStatus::Failed } else { StepStatus::Passed };
-        let step = StepReport {
-            name: "out".into(),
-            verb: "send".into(),
-            channel: Some("loop".into()),
-            at: Duration::ZERO,
-            took: Duration::ZERO,
-            status,
-            detail: None,
-            ack: None,
-            phases: Vec::new(),
-            hops: Vec::new(),
-            checks: Vec::new(),
-            excerpt: None,
-            seen,
-        };
+        let step = StepReport { channel: Some("loop".into()), seen, ..StepReport::new("out", "send", status) };
         let token = Token::from_bits(self.runs.replace(self.runs.get() + 1));
         let report = not_run(&self.journey, token, now.wall, now, crate::journey::outcome::UnknownWhy::Internal, "");
         Observation::Finished(Box::new(Report { outcome, steps: vec![step], note: None, ..report }))

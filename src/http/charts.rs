@@ -388,21 +388,7 @@ mod tests {
 
     #[test]
     fn a_bar_is_never_invisible_nor_beyond_the_end() {
-        let step = StepReport {
-            name: "s".into(),
-            verb: "send".into(),
-            channel: None,
-            at: Duration::from_secs(10),
-            took: Duration::ZERO,
-            status: StepStatus::Failed,
-            detail: None,
-            ack: None,
-            phases: Vec::new(),
-            hops: Vec::new(),
-            checks: Vec::new(),
-            excerpt: None,
-            seen: Vec::new(),
-        };
+        let step = StepReport { at: Duration::from_secs(10), ..StepReport::new("s", "send", StepStatus::Failed) };
         let bar = waterfall_bar(&step, None, Duration::from_secs(10));
         assert!(bar.contains("class=\"failed\" x=\"99.60%\" y=3 width=\"0.40%\""), "{bar}");
     }

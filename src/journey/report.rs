@@ -99,6 +99,27 @@ pub struct StepReport {
     pub seen: Vec<Seen>,
 }
 
+impl StepReport {
+    /// A step that met nothing and took no time.
+    pub fn new(name: impl Into<Name>, verb: impl Into<Cow<'static, str>>, status: StepStatus) -> StepReport {
+        StepReport {
+            name: name.into(),
+            verb: verb.into(),
+            channel: None,
+            at: Duration::ZERO,
+            took: Duration::ZERO,
+            status,
+            detail: None,
+            ack: None,
+            phases: Vec::new(),
+            hops: Vec::new(),
+            checks: Vec::new(),
+            excerpt: None,
+            seen: Vec::new(),
+        }
+    }
+}
+
 /// One part of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {

@@ -103,19 +103,11 @@ fn members(incident: &Incident, ended: Option<Timestamp>) -> Vec<Member> {
 
 fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, words: &str) -> StepReport {
     StepReport {
-        name: name.into(),
-        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at: Duration::from_millis(at),
         took: Duration::from_millis(took),
-        status: StepStatus::Passed,
-        detail: None,
         ack: Some(words.to_owned()).filter(|words| !words.is_empty()),
-        phases: Vec::new(),
-        hops: Vec::new(),
-        checks: Vec::new(),
-        excerpt: None,
-        seen: Vec::new(),
+        ..StepReport::new(name, verb.to_owned(), StepStatus::Passed)
     }
 }
 

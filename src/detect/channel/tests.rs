@@ -13,19 +13,10 @@ fn at(second: i64) -> Timestamp {
 
 fn step(status: StepStatus, seen: &[(What, &str)]) -> StepReport {
     StepReport {
-        name: "submit".into(),
-        verb: "send".into(),
         channel: Some("mail".into()),
-        at: Duration::ZERO,
-        took: Duration::ZERO,
-        status,
         detail: Some("421 4.7.0 too many".to_owned()),
-        ack: None,
-        phases: Vec::new(),
-        hops: Vec::new(),
-        checks: Vec::new(),
-        excerpt: None,
         seen: seen.iter().map(|(what, is)| Seen::new(*what, is)).collect(),
+        ..StepReport::new("submit", "send", status)
     }
 }
 

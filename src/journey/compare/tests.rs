@@ -9,19 +9,10 @@ fn at(time: &str) -> Timestamp {
 
 fn step(name: &str, verb: &str, status: StepStatus, seen: &[(What, &str)]) -> StepReport {
     StepReport {
-        name: name.into(),
-        verb: verb.to_owned().into(),
         channel: Some("gateway".into()),
-        at: Duration::ZERO,
         took: Duration::from_millis(1_200),
-        status,
-        detail: None,
-        ack: None,
-        phases: Vec::new(),
-        hops: Vec::new(),
-        checks: Vec::new(),
-        excerpt: None,
         seen: seen.iter().map(|(what, is)| Seen::new(*what, is)).collect(),
+        ..StepReport::new(name, verb.to_owned(), status)
     }
 }
 

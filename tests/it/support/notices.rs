@@ -22,19 +22,10 @@ pub fn noon() -> Timestamp {
 /// A step that began `at` milliseconds after the first and took `took`.
 pub fn step(name: &str, verb: &str, channel: &str, at: u64, took: u64, status: StepStatus) -> StepReport {
     StepReport {
-        name: name.into(),
-        verb: verb.to_owned().into(),
         channel: Some(channel.into()),
         at: Duration::from_millis(at),
         took: Duration::from_millis(took),
-        status,
-        detail: None,
-        ack: None,
-        phases: Vec::new(),
-        hops: Vec::new(),
-        checks: Vec::new(),
-        excerpt: None,
-        seen: Vec::new(),
+        ..StepReport::new(name, verb.to_owned(), status)
     }
 }
 

@@ -24,19 +24,11 @@ const ALL_BLOCKS: usize = 13_200;
 
 fn step(text: &str) -> StepReport {
     StepReport {
-        name: text.into(),
-        verb: "receive".into(),
         channel: Some(text.into()),
-        at: Duration::ZERO,
         took: Duration::from_secs(60),
-        status: StepStatus::Failed,
         detail: Some(text.to_owned()),
-        ack: None,
-        phases: vec![],
-        hops: vec![],
-        checks: vec![],
         excerpt: Some(text.to_owned()),
-        seen: Vec::new(),
+        ..StepReport::new(text, "receive", StepStatus::Failed)
     }
 }
 
