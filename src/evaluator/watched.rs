@@ -125,8 +125,7 @@ impl Watched {
         let real = report.beneath.unwrap_or(verdict);
         let change = self.observe(report.slot, real, report.beneath.is_some());
         push_spans(&mut round.changes, &self.journey.name, change);
-        let how = if matches!(real, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
-        round.changes.push(Change::Settle { token: report.token, how });
+        settle(report.token, real, round);
         let report = Arc::new(report);
         let keep_evidence = self.keeps_evidence(&report);
         round.changes.push(Change::Run { report: Box::new((*report).clone()), keep_evidence });
@@ -167,27 +166,20 @@ impl Watched {
         if self.alerts.detectors.has_trouble() {
             self.confirmed(report, desk, round, now);
         } else {
-            self.settle(&report, round);
+            settle(report.token, report.outcome.verdict(), round);
         }
     }
 
     /// A run that confirms a failed one: evidence for the detectors, no slot.
     pub(super) fn confirmed(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let verdict = report.outcome.verdict();
-        self.settle(&report, round);
+        settle(report.token, verdict, round);
         let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: true };
         if report.is_bad() {
             self.last_bad = Some(Arc::new(report));
         }
         self.alerts.detectors.take(sample, &self.rules, now);
         self.look(false, desk, round, now);
-    }
-
-    /// What a run beside the schedule leaves in the ledger.
-    fn settle(&self, report: &Report, round: &mut Round) {
-        let has_arrived = matches!(report.outcome.verdict(), Verdict::Good | Verdict::Slow);
-        let how = if has_arrived { Settled::Arrived } else { Settled::Missing };
-        round.changes.push(Change::Settle { token: report.token, how });
     }
 
     /// A slot without a run.
@@ -335,4 +327,10 @@ pub(super) fn objective_line(status: &SloStatus) -> String {
 fn percent(share: f64) -> String {
     let text = format!("{:.4}", share * 100.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// What a run leaves in the ledger.
+fn settle(token: Token, verdict: Verdict, round: &mut Round) {
+    let how = if matches!(verdict, Verdict::Good | Verdict::Slow) { Settled::Arrived } else { Settled::Missing };
+    round.changes.push(Change::Settle { token, how });
 }
