@@ -8,12 +8,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::detect::Severity;
 use crate::incident::{Incident, LISTED, Member, NotifyReason, Root};
 use crate::journey::report::{Report, waterfall};
 use crate::journey::{Name, compare};
 use crate::time::{Human, between};
+
+/// The address of a page of ours, if people can reach us.
+pub fn address(public_url: Option<&Url>, page: &[&str]) -> Option<String> {
+    let mut url = public_url?.clone();
+    url.path_segments_mut().ok()?.pop_if_empty().extend(page);
+    Some(url.to_string())
+}
 
 /// One thing to tell about one incident. Stored in the outbox as it is, so that a retry says what was true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use crate::demo;
 use crate::exit::{self, Failure};
 use crate::incident::NotifyReason;
 use crate::journey::token::Token;
-use crate::notice::Notification;
 use crate::notice::sample::sample;
 use crate::notice::untold::{Telling, untold};
+use crate::notice::{Notification, address};
 use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::{Interactions, SlackSettings};
 use crate::notifier::{Notifier, Rendered, email, slack};
@@ -53,10 +53,7 @@ fn of_run(plan: &Plan, token: &str, reason: Option<NotifyReason>) -> Result<Noti
         return Err(Failure::new(exit::USAGE, format!("the store has no evidence of run {token}\n  help: {help}")));
     };
     let journey = plan.journeys.iter().find(|journey| journey.name == report.journey).map(|journey| &**journey);
-    let link = plan.http.public_url.clone().and_then(|mut url| {
-        url.path_segments_mut().ok()?.pop_if_empty().extend(["journeys", &*report.journey]);
-        Some(url.to_string())
-    });
+    let link = address(plan.http.public_url.as_ref(), &["journeys", &report.journey]);
     Ok(untold(Telling {
         reason: reason.unwrap_or(NotifyReason::First),
         report,

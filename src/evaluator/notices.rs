@@ -9,7 +9,7 @@ use crate::evaluator::watched::objective_line;
 use crate::evaluator::{Evaluator, LINKS_FOR, Round};
 use crate::incident::{Action, Incident, NotifyReason, Root};
 use crate::journey::Name;
-use crate::notice::{Notification, delivery_id};
+use crate::notice::{Notification, address, delivery_id};
 use crate::store::{Change, IncidentRow, OutboxRow, OutboxState};
 use crate::time::later;
 
@@ -225,9 +225,7 @@ impl Evaluator {
 
     /// The address of a page of ours, if people can reach us.
     pub(super) fn address(&self, page: &[&str]) -> Option<String> {
-        let mut url = self.parts.public_url.clone()?;
-        url.path_segments_mut().ok()?.pop_if_empty().extend(page);
-        Some(url.to_string())
+        address(self.parts.public_url.as_ref(), page)
     }
 }
 

@@ -29,29 +29,31 @@ pub(super) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<S
 }
 
 pub(super) async fn ask_to_acknowledge(State(shared): State<Arc<Shared>>, Path(grant): Path<String>) -> Response {
-    unlisted(match granted(&shared, &grant, Deed::Acknowledge).await {
-        Ok(grant) => {
-            let docket = shared.views.board.docket();
-            match docket.open.get(&grant.incident) {
-                Some(open) => {
-                    let (subject, incident) = (open.incident.title(), open.incident.clone());
-                    page(&shared, StatusCode::OK, "ack.html", move |shared| {
-                        vec![
-                            ("subject", safe(shared, &subject)),
-                            ("since", safe(shared, &incident.since)),
-                            ("severity", safe(shared, &incident.worst)),
-                            ("acked", safe(shared, &incident.acked)),
-                            ("until", safe(shared, &grant.until)),
-                            ("id", Value::from(incident.id.clone())),
-                        ]
-                    })
-                    .await
-                }
-                None => refuse(&shared, StatusCode::GONE, OVER),
-            }
-        }
-        Err(refusal) => refusal,
-    })
+    ask(&shared, &grant, Deed::Acknowledge, "ack.html", OVER).await
+}
+
+/// The page behind a link: what it is about, and a button that does it.
+pub(super) async fn ask(shared: &Arc<Shared>, text: &str, deed: Deed, template: &'static str, over: &str) -> Response {
+    let grant = match granted(shared, text, deed).await {
+        Ok(grant) => grant,
+        Err(refusal) => return unlisted(refusal),
+    };
+    let docket = shared.views.board.docket();
+    let Some(open) = docket.open.get(&grant.incident) else {
+        return unlisted(refuse(shared, StatusCode::GONE, over));
+    };
+    let incident = open.incident.clone();
+    let shown = page(shared, StatusCode::OK, template, move |shared| {
+        vec![
+            ("subject", safe(shared, &incident.title())),
+            ("since", safe(shared, &incident.since)),
+            ("severity", safe(shared, &incident.worst)),
+            ("acked", safe(shared, &incident.acked)),
+            ("until", safe(shared, &grant.until)),
+            ("id", Value::from(incident.id.clone())),
+        ]
+    });
+    unlisted(shown.await)
 }
 
 pub(super) async fn acknowledge(State(shared): State<Arc<Shared>>, Path(text): Path<String>) -> Response {

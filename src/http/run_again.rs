@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use minijinja::Value;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,11 +13,12 @@ use crate::commands::{Refusal, Which};
 use crate::control::AskedRun;
 use crate::control::grant::Deed;
 use crate::http::control::{SOMEBODY, read, refused, words};
-use crate::http::incident_pages::{BY_LINK, granted, unlisted};
+use crate::http::incident_pages::{BY_LINK, ask, granted, unlisted};
 use crate::http::model::shown;
 use crate::http::pages::{page, refuse, safe};
 use crate::http::{Shared, api};
 use crate::journey::token::Token;
+use crate::notice::address;
 
 const OVER: &str = "This incident is over, or there is none any more. `journeyman rerun` runs a journey at any time.";
 
@@ -47,10 +47,7 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(name): Path<Stri
 
 /// The run waits, or goes on; its evidence will be under its token.
 pub(super) fn accepted(shared: &Shared, run: &AskedRun) -> Response {
-    let page = shared.views.public_url.clone().and_then(|mut url| {
-        url.path_segments_mut().ok()?.pop_if_empty().extend(["runs", &run.token.to_string()]);
-        Some(url)
-    });
+    let page = address(shared.views.public_url.as_ref(), &["runs", &run.token.to_string()]);
     let view = json!({ "journey": run.journey, "token": run.token, "by": run.by, "at": run.at, "page": page });
     (StatusCode::ACCEPTED, api::json(&json!({ "asked": shown(&view, &shared.views.redactor) }))).into_response()
 }
@@ -66,25 +63,7 @@ pub(super) async fn waiting(shared: &Arc<Shared>, run: AskedRun) -> Response {
 }
 
 pub(super) async fn ask_to_run(State(shared): State<Arc<Shared>>, Path(grant): Path<String>) -> Response {
-    unlisted(match granted(&shared, &grant, Deed::RunAgain).await {
-        Ok(grant) => match shared.views.board.docket().open.get(&grant.incident) {
-            Some(open) => {
-                let incident = open.incident.clone();
-                page(&shared, StatusCode::OK, "run_again.html", move |shared| {
-                    vec![
-                        ("subject", safe(shared, &incident.title())),
-                        ("since", safe(shared, &incident.since)),
-                        ("severity", safe(shared, &incident.worst)),
-                        ("until", safe(shared, &grant.until)),
-                        ("id", Value::from(incident.id.clone())),
-                    ]
-                })
-                .await
-            }
-            None => refuse(&shared, StatusCode::GONE, OVER),
-        },
-        Err(refusal) => refusal,
-    })
+    ask(&shared, &grant, Deed::RunAgain, "run_again.html", OVER).await
 }
 
 pub(super) async fn run_by_link(State(shared): State<Arc<Shared>>, Path(text): Path<String>) -> Response {
