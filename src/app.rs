@@ -6,6 +6,7 @@ pub mod demo;
 mod drift;
 pub mod notify;
 pub mod preview;
+mod reload;
 pub mod replay;
 pub mod slo;
 mod tasks;
@@ -17,18 +18,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::channels::Channels;
+use crate::app::channels::{Opened, Opener, readings};
+use crate::app::reload::{Live, Staff, Switch};
 use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::commands::Commands;
+use crate::commands::{Callbacks, Commands};
 use crate::config::{ChannelPlan, NotifierPlan, Plan};
-use crate::delivery::{self, Lender};
-use crate::evaluator::{Evaluator, Parts};
+use crate::delivery::{self, Lender, Workplace};
+use crate::evaluator::{Evaluator, Parts, Policy};
 use crate::exit::{self, Failure};
 use crate::http::Views;
 use crate::journey::report::Report;
@@ -37,7 +39,7 @@ use crate::journey::token::Mint;
 use crate::journey::{Journey, Name};
 use crate::ledger::Settled;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
-use crate::notifier::slack::Buttons;
+use crate::notifier::slack::{Buttons, SlackSettings};
 use crate::notifier::{self, Notifier};
 use crate::runner::Runner;
 use crate::runner::switchboard::Switchboard;
@@ -45,6 +47,8 @@ use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
 use crate::store::sqlite::{Sqlite, snapshot};
 use crate::store::{Store, StoreError};
+
+pub use crate::app::reload::Source;
 
 /// Observations that wait for the evaluator at most; a run beyond that waits to report.
 const OBSERVATIONS: usize = 4_096;
@@ -68,12 +72,14 @@ pub struct Started {
     pub board: Arc<Board>,
 }
 
-/// Runs the plan until `stop`, then drains. `started` is called once everything works.
+/// Runs the plan until `stop`, then drains. `started` is called once everything works. The configuration is read again from `source`,
+/// if it is in files.
 ///
 /// # Errors
 /// A part that cannot be built, or one that ended and must not; with the exit code for it.
 pub async fn run(
     plan: Plan,
+    source: Option<Source>,
     clock: Clock,
     stop: CancellationToken,
     started: impl FnOnce(Started),
@@ -86,12 +92,15 @@ pub async fn run(
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let (opener, hooks, arrivals) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let opened = opener.open(&plan, plan.channels.keys())?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let runner = build_runner(&plan, clock, &store, mint, &opened).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let (outbox, workers) =
-        delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
+    let workplace =
+        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
+    let lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key)?;
+    let (outbox, workers) = delivery::build(lenders, &workplace);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
     let parts = Parts {
@@ -99,42 +108,25 @@ pub async fn run(
         metrics: metrics.clone(),
         daemon: daemon.clone(),
         board: board.clone(),
-        outbox,
+        outbox: outbox.clone(),
         clock,
         wishes,
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
-        dependencies: plan.dependencies.clone(),
-        slowdowns: plan
-            .journeys
-            .iter()
-            .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
-            .collect(),
-        certificate_warnings: plan
-            .channels
-            .iter()
-            .filter_map(|(name, planned)| Some((name.clone(), planned.policy.certificate_warning?)))
-            .collect(),
-        routes: plan.routes.clone(),
-        updatable: plan
-            .notifiers
-            .iter()
-            .filter(|(_, planned)| planned.settings.is_updatable())
-            .map(|(name, _)| name.clone())
-            .collect(),
-        operators: plan.operators.clone(),
-        notifiers: plan.notifiers.keys().cloned().collect(),
-        group_by: plan.group_by.clone(),
-        digest_after: plan.digest_after,
+        policy: policy(&plan, &spending),
     };
-    let courses = drift::courses(&plan.journeys, &spending);
+    let (courses, on_course) = watch::channel(Arc::new(drift::courses(&plan.journeys, &spending)));
     let (commands, commanded) = crate::commands::channel();
-    let mut buttons = open_buttons(&plan, key, commands.clone(), clock)?;
+    let (adoptions, adopted) = mpsc::channel(1);
+    let (replans, replanned) = mpsc::channel(1);
+    let (reloads, mut reloaded) = crate::commands::reloads();
+    let buttons = open_buttons(&plan, key.clone(), commands.clone(), clock)?;
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
     let counted = clock.now().wall;
     let evaluator = Evaluator::load(parts, &plan.journeys, counted, commanded)
         .await
-        .map_err(|error| store_failure(&plan, &error))?;
+        .map_err(|error| store_failure(&plan, &error))?
+        .with_adoptions(adopted);
     let scheduler = Scheduler::new(
         &plan.journeys,
         counted,
@@ -145,13 +137,15 @@ pub async fn run(
         clock,
     )
     .with_spending(spending, spend_metrics)
-    .with_wishes(wished, board.clone());
+    .with_wishes(wished, board.clone())
+    .with_replans(replanned);
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
-        hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
+        hooks: hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         board: board.clone(),
     };
     let ready = Arc::new(AtomicBool::new(false));
+    let callbacks = Arc::<Callbacks>::default();
     let views = Views {
         board: board.clone(),
         store: store.clone(),
@@ -162,8 +156,9 @@ pub async fn run(
         admin_token: plan.http.admin_token.clone(),
         location: plan.location.clone(),
         ready: ready.clone(),
-        commands,
-        slack: buttons.as_mut().and_then(|buttons| buttons.callback.take()),
+        commands: commands.clone(),
+        slack: callbacks.clone(),
+        reloads: source.is_some().then(|| reloads.clone()),
     };
 
     // Everything is built. From here on tasks run, and each has a name and an owner.
@@ -180,22 +175,32 @@ pub async fn run(
             }
         }
     });
-    tasks.spawn("drift", drift::watch(courses, store.clone(), observations.clone(), clock, stop_readers.clone()));
-    spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
-    if let Some(buttons) = buttons {
-        tasks.spawn("buttons", buttons.run(stop_http.clone()));
+    tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
+    if let Some((listener, hooks)) = hooks {
+        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop_readers.clone()));
     }
+    let readers = start_channels(&mut tasks, &opener, opened, &observations);
+    let matching = tasks::match_arrivals(runner.clone(), arrivals, observations, stop_readers.clone());
+    tasks.spawn("switchboard", matching);
+    let mut switch = Switch { callbacks, commands, stop: stop_http.clone(), current: CancellationToken::new() };
+    switch.turn(buttons, &mut tasks);
     let pulse = board.pulse("evaluator", clock.now().mono);
     tasks.spawn("evaluator", evaluator.run(observed, pulse));
+    let mut staff = Staff { stop: stop_workers.clone(), lanes: BTreeMap::new() };
     for worker in workers {
-        let pulse = board.pulse("delivery", clock.now().mono);
-        tasks.spawn("delivery", worker.run(pulse, stop_workers.clone(), DRAIN_NOTICES));
+        staff.hire(worker.name().clone(), worker, &workplace, &mut tasks);
     }
     let calendar = Calendar::start(plan_tick, chore)
         .await
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
-    let housekeeping = Housekeeping { runner, store: store.clone(), metrics, daemon, keep_runs: plan.store.keep_runs };
-    tasks.spawn("housekeeping", housekeeping.run(chores, channels.counts, clock, stop_http.clone()));
+    let housekeeping = Housekeeping {
+        runner: runner.clone(),
+        store: store.clone(),
+        metrics: metrics.clone(),
+        daemon,
+        keep_runs: plan.store.keep_runs,
+    };
+    tasks.spawn("housekeeping", housekeeping.run(chores, clock, stop_http.clone()));
     tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, stop_http.clone()));
     let pulse = board.pulse("scheduler", clock.now().mono);
     tasks.spawn("scheduler", scheduler.run(plan_ticks, pulse, stop_scheduler.clone(), DRAIN_RUNS));
@@ -211,12 +216,39 @@ pub async fn run(
         http = %addresses.http,
         "started"
     );
+    let mut live = Live {
+        path: source.as_ref().map(|source| source.path.clone()).unwrap_or_default(),
+        plan,
+        opener,
+        runner,
+        shown: metrics.configuration(),
+        metrics,
+        workplace,
+        outbox,
+        staff,
+        readers,
+        buttons: switch,
+        adoptions,
+        replans,
+        courses,
+        key,
+    };
+    reload::show_start(&live);
+    if let Some(source) = source {
+        tasks.spawn("configuration", reload::watch(source, reloads, clock, stop.clone()));
+    }
     started(addresses);
 
-    let ended = tokio::select! {
-        () = stop.cancelled() => None,
-        name = tasks.next_ended() => Some(name),
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break None,
+            name = tasks.next_ended() => break Some(name),
+            Some(asked) = reloaded.recv() => live.reload(asked, &mut tasks).await,
+        }
     };
+    // Nothing is taken up any more.
+    drop(live);
     if let Some(name) = &ended {
         tracing::error!(task = name, "a task ended that must not; stopping in order");
     } else {
@@ -271,11 +303,17 @@ pub async fn once(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let (opener, hooks, arrivals) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let opened = opener.open(&plan, plan.channels.keys())?;
+    let runner = build_runner(&plan, clock, &store, mint, &opened).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
-    spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
+    if let Some((listener, hooks)) = hooks {
+        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop_readers.clone()));
+    }
+    start_channels(&mut tasks, &opener, opened, &observations);
+    let matching = tasks::match_arrivals(runner.clone(), arrivals, observations, stop_readers.clone());
+    tasks.spawn("switchboard", matching);
     let report = runner.run(journey.clone(), clock.now().wall, Vec::new(), &stop).await;
     stop_readers.cancel();
     tasks.wait_for(&["hooks", "reader", "switchboard"], DRAIN_PART).await;
@@ -352,14 +390,42 @@ pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, 
     })
 }
 
-fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics, key: &Arc<[u8]>) -> Result<Vec<Lender>, Failure> {
+/// What the evaluator goes by.
+fn policy(plan: &Plan, spending: &Spending) -> Policy {
+    let warning = |(name, planned): (&Name, &ChannelPlan)| Some((name.clone(), planned.policy.certificate_warning?));
+    let updatable = plan.notifiers.iter().filter(|(_, planned)| planned.settings.is_updatable());
+    Policy {
+        dependencies: plan.dependencies.clone(),
+        slowdowns: plan
+            .journeys
+            .iter()
+            .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
+            .collect(),
+        certificate_warnings: plan.channels.iter().filter_map(warning).collect(),
+        routes: plan.routes.clone(),
+        updatable: updatable.map(|(name, _)| name.clone()).collect(),
+        operators: plan.operators.clone(),
+        notifiers: plan.notifiers.keys().cloned().collect(),
+        group_by: plan.group_by.clone(),
+        digest_after: plan.digest_after,
+    }
+}
+
+/// What workers tell people through, for these notifiers of the plan.
+fn lenders<'a>(
+    plan: &'a Plan,
+    names: impl Iterator<Item = &'a Name>,
+    clock: Clock,
+    metrics: &Metrics,
+    key: &Arc<[u8]>,
+) -> Result<Vec<Lender>, Failure> {
     let lender = |(name, planned): (&Name, &NotifierPlan)| {
         let notifier = open_notifier(planned, &plan.redactor, clock, Some(key))
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         let fallback = planned.fallback.clone().map(|fallback| (fallback, planned.fallback_after));
         Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name) })
     };
-    plan.notifiers.iter().map(lender).collect()
+    names.filter_map(|name| plan.notifiers.get_key_value(name)).map(lender).collect()
 }
 
 /// `key` signs what people may do with what they are told.
@@ -388,15 +454,19 @@ fn open_notifier(
 
 /// What hears of buttons that people press in Slack.
 fn open_buttons(plan: &Plan, key: Arc<[u8]>, commands: Commands, clock: Clock) -> Result<Option<Buttons>, Failure> {
-    let slacks = plan.notifiers.iter().filter_map(|(name, planned)| match &planned.settings {
+    notifier::slack::buttons(slack_settings(plan), key, commands, plan.redactor.clone(), clock)
+        .map_err(|why| Failure::new(exit::CONFIG, format!("the buttons of Slack cannot be heard of: {why}")))
+}
+
+/// The notifiers that are Slack's.
+fn slack_settings(plan: &Plan) -> impl Iterator<Item = (&Name, &SlackSettings)> {
+    plan.notifiers.iter().filter_map(|(name, planned)| match &planned.settings {
         notifier::Settings::Slack(settings) => Some((name, settings)),
         notifier::Settings::Email(_)
         | notifier::Settings::Webhook(_)
         | notifier::Settings::Pagerduty(_)
         | notifier::Settings::Alertmanager(_) => None,
-    });
-    notifier::slack::buttons(slacks, key, commands, plan.redactor.clone(), clock)
-        .map_err(|why| Failure::new(exit::CONFIG, format!("the buttons of Slack cannot be heard of: {why}")))
+    })
 }
 
 /// Issues this installation's tokens: its key is the store's.
@@ -426,7 +496,7 @@ async fn build_runner(
     clock: Clock,
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
-    channels: &mut Channels,
+    opened: &BTreeMap<Name, Opened>,
 ) -> Result<Arc<Runner>, Failure> {
     let failed = |error| store_failure(plan, &error);
     // A token whose run was cut by the end of the process before us: what comes for it now is late.
@@ -434,9 +504,10 @@ async fn build_runner(
         entry.settled = entry.settled.or(Some(Settled::Missing));
         (token, entry)
     });
-    let switchboard = Arc::new(Switchboard::new(mint.clone(), std::mem::take(&mut channels.readings), known));
+    let switchboard = Arc::new(Switchboard::new(mint.clone(), readings(plan), known));
+    let channels: BTreeMap<_, _> = opened.iter().map(|(name, opened)| (name.clone(), opened.open.clone())).collect();
     Ok(Arc::new(Runner {
-        channels: channels.open.clone(),
+        channels: channels.into(),
         switchboard,
         store: store.clone(),
         clock,
@@ -445,27 +516,14 @@ async fn build_runner(
     }))
 }
 
-fn spawn_channels(
+/// Starts the readers of these channels; gives what stops each.
+fn start_channels(
     tasks: &mut Tasks,
-    channels: &mut Channels,
-    runner: &Arc<Runner>,
-    board: &Arc<Board>,
-    observations: mpsc::Sender<Observation>,
-    clock: Clock,
-    stop: &CancellationToken,
-) {
-    if let Some((listener, hooks)) = channels.hooks.take() {
-        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
-    }
-    for reader in std::mem::take(&mut channels.readers) {
-        let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };
-        let (told, notes) = (observations.clone(), open.reading().clone());
-        tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, clock, stop.clone()));
-        tasks.spawn("reader", async move { notes.over(reader.channel.listen(reader.listener)).await });
-    }
-    let (_, closed) = mpsc::channel(1);
-    let arrivals = std::mem::replace(&mut channels.arrivals, closed);
-    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), arrivals, observations, stop.clone()));
+    opener: &Opener,
+    opened: BTreeMap<Name, Opened>,
+    observations: &mpsc::Sender<Observation>,
+) -> BTreeMap<Name, CancellationToken> {
+    opened.into_iter().map(|(name, channel)| (name, opener.start(channel, tasks, observations))).collect()
 }
 
 /// What the calendar's ticks ask for.

@@ -176,6 +176,12 @@ impl Board {
         self.journeys.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Shows a journey no more.
+    pub fn remove_journey(&self, name: &str) {
+        self.journeys.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.version.send_modify(|version| *version += 1);
+    }
+
     /// Shows what is open and what is silenced.
     pub fn set_docket(&self, docket: Docket) {
         *self.docket.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(docket);
@@ -209,6 +215,12 @@ impl Board {
         self.channels.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), status);
     }
 
+    /// Shows a channel no more.
+    pub fn remove_channel(&self, name: &str) {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.remove_component(&format!("channel {name}"));
+    }
+
     /// Changes what is shown of a channel.
     pub fn update_channel(&self, name: &str, change: impl FnOnce(&mut ChannelStatus)) {
         if let Some(status) = self.channels.write().unwrap_or_else(PoisonError::into_inner).get_mut(name) {
@@ -226,6 +238,11 @@ impl Board {
         let mut components = self.components.write().unwrap_or_else(PoisonError::into_inner);
         let since = components.get(name).filter(|before| before.ok == ok).map_or(now, |before| before.since);
         components.insert(name.to_owned(), Component { ok, critical, detail: detail.into(), since });
+    }
+
+    /// A part of the daemon is there no more.
+    pub fn remove_component(&self, name: &str) {
+        self.components.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// Every part of the daemon, by name; stuck loops are among them.
@@ -247,6 +264,11 @@ impl Board {
         pulse.beat(now);
         self.pulses.write().unwrap_or_else(PoisonError::into_inner).push(pulse.clone());
         pulse
+    }
+
+    /// A loop has ended as it was asked to.
+    pub fn end_pulse(&self, pulse: &Arc<Pulse>) {
+        self.pulses.write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, pulse));
     }
 
     /// The loops that are stuck.

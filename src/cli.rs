@@ -5,6 +5,7 @@ pub mod control;
 mod once;
 mod openslo;
 mod promql;
+pub mod reload;
 pub mod replay;
 pub mod rerun;
 mod slo;
@@ -112,6 +113,8 @@ pub enum Command {
         #[command(flatten)]
         asking: AskArguments,
     },
+    /// Have the running daemon read its configuration again; it says what is different now, or why nothing was changed
+    Reload(AskArguments),
     /// Run a journey of the running daemon now, beside its schedule; it counts for no objective
     Rerun(RerunArguments),
     /// Look at what people are told, or tell a notifier that this is a test

@@ -1,5 +1,7 @@
 //! What people ask of the running daemon, on its way to the sole owner of alert state, and the answer.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Ack, AskedRun, Silence};
@@ -129,6 +131,79 @@ impl Refusal {
     /// Nobody takes requests any more.
     pub fn stopping() -> Refusal {
         Refusal::Unavailable("the daemon is stopping".to_owned())
+    }
+}
+
+/// A wish for the configuration to be read again.
+#[derive(Debug)]
+pub struct Reload {
+    /// Who, or what, asks.
+    pub by: String,
+    /// What came of it; whoever asked may be gone.
+    pub answer: oneshot::Sender<Result<Reloaded, String>>,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    /// In a line, for people.
+    pub said: String,
+    /// The same for programs.
+    pub changes: serde_json::Value,
+}
+
+/// Asks for the configuration to be read again.
+#[derive(Clone, Debug)]
+pub struct Reloads(mpsc::Sender<Reload>);
+
+/// A way to ask for a reload, and its other end.
+pub fn reloads() -> (Reloads, mpsc::Receiver<Reload>) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Reloads(sender), receiver)
+}
+
+impl Reloads {
+    /// Asks, and waits until it is done.
+    ///
+    /// # Errors
+    /// Why nothing was changed: every problem of the files, in words; or that the daemon is too busy, or stopping.
+    pub async fn ask(&self, by: String) -> Result<Reloaded, ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(Reload { by, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                ReloadError::Unavailable(Refusal::Unavailable("too many reloads wait already; try again".to_owned()))
+            }
+            mpsc::error::TrySendError::Closed(_) => ReloadError::Unavailable(Refusal::stopping()),
+        })?;
+        let result = answered.await.map_err(|_| ReloadError::Unavailable(Refusal::stopping()))?;
+        result.map_err(ReloadError::NotAccepted)
+    }
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration has problems, or what it wants cannot be done: in words.
+    #[error("{0}")]
+    NotAccepted(String),
+    /// Nobody looked at it.
+    #[error("{0}")]
+    Unavailable(Refusal),
+}
+
+/// The one that takes the calls of another service, if there is one; another one after a reload.
+#[derive(Default)]
+pub struct Callbacks(RwLock<Option<Arc<dyn Callback>>>);
+
+impl Callbacks {
+    /// Who takes calls now.
+    pub fn now(&self) -> Option<Arc<dyn Callback>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls go there from here on.
+    pub fn replace(&self, callback: Option<Arc<dyn Callback>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = callback;
     }
 }
 

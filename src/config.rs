@@ -7,6 +7,7 @@ mod alerting;
 mod channels;
 mod daemon;
 mod dependencies;
+mod difference;
 mod document;
 mod expectations;
 mod files;
@@ -33,7 +34,10 @@ use std::time::Duration;
 use url::Url;
 
 use crate::channel::{self, ChannelPolicy};
+pub use crate::config::difference::{Difference, Names};
 use crate::config::document::{Context, Data, Node};
+pub use crate::config::files::Stamp;
+pub use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
 use crate::control::Route;
@@ -48,7 +52,15 @@ use crate::secret::{Redactor, Secret};
 /// # Errors
 /// Every problem of all files, in their order. Nothing is applied then.
 pub fn load(path: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let context = Context::new(path.parent().unwrap_or(Path::new("")).to_owned());
+    reload(path, &Redactor::new())
+}
+
+/// As [`load`]; what is secret in it is known to `redactor` from then on, also if the load fails.
+///
+/// # Errors
+/// As [`load`].
+pub fn reload(path: &Path, redactor: &Redactor) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let context = Context::new(path.parent().unwrap_or(Path::new("")).to_owned()).knowing(redactor);
     let main = read_file(&context, path, 0, None).and_then(|source| Node::parse(&context, &source));
     let patterns = main.as_ref().and_then(|main| main.get("probes"));
     let files = patterns.map(|node| probe_files(&context, node)).unwrap_or_default();
@@ -194,8 +206,14 @@ pub struct Plan {
     pub location: Option<String>,
     /// Runs in flight at most; a quarter is kept for critical journeys.
     pub max_runs: usize,
+    /// Whether the configuration is read again when its files change.
+    pub reload_on_change: bool,
     /// Knows every secret of the configuration.
     pub redactor: Redactor,
+    /// What the definition of each journey is: another one is another journey.
+    definitions: BTreeMap<Name, Identity>,
+    /// The tables and keys of the daemon's file that are there, by name.
+    sections: BTreeMap<&'static str, Identity>,
 }
 
 /// A channel to be opened.
@@ -207,6 +225,8 @@ pub struct ChannelPlan {
     pub policy: ChannelPolicy,
     /// What its kind has.
     pub settings: channel::Settings,
+    /// What its definition is.
+    identity: Identity,
 }
 
 /// A notifier to be built.
@@ -220,6 +240,8 @@ pub struct NotifierPlan {
     pub fallback: Option<Name>,
     /// How long to wait for it.
     pub fallback_after: Duration,
+    /// What its definition is.
+    identity: Identity,
 }
 
 /// The listener for metrics, health, pages and API.

@@ -9,7 +9,7 @@ mod standing;
 mod unstored;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ const TROUBLED: Duration = Duration::from_secs(120);
 /// Wakes the workers.
 #[derive(Default)]
 pub struct Outbox {
-    lanes: BTreeMap<Name, Lane>,
+    lanes: RwLock<BTreeMap<Name, Lane>>,
 }
 
 struct Lane {
@@ -58,14 +58,15 @@ struct Lane {
 impl Outbox {
     /// There are new rows.
     pub fn wake(&self) {
-        for lane in self.lanes.values() {
+        for lane in self.lanes.read().unwrap_or_else(PoisonError::into_inner).values() {
             lane.wake.notify_one();
         }
     }
 
     /// Tells people although the row could not be stored. Best effort: it is lost if the process ends now.
     pub fn tell_without_store(&self, row: OutboxRow) {
-        let Some(lane) = self.lanes.get(&row.notifier) else { return };
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(lane) = lanes.get(&row.notifier) else { return };
         if let Err(error) = lane.direct.try_send(row) {
             tracing::error!(%error, "a notice could neither be stored nor handed over");
         }
@@ -117,37 +118,45 @@ pub struct Lender {
     pub metrics: NotifierMetrics,
 }
 
+/// What workers share.
+#[derive(Clone)]
+pub struct Workplace {
+    /// Where notices are kept.
+    pub store: Arc<dyn Store>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Where it is shown how they do.
+    pub board: Arc<Board>,
+    /// Where a worker says that it cannot tell people.
+    pub observations: mpsc::WeakSender<Observation>,
+}
+
 /// Makes the outbox and a worker for each notifier.
-pub fn build(
-    notifiers: Vec<Lender>,
-    store: &Arc<dyn Store>,
-    clock: Clock,
-    board: &Arc<Board>,
-    observations: &mpsc::Sender<Observation>,
-) -> (Arc<Outbox>, Vec<Worker>) {
-    let mut lanes = BTreeMap::new();
-    let mut directs = BTreeMap::new();
-    for lender in &notifiers {
+pub fn build(notifiers: Vec<Lender>, place: &Workplace) -> (Arc<Outbox>, Vec<Worker>) {
+    let outbox = Arc::new(Outbox::default());
+    let workers = notifiers.into_iter().map(|lender| outbox.employ(lender, place)).collect();
+    (outbox, workers)
+}
+
+impl Outbox {
+    /// A worker for one more notifier, or instead of the one that it had.
+    pub fn employ(self: &Arc<Self>, lender: Lender, place: &Workplace) -> Worker {
         let (direct, inbox) = mpsc::channel(DIRECT);
-        directs.insert(lender.name.clone(), inbox);
-        lanes.insert(lender.name.clone(), Lane { wake: Arc::default(), direct });
-    }
-    let outbox = Arc::new(Outbox { lanes });
-    let worker = |lender: Lender| {
-        let direct = directs.remove(&lender.name)?;
-        let wake = outbox.lanes.get(&lender.name)?.wake.clone();
-        Some(Worker {
+        let wake = Arc::<Notify>::default();
+        let lane = Lane { wake: wake.clone(), direct };
+        self.lanes.write().unwrap_or_else(PoisonError::into_inner).insert(lender.name.clone(), lane);
+        Worker {
             wake,
-            direct,
+            direct: inbox,
             standing: lender.notifier.retells().map(Standing::new),
             name: lender.name,
             notifier: lender.notifier,
             fallback: lender.fallback,
             metrics: lender.metrics,
-            store: store.clone(),
-            clock,
-            board: board.clone(),
-            outbox: outbox.clone(),
+            store: place.store.clone(),
+            clock: place.clock,
+            board: place.board.clone(),
+            outbox: self.clone(),
             in_memory: VecDeque::new(),
             unrecorded: HashMap::new(),
             is_store_failing: false,
@@ -155,15 +164,23 @@ pub fn build(
             hold: None,
             next_turn: Mono::default(),
             failing_since: None,
-            observations: observations.downgrade(),
+            observations: place.observations.clone(),
             is_failing_told: None,
-        })
-    };
-    let workers = notifiers.into_iter().filter_map(worker).collect();
-    (outbox, workers)
+        }
+    }
+
+    /// Nobody is told through this notifier any more. What was owed to it stays in the store.
+    pub fn dismiss(&self, notifier: &Name) {
+        self.lanes.write().unwrap_or_else(PoisonError::into_inner).remove(notifier);
+    }
 }
 
 impl Worker {
+    /// Whom it tells.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Works until `stop`; then makes one more round of what is due, at most for `drain`, and leaves the rest to the next start.
     pub async fn run(mut self, pulse: Arc<Pulse>, stop: CancellationToken, drain: Duration) {
         self.hold = self.store.hold(self.name.clone()).await.unwrap_or_default();

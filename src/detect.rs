@@ -53,6 +53,8 @@ labelled! {
         Certificate = "certificate",
         /// The wall clock steps.
         Clock = "clock",
+        /// A changed configuration was not accepted; the one before goes on.
+        Reload = "reload",
     }
 }
 
@@ -82,7 +84,8 @@ impl Detector {
             | Detector::Budget
             | Detector::Throttled
             | Detector::Certificate
-            | Detector::Clock => Severity::Warning,
+            | Detector::Clock
+            | Detector::Reload => Severity::Warning,
         }
     }
 
@@ -101,6 +104,7 @@ impl Detector {
             Detector::Throttled => "THROTTLED",
             Detector::Certificate => "EXPIRING",
             Detector::Clock => "CLOCK",
+            Detector::Reload => "REFUSED",
         }
     }
 }

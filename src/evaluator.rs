@@ -4,6 +4,7 @@
 //! order: decide, commit, then metrics, board and delivery. Nobody is told what is not on disk - unless the disk is what is
 //! broken: then people are told at once, and what could not be written is kept and written later.
 
+mod adopt;
 mod channels;
 mod notices;
 mod watched;
@@ -23,6 +24,7 @@ use crate::control::{AskedRun, Route};
 use crate::delivery::Outbox;
 use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
+pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
@@ -72,6 +74,12 @@ pub struct Parts {
     pub location: Option<String>,
     /// How people reach the pages.
     pub public_url: Option<url::Url>,
+    /// What the plan says.
+    pub policy: Policy,
+}
+
+/// What of a plan the evaluator goes by, beside the journeys.
+pub struct Policy {
     /// What others promise of the systems that journeys depend on.
     pub dependencies: BTreeMap<Name, Dependency>,
     /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
@@ -105,6 +113,7 @@ pub struct Evaluator {
     conditions: HashMap<Subject, AlertState>,
     desk: Desk,
     commands: mpsc::Receiver<Command>,
+    adoptions: mpsc::Receiver<Adoption>,
     /// Journeys whose alert time alone can change, by when.
     deadlines: BTreeSet<(Timestamp, Name)>,
     deadline_of: HashMap<Name, Timestamp>,
@@ -150,9 +159,10 @@ impl Evaluator {
         counted: Timestamp,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, crate::store::StoreError> {
-        let desk = Desk::new(parts.routes.clone(), parts.updatable.clone()).with_digest_after(parts.digest_after);
+        let desk = Desk::new(parts.policy.routes.clone(), parts.policy.updatable.clone())
+            .with_digest_after(parts.policy.digest_after);
         let key = parts.store.key().await?;
-        let channels = Channels::new(journeys, &parts.certificate_warnings, parts.metrics.clone());
+        let channels = Channels::new(journeys, &parts.policy.certificate_warnings, parts.metrics.clone());
         let mut evaluator = Evaluator {
             parts,
             key,
@@ -162,6 +172,8 @@ impl Evaluator {
             conditions: HashMap::new(),
             desk,
             commands,
+            // Nobody changes anything.
+            adoptions: mpsc::channel(1).1,
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
@@ -174,20 +186,9 @@ impl Evaluator {
         let mut blind = Duration::ZERO;
         for journey in journeys {
             let saved = evaluator.parts.store.journey(journey.name.clone()).await?;
-            let now = evaluator.parts.clock.now();
-            let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
-            blind = blind.max(watched.count_missed(&mut round, counted));
-            watched.refresh(now.wall);
-            let [health, budget] =
-                judge::profiles(journey, evaluator.parts.location.as_deref(), &evaluator.parts.group_by);
-            evaluator.desk.enrol(health, watched.alerts.health.clone());
-            evaluator.desk.enrol(budget, watched.alerts.budget.clone());
-            evaluator.journeys.insert(journey.name.clone(), watched);
-            for name in &journey.depends_on {
-                evaluator.dependants.entry(name.clone()).or_default().push(journey.name.clone());
-            }
-            round.touched.insert(journey.name.clone());
+            blind = blind.max(evaluator.enrol(journey, saved, counted, &mut round));
         }
+        evaluator.learn_dependants();
         if blind > Duration::ZERO {
             evaluator.parts.daemon.blind.increment(blind.as_secs());
             tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
@@ -231,6 +232,11 @@ impl Evaluator {
         Ok(evaluator)
     }
 
+    /// Takes up other journeys while it works.
+    pub fn with_adoptions(self, adoptions: mpsc::Receiver<Adoption>) -> Evaluator {
+        Evaluator { adoptions, ..self }
+    }
+
     /// Works until the observations end: the scheduler has stopped, and its last runs have been decided.
     pub async fn run(mut self, mut observations: mpsc::Receiver<Observation>, pulse: Arc<Pulse>) {
         let mut batch = Vec::with_capacity(TOGETHER);
@@ -243,6 +249,10 @@ impl Evaluator {
                 received = observations.recv_many(&mut batch, TOGETHER) => if received == 0 { break },
                 Some(command) = self.commands.recv() => {
                     self.obey(command).await;
+                    continue;
+                }
+                Some(adoption) = self.adoptions.recv() => {
+                    self.adopt(adoption).await;
                     continue;
                 }
                 () = self.parts.clock.sleep_until(now.mono + wait) => {}
@@ -393,7 +403,9 @@ impl Evaluator {
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
         }
-        if let Observation::Finished(report) | Observation::Confirmed(report) = &observation {
+        if let Observation::Finished(report) | Observation::Confirmed(report) | Observation::Asked { report, .. } =
+            &observation
+        {
             // Before the journey: what it fails of is known when it is looked where it belongs.
             for channel in self.channels.take(report, now) {
                 self.look_at_channel(channel, round, now);
@@ -468,7 +480,7 @@ impl Evaluator {
         let told = self.journeys.values().filter(uses).flat_map(|watched| watched.journey.notify.iter().cloned());
         let mut notify: BTreeSet<Name> = told.collect();
         if notify.is_empty() {
-            notify.extend(self.parts.operators.iter().cloned());
+            notify.extend(self.parts.policy.operators.iter().cloned());
         }
         // That a notifier does not take notices is told by another.
         let failing = match subject {
@@ -477,7 +489,7 @@ impl Evaluator {
         };
         notify.retain(|name| Some(&**name) != failing);
         if let (Some(failing), true) = (failing, notify.is_empty()) {
-            notify.extend(self.parts.notifiers.iter().filter(|name| &***name != failing).cloned());
+            notify.extend(self.parts.policy.notifiers.iter().filter(|name| &***name != failing).cloned());
         }
         Profile {
             subject: subject.clone(),
@@ -597,7 +609,7 @@ impl Evaluator {
     /// Everybody who is told of any journey, and the operators.
     fn everyone(&self) -> BTreeSet<Name> {
         let told = self.journeys.values().flat_map(|watched| watched.journey.notify.iter().cloned());
-        told.chain(self.parts.operators.iter().cloned()).collect()
+        told.chain(self.parts.policy.operators.iter().cloned()).collect()
     }
 
     /// Keeps memory bounded while the store says no: evidence goes, state stays.
@@ -616,7 +628,7 @@ impl Evaluator {
         let watched = self.journeys.get(name)?;
         let hops = watched.journey.depends_on.iter().filter_map(|name| {
             let measured = self.journeys.get(name).map(|other| Hop::measured(&other.journey, &other.history));
-            let promised = self.parts.dependencies.get(name);
+            let promised = self.parts.policy.dependencies.get(name);
             measured.or_else(|| promised.map(|dependency| Hop::promised(name.clone(), dependency)))
         });
         slo::compose(slo::delivered(&watched.journey, &watched.history), hops.collect())

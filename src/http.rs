@@ -12,6 +12,7 @@ mod health;
 mod incident_pages;
 mod model;
 mod pages;
+mod reload;
 mod routes;
 mod run_again;
 mod template;
@@ -32,7 +33,7 @@ use url::Url;
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::commands::{Callback, Commands};
+use crate::commands::{Callbacks, Commands, Reloads};
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Store, StoreError};
@@ -79,8 +80,10 @@ pub struct Views {
     pub ready: Arc<AtomicBool>,
     /// Asks the owner of alert state.
     pub commands: Commands,
-    /// Takes Slack's calls when somebody pressed a button; `None` if nothing is set up that could know them.
-    pub slack: Option<Arc<dyn Callback>>,
+    /// Takes Slack's calls when somebody pressed a button.
+    pub slack: Arc<Callbacks>,
+    /// Has the configuration read again; `None` where it is not in files.
+    pub reloads: Option<Reloads>,
 }
 
 /// What every handler has.

@@ -2,8 +2,8 @@
 //!
 //! Every series that can be known in advance is born at zero, so that a rate over its first increment is right.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -85,6 +85,9 @@ families! {
     OUTBOX_OLDEST: "gauge" "journeyman_outbox_oldest_age_seconds" "Age of the oldest undelivered notice.";
     STORE_UP: "gauge" "journeyman_store_up" "Whether the store took the last commit.";
     STORE_COMMIT: "histogram" "journeyman_store_commit_seconds" "Time to make a batch durable, waiting included.";
+    CONFIG_LOADS: "counter" "journeyman_config_loads_total" "Times that the configuration was read, by result; the start is one.";
+    CONFIG_ACCEPTED: "gauge" "journeyman_config_last_load_accepted" "Whether the configuration was in order when it was read last.";
+    CONFIG_ACCEPTED_AT: "gauge" "journeyman_config_last_accepted_timestamp_seconds" "Since when the configuration that runs does so.";
     CLOCK_STEPS: "counter" "journeyman_clock_steps_total" "Steps of the wall clock that were noticed.";
     BUILD: "gauge" "journeyman_build_info" "The version, as a label.";
     STARTED: "gauge" "process_start_time_seconds" "When the process started.";
@@ -121,6 +124,8 @@ const METADATA: Metadata<'static> = Metadata::new("journeyman", Level::INFO, Non
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// Labels of what the configuration has no more. The recorder forgets nothing: their series are left out of the exposition.
+    gone: RwLock<BTreeSet<String>>,
 }
 
 impl Metrics {
@@ -163,7 +168,7 @@ impl Metrics {
             }
         }
         let handle = recorder.handle();
-        let metrics = Metrics { recorder, handle };
+        let metrics = Metrics { recorder, handle, gone: RwLock::default() };
         metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics
     }
@@ -184,7 +189,23 @@ impl Metrics {
 
     /// The exposition in Prometheus' text format. Takes milliseconds for thousands of journeys: not on an async worker.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let text = self.handle.render();
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        if gone.is_empty() {
+            return text;
+        }
+        let is_there = |line: &&str| line.starts_with('#') || !labels(line).any(|label| gone.contains(label));
+        text.split_inclusive('\n').filter(is_there).collect()
+    }
+
+    /// Shows the series with this label from here on, or no longer. `label` is that of a journey, a channel or a notifier.
+    pub fn show(&self, label: &'static str, name: &str, is_there: bool) {
+        let pair = format!("{label}=\"{name}\"");
+        let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+        match is_there {
+            true => gone.remove(&pair),
+            false => gone.insert(pair),
+        };
     }
 
     /// Folds recorded samples into their buckets; to be called every few seconds.
@@ -283,6 +304,17 @@ impl Metrics {
         handles
     }
 
+    /// The handles of what becomes of reloads.
+    pub fn configuration(&self) -> ConfigMetrics {
+        let result = |result| self.counter(CONFIG_LOADS, &[("result", result)]);
+        ConfigMetrics {
+            accepted: result("accepted"),
+            refused: result("refused"),
+            is_last_accepted: self.gauge(CONFIG_ACCEPTED, &[]),
+            last_accepted: self.gauge(CONFIG_ACCEPTED_AT, &[]),
+        }
+    }
+
     /// The daemon's own handles.
     pub fn daemon(&self) -> DaemonMetrics {
         let firing = |severity| {
@@ -324,6 +356,24 @@ impl Metrics {
     pub fn set_webhook_requests(&self, channel: &str, result: &'static str, total: u64) {
         self.counter(WEBHOOK_REQUESTS, &[("channel", channel), ("result", result)]).absolute(total);
     }
+}
+
+/// The labels of a line of the exposition, as they are written: `journey="sms"`.
+fn labels(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line.split_once('{').map_or("", |(_, rest)| rest);
+    std::iter::from_fn(move || {
+        let value = rest.find("=\"")? + 2;
+        // A quote within a value stands behind a backslash.
+        let mut is_escaped = false;
+        let end = rest[value..].find(|c| {
+            let is_end = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            is_end
+        })?;
+        let label = &rest[..value + end + 1];
+        rest = rest[label.len()..].trim_start_matches(',');
+        Some(label)
+    })
 }
 
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
@@ -557,6 +607,29 @@ pub struct NotifierMetrics {
     pub oldest: Gauge,
 }
 
+/// Handles of what becomes of reloads.
+pub struct ConfigMetrics {
+    accepted: Counter,
+    refused: Counter,
+    is_last_accepted: Gauge,
+    last_accepted: Gauge,
+}
+
+impl ConfigMetrics {
+    /// The configuration runs since `now`.
+    pub fn accepted(&self, now: Timestamp) {
+        self.accepted.increment(1);
+        self.is_last_accepted.set(1.0);
+        self.last_accepted.set(seconds(now));
+    }
+
+    /// One was not accepted.
+    pub fn refused(&self) {
+        self.refused.increment(1);
+        self.is_last_accepted.set(0.0);
+    }
+}
+
 /// The daemon's own handles.
 pub struct DaemonMetrics {
     /// Open critical incidents.
@@ -598,4 +671,30 @@ pub struct DaemonMetrics {
 /// Seconds since the Unix epoch, as Prometheus has them.
 pub fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_told_apart_whatever_their_values_hold() {
+        let found = |line: &'static str| labels(line).collect::<Vec<_>>();
+        assert_eq!(found("a 1"), [""; 0]);
+        assert_eq!(found("a{journey=\"api[eu,us]\",le=\"0.5\"} 1"), ["journey=\"api[eu,us]\"", "le=\"0.5\""]);
+        assert_eq!(found("a{x=\"1\\\"}\",journey=\"y\"} 1"), ["x=\"1\\\"}\"", "journey=\"y\""]);
+    }
+
+    #[test]
+    fn what_the_configuration_has_no_more_is_not_shown_and_comes_back_as_it_was() {
+        let metrics = Metrics::new(&[], None);
+        metrics.counter(RUNS, &[("journey", "sms"), ("outcome", "good")]).increment(3);
+        metrics.counter(RUNS, &[("journey", "sms-2"), ("outcome", "good")]).increment(4);
+        let shows = |name: &str| metrics.render().contains(&format!("journey=\"{name}\""));
+        metrics.show("journey", "sms", false);
+        assert!(!shows("sms") && shows("sms-2"));
+        assert!(metrics.render().contains("# TYPE journeyman_runs_total"));
+        metrics.show("journey", "sms", true);
+        assert!(metrics.render().contains("journeyman_runs_total{journey=\"sms\",outcome=\"good\"} 3"));
+    }
 }

@@ -7,7 +7,9 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::app::Source;
 use crate::cli::ask::Daemon;
+use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
@@ -46,7 +48,8 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Run(from) => {
             let plan = load(&from)?;
             log::init(&plan.log.level, plan.log.json, &plan.redactor);
-            block_on(async |stop| app::run(plan, Clock::system(), stop, |_| {}).await.map(|()| 0))
+            let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
+            block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
         Command::Check { config: from, connect, strict } => check(&from, connect, strict),
         Command::Once { journey, config: from, format } => {
@@ -88,6 +91,15 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Silences(asking) => tell(&asking, async |daemon| control::silences(daemon, asking.format).await),
         Command::Unsilence { id, asking } => {
             tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
+        }
+        Command::Reload(asking) => {
+            // Where the daemon is, is said by the files that it is to read: one look shows whether they are in order.
+            if let Err(failure) = load(&asking.config) {
+                let file = asking.config.config.display();
+                let said = format!("{file} was not accepted; the daemon was not asked, and goes on as it was");
+                return Err(Failure::new(failure.code, said));
+            }
+            tell(&asking, async |daemon| reload(daemon, asking.format).await)
         }
         Command::Rerun(asked) => {
             ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
@@ -248,8 +260,8 @@ async fn heed_signals(stop: CancellationToken) {
             tokio::select! {
                 _ = terminate.recv() => return 128 + 15,
                 _ = interrupt.recv() => return 128 + 2,
-                // Its default is to end the process, and who sends it means anything but that.
-                _ = hangup.recv() => tracing::warn!("this version does not reload: restart it to apply a changed configuration"),
+                // Its default is to end the process, and who sends it means anything but that. The daemon heeds it by itself.
+                _ = hangup.recv() => {}
             }
         }
     };

@@ -4,7 +4,7 @@ pub mod mailbox;
 pub mod open;
 pub mod switchboard;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
 use crate::runner::mailbox::Mailbox;
-use crate::runner::open::OpenChannel;
+use crate::runner::open::{Channels, OpenChannel, Opened};
 use crate::runner::switchboard::Switchboard;
 use crate::secret::Redactor;
 use crate::store::{Change, Store};
@@ -35,8 +35,8 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// What every run needs.
 pub struct Runner {
-    /// Every channel of the plan.
-    pub channels: BTreeMap<Name, Arc<OpenChannel>>,
+    /// Every channel of the plan. A run goes on with those that were there when it began.
+    pub channels: Channels,
     /// Matches arrivals with runs.
     pub switchboard: Arc<Switchboard>,
     /// Where tokens are made durable before a send.
@@ -135,7 +135,9 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Storage, &why)));
         }
         let run = Run::new(journey, token, slot, now, token.bits() as u64);
-        Ok(Drive { runner: self, run, mailbox: Arc::default(), in_hand: None, receivers: Vec::new(), connected_since })
+        let channels = self.channels.now();
+        let (mailbox, receivers) = Default::default();
+        Ok(Drive { runner: self, channels, run, mailbox, in_hand: None, receivers, connected_since })
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
@@ -151,10 +153,10 @@ impl Runner {
     }
 
     /// Waits until every receiver is ready; from then on, each of `watched` tells whether it was away.
-    async fn await_ready(&self, names: &[Name], watched: &mut Vec<Watched>) -> Event {
+    async fn await_ready(&self, channels: &Opened, names: &[Name], watched: &mut Vec<Watched>) -> Event {
         let until = self.clock.now().mono + READY_WITHIN;
         for name in names {
-            let Some(channel) = self.channels.get(name) else {
+            let Some(channel) = channels.get(name) else {
                 return not_ready(name, "it is not open".to_owned(), false);
             };
             let mut readiness = channel.readiness.clone();
@@ -262,6 +264,7 @@ impl InHand<'_> {
 /// One run under way.
 struct Drive<'a> {
     runner: &'a Runner,
+    channels: Arc<Opened>,
     run: Run,
     mailbox: Arc<Mailbox>,
     in_hand: Option<InHand<'a>>,
@@ -292,9 +295,9 @@ impl Drive<'_> {
                     Action::Finish(report) => return Some(report),
                     Action::AwaitReady(names) => {
                         self.receivers.reserve_exact(names.len());
-                        let ready = self.runner.await_ready(&names, &mut self.receivers);
+                        let ready = self.runner.await_ready(&self.channels, &names, &mut self.receivers);
                         let ready = unless_stopped(stop, ready).await;
-                        for channel in names.iter().filter_map(|name| self.runner.channels.get(name)) {
+                        for channel in names.iter().filter_map(|name| self.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
                             actions.extend(self.run.step(Event::Met { channel, seen }, self.runner.clock.now()));
                         }
@@ -354,7 +357,7 @@ impl Drive<'_> {
         act: Act,
         notes: Notes,
     ) -> BoxFuture<'b, Result<Reply, Fault>> {
-        match self.runner.channels.get(channel) {
+        match self.channels.get(channel) {
             Some(channel) => {
                 let channel = channel.clone();
                 Box::pin(async move { notes.over(channel.perform(&outgoing, act)).await })

@@ -4,6 +4,7 @@
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
 mod asked;
+mod replan;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -35,6 +36,7 @@ use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
 use crate::time::{Human, Mono, Now, between, later};
 
 pub use asked::Wish;
+pub use replan::Replan;
 
 /// Calendar journeys enter the heap this long before they are due.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
@@ -115,6 +117,7 @@ pub struct Scheduler {
     hands: Arc<Hands>,
     runs: TaskTracker,
     wishes: mpsc::Receiver<Wish>,
+    replans: mpsc::Receiver<Replan>,
     board: Arc<Board>,
     /// Where the wall clock should be: its offset from the monotonic clock.
     reference: Now,
@@ -149,6 +152,13 @@ struct Entry {
     turn: Arc<Mutex<Turn>>,
     /// When somebody last asked for a run, and got one.
     asked: Option<Mono>,
+}
+
+impl Entry {
+    /// A journey whose slots up to `counted` are counted already.
+    fn new(journey: Arc<Journey>, counted: Timestamp) -> Entry {
+        Entry { journey, slot: counted, is_queued: false, turn: Arc::default(), asked: None }
+    }
 }
 
 /// Whose turn it is for a journey: a run's, or nobody's.
@@ -238,15 +248,8 @@ impl Scheduler {
         clock: Clock,
     ) -> Scheduler {
         let now = clock.now();
-        let entry = |journey: &Arc<Journey>| Entry {
-            journey: journey.clone(),
-            slot: counted,
-            is_queued: false,
-            turn: Arc::default(),
-            asked: None,
-        };
         Scheduler {
-            entries: journeys.iter().map(entry).collect(),
+            entries: journeys.iter().map(|journey| Entry::new(journey.clone(), counted)).collect(),
             heap: BinaryHeap::with_capacity(journeys.len()),
             clock,
             hands: Arc::new(Hands {
@@ -260,6 +263,8 @@ impl Scheduler {
             runs: TaskTracker::new(),
             // Nobody wishes for anything.
             wishes: mpsc::channel(1).1,
+            // Nor changes anything.
+            replans: mpsc::channel(1).1,
             board: Arc::default(),
             reference: now,
             // The daemon before may have told of a step: this one says when the clock is steady.
@@ -281,6 +286,11 @@ impl Scheduler {
     /// Runs what people ask for, too, and shows it until it has ended.
     pub fn with_wishes(self, wishes: mpsc::Receiver<Wish>, board: Arc<Board>) -> Scheduler {
         Scheduler { wishes, board, ..self }
+    }
+
+    /// Takes up other journeys while it runs.
+    pub fn with_replans(self, replans: mpsc::Receiver<Replan>) -> Scheduler {
+        Scheduler { replans, ..self }
     }
 
     fn show_spending(&self, now: Now) {
@@ -316,6 +326,7 @@ impl Scheduler {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.clock.sleep_until(due.min(now.mono + BEAT)) => {}
+                Some(replan) = self.replans.recv() => self.replan(replan, self.clock.now()),
                 Some(wish) = self.wishes.recv() => self.answer(wish, self.clock.now()),
                 // Ticks come from the coarse clock. Should they fail to come, the beat plans too: see `plan_overdue`.
                 Some(()) = plan.recv() => self.plan(self.clock.now()),
@@ -604,7 +615,7 @@ mod tests {
         let clock = Clock::derived(at(0));
         let mint = Arc::new(crate::journey::token::Mint::new([1; 32], 0));
         let runner = Arc::new(Runner {
-            channels: BTreeMap::new(),
+            channels: BTreeMap::new().into(),
             switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
             store: Arc::new(crate::store::sqlite::Sqlite::open(&directory.join("state.db")).unwrap()),
             clock,

@@ -64,7 +64,7 @@ async fn a_run_that_waits_weighs_little() {
         (Arc::new(Board::default()), Arc::new(Metrics::new(&plan.journeys, None)).channel(name, true));
     let open = OpenChannel::new(name.clone(), channel.clone(), policy, ready, clock, board, metrics);
     let runner = Arc::new(Runner {
-        channels: BTreeMap::from([(name.clone(), Arc::new(open))]),
+        channels: BTreeMap::from([(name.clone(), Arc::new(open))]).into(),
         switchboard: Arc::new(Switchboard::new(mint.clone(), readings, [])),
         store,
         clock,

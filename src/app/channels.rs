@@ -7,11 +7,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::tasks::{self, Tasks};
 use crate::board::{Board, ChannelStatus};
-use crate::channel::webhook::{HookCounts, Hooks};
+use crate::channel::webhook::Hooks;
 use crate::channel::{Channel, Listener, Opening, Readiness};
 use crate::clock::Clock;
-use crate::config::Plan;
+use crate::config::{ChannelPlan, Plan};
 use crate::exit::{self, Failure};
 use crate::journey::Name;
 use crate::journey::message::Arrival;
@@ -19,85 +20,135 @@ use crate::journey::token::Mint;
 use crate::metrics::Metrics;
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Reading;
+use crate::scheduler::Observation;
 
 /// Arrivals that wait for the switchboard at most; a reader beyond that waits, with its stamp already taken.
 const ARRIVALS: usize = 4_096;
 
-/// The channels of a plan, open, their readers not yet started.
-pub(super) struct Channels {
-    pub(super) open: BTreeMap<Name, Arc<OpenChannel>>,
-    pub(super) readers: Vec<Reader>,
-    pub(super) readings: HashMap<Name, Reading>,
-    pub(super) arrivals: mpsc::Receiver<Arrival>,
-    pub(super) hooks: Option<(TcpListener, Hooks)>,
-    pub(super) counts: Vec<(Name, Arc<HookCounts>)>,
+/// What it takes to open a channel.
+pub(super) struct Opener {
+    clock: Clock,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    mint: Arc<Mint>,
+    hooks: Option<Hooks>,
+    arrivals: mpsc::Sender<Arrival>,
+    stop: CancellationToken,
 }
 
-/// A channel that journeys receive on.
-pub(super) struct Reader {
-    pub(super) channel: Arc<dyn Channel>,
-    pub(super) listener: Listener,
+/// A channel that is open, its reader not yet started.
+pub(super) struct Opened {
+    pub(super) open: Arc<OpenChannel>,
+    kind: &'static str,
+    reader: Option<Reader>,
 }
 
-/// Opens every channel of the plan.
-pub(super) async fn open(
+/// What reads a channel that journeys receive on.
+struct Reader {
+    channel: Arc<dyn Channel>,
+    listener: Listener,
+}
+
+/// The listener that all webhooks share, bound.
+pub(super) type BoundHooks = Option<(TcpListener, Hooks)>;
+
+/// Makes what opens channels, binds the listener for inbound webhooks, and gives where arrivals come out.
+pub(super) async fn opener(
     plan: &Plan,
     clock: Clock,
     board: &Arc<Board>,
     metrics: &Arc<Metrics>,
     mint: &Arc<Mint>,
     stop: &CancellationToken,
-) -> Result<Channels, Failure> {
-    let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+) -> Result<(Opener, BoundHooks, mpsc::Receiver<Arrival>), Failure> {
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
     let hooks = bind_hooks(plan).await?;
-    let mut channels = Channels {
-        open: BTreeMap::new(),
-        readers: Vec::new(),
-        readings: HashMap::new(),
-        arrivals,
-        hooks,
-        counts: Vec::new(),
+    let opener = Opener {
+        clock,
+        board: board.clone(),
+        metrics: metrics.clone(),
+        mint: mint.clone(),
+        hooks: hooks.as_ref().map(|(_, hooks)| hooks.clone()),
+        arrivals: sender,
+        stop: stop.clone(),
     };
-    let opening = Opening { clock, hooks: channels.hooks.as_ref().map(|(_, hooks)| hooks.clone()) };
-    for (name, planned) in &plan.channels {
-        let opened = planned.settings.open(&opening);
+    Ok((opener, hooks, arrivals))
+}
+
+impl Opener {
+    /// Opens these channels of the plan.
+    pub(super) fn open<'a>(
+        &self,
+        plan: &'a Plan,
+        names: impl IntoIterator<Item = &'a Name>,
+    ) -> Result<BTreeMap<Name, Opened>, Failure> {
+        let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+        let mut opened = BTreeMap::new();
+        for name in names {
+            let Some(planned) = plan.channels.get(name) else { continue };
+            if let Some(channel) = self.open_one(name, planned, receiving.contains(name))? {
+                opened.insert(name.clone(), channel);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// `None` is a webhook without a listener, which the configuration refuses.
+    fn open_one(&self, name: &Name, planned: &ChannelPlan, receives: bool) -> Result<Option<Opened>, Failure> {
+        let clock = self.clock;
+        let opening = Opening { clock, hooks: self.hooks.clone() };
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
-        // `None` is a webhook without a listener, which the configuration refuses.
-        let Some(channel) = opened.map_err(why)? else { continue };
-        channels.counts.extend(channel.counts().map(|counts| (name.clone(), counts)));
-        let receives = receiving.contains(name);
+        let Some(channel) = planned.settings.open(&opening).map_err(why)? else { return Ok(None) };
         let (readiness, seen) = watch::channel(Readiness::Starting);
-        let status = ChannelStatus {
-            kind: planned.kind.name,
-            readiness: receives.then_some(Readiness::Starting),
-            last_fault: None,
-            last_success: None,
-        };
-        board.set_channel(name, status);
-        let handles = metrics.channel(name, receives);
+        let handles = self.metrics.channel(name, receives);
         let open = OpenChannel::new(
             name.clone(),
             channel.clone(),
             planned.policy.clone(),
             seen,
             clock,
-            board.clone(),
+            self.board.clone(),
             handles,
         );
-        channels.open.insert(name.clone(), Arc::new(open));
-        if receives {
-            channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
-            let (arrivals, stop) = (sender.clone(), stop.clone());
-            let mint = mint.clone();
-            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
-            channels.readers.push(Reader { channel, listener });
-        }
+        let reader = receives.then(|| {
+            let (arrivals, stop, mint) = (self.arrivals.clone(), self.stop.child_token(), self.mint.clone());
+            Reader { channel, listener: Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop } }
+        });
+        Ok(Some(Opened { open: Arc::new(open), kind: planned.kind.name, reader }))
     }
-    Ok(channels)
+
+    /// Shows a channel and starts its reader, if it has one. Gives what stops that.
+    pub(super) fn start(
+        &self,
+        opened: Opened,
+        tasks: &mut Tasks,
+        observations: &mpsc::Sender<Observation>,
+    ) -> CancellationToken {
+        let Opened { open, kind, reader } = opened;
+        let readiness = reader.is_some().then_some(Readiness::Starting);
+        self.board.set_channel(&open.name, ChannelStatus { kind, readiness, last_fault: None, last_success: None });
+        self.metrics.show("channel", &open.name, true);
+        let Some(Reader { channel, listener }) = reader else {
+            self.board.remove_component(&format!("channel {}", open.name));
+            return self.stop.child_token();
+        };
+        let stop = listener.stop.clone();
+        let notes = open.reading().clone();
+        let mirror = tasks::mirror_readiness(open, self.board.clone(), observations.clone(), self.clock, stop.clone());
+        tasks.spawn_until("reader", &stop, mirror);
+        tasks.spawn_until("reader", &stop, async move { notes.over(channel.listen(listener)).await });
+        stop
+    }
 }
 
-async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
+/// How the switchboard recognises what arrives at this plan's channels.
+pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
+    let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+    let reading = |name: Name| Some((name.clone(), Reading { policy: plan.channels.get(&name)?.policy.clone() }));
+    receiving.into_iter().filter_map(reading).collect()
+}
+
+async fn bind_hooks(plan: &Plan) -> Result<BoundHooks, Failure> {
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
     Ok(Some((listener, Hooks::default())))

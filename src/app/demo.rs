@@ -46,7 +46,7 @@ pub async fn run(stop: CancellationToken, ends: bool) -> Result<(), Failure> {
     println!("{}", welcome(&status, &sandbox.inbox_url(), &main));
     let (board_out, board_in) = tokio::sync::oneshot::channel();
     let daemon_stop = stop.child_token();
-    let daemon = app::run(plan, clock, daemon_stop.clone(), |started: Started| {
+    let daemon = app::run(plan, None, clock, daemon_stop.clone(), |started: Started| {
         // Whoever waits for it is the story below; it goes only when the demo does.
         let _ = board_out.send(started.board);
     });

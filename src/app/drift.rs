@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -33,20 +33,32 @@ pub(super) fn courses(journeys: &[Arc<Journey>], spending: &Spending) -> Vec<Cou
 
 /// Measures one after another, each every [`EVERY`], until `stop`. Never two at a time: a store that is slow is not asked for more.
 pub(super) async fn watch(
-    courses: Vec<Course>,
+    mut courses: watch::Receiver<Arc<Vec<Course>>>,
     store: Arc<dyn Store>,
     observations: mpsc::Sender<Observation>,
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let pace = EVERY / u32::try_from(courses.len()).unwrap_or(u32::MAX).max(1);
     let mut due = clock.now().mono;
-    for course in courses.iter().cycle() {
+    let mut turn = 0;
+    loop {
+        let current = courses.borrow_and_update().clone();
+        let Some(course) = current.get(turn % current.len().max(1)) else {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = courses.changed() => if changed.is_err() {
+                    return stop.cancelled().await;
+                }
+            }
+            continue;
+        };
+        let pace = EVERY / u32::try_from(current.len()).unwrap_or(u32::MAX).max(1);
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = clock.sleep_until(due) => {}
         }
+        turn = (turn + 1) % current.len();
         let now = clock.now();
         // After a sleep of the machine nothing is made up for.
         due = due.max(now.mono - pace) + pace;
@@ -61,7 +73,6 @@ pub(super) async fn watch(
             Err(error) => tracing::debug!(journey = %course.journey.name, %error, "drift could not be measured"),
         }
     }
-    stop.cancelled().await;
 }
 
 impl Course {

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Housekeeping;
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
-use crate::channel::webhook::{CallResult, HookCounts};
+use crate::channel::webhook::CallResult;
 use crate::clock::Clock;
-use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::ledger::Kind;
 use crate::metrics::DaemonMetrics;
@@ -33,46 +32,75 @@ const KEEP_GOOD_EVIDENCE: Duration = Duration::from_secs(2 * 86_400);
 #[derive(Default)]
 pub(super) struct Tasks {
     set: JoinSet<()>,
-    names: HashMap<Id, &'static str>,
+    names: HashMap<Id, Named>,
+}
+
+/// A task: its name, and what was told to stop it alone, if anything can be.
+struct Named {
+    name: &'static str,
+    stop: Option<CancellationToken>,
 }
 
 impl Tasks {
     pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.set.spawn(task).id();
-        self.names.insert(id, name);
+        self.names.insert(id, Named { name, stop: None });
     }
 
-    fn ended(&mut self, result: Result<(Id, ()), JoinError>) -> &'static str {
+    /// One that may end before the others do: once `stop` is cancelled.
+    pub(super) fn spawn_until(
+        &mut self,
+        name: &'static str,
+        stop: &CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.set.spawn(task);
+        self.names.insert(handle.id(), Named { name, stop: Some(stop.clone()) });
+        handle
+    }
+
+    /// The name of the task that ended; nothing, if it was to.
+    fn ended(&mut self, result: Result<(Id, ()), JoinError>) -> Option<&'static str> {
         let id = match &result {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
-        let name = self.names.remove(&id).unwrap_or("unnamed");
+        let Named { name, stop } = self.names.remove(&id).unwrap_or(Named { name: "unnamed", stop: None });
         if let Err(error) = result
             && error.is_panic()
         {
             tracing::error!(task = name, %error, "a task panicked");
+            return Some(name);
         }
-        name
+        stop.is_none_or(|stop| !stop.is_cancelled()).then_some(name)
     }
 
-    /// The name of the next task that ends.
+    /// The name of the next task that ends and was not to.
     pub(super) async fn next_ended(&mut self) -> &'static str {
-        match self.set.join_next_with_id().await {
-            Some(result) => self.ended(result),
-            None => std::future::pending().await,
+        loop {
+            match self.set.join_next_with_id().await {
+                Some(result) => {
+                    if let Some(name) = self.ended(result) {
+                        return name;
+                    }
+                }
+                None => std::future::pending().await,
+            }
         }
     }
 
     /// Waits until every task of these names has ended, or says who is late.
     pub(super) async fn wait_for(&mut self, names: &[&str], within: Duration) {
         let all_ended = async {
-            while self.names.values().any(|name| names.contains(name)) {
-                self.next_ended().await;
+            while self.names.values().any(|task| names.contains(&task.name)) {
+                match self.set.join_next_with_id().await {
+                    Some(result) => drop(self.ended(result)),
+                    None => return,
+                }
             }
         };
         if tokio::time::timeout(within, all_ended).await.is_err() {
-            let late: Vec<_> = self.names.values().filter(|name| names.contains(name)).collect();
+            let late: Vec<_> = self.names.values().map(|task| task.name).filter(|name| names.contains(name)).collect();
             tracing::warn!(?late, seconds = within.as_secs(), "did not stop in time");
         }
     }
@@ -102,7 +130,7 @@ pub(super) async fn match_arrivals(
         };
         let (channel, at) = (arrival.channel.clone(), arrival.at.wall);
         let sighting = runner.switchboard.arrive(arrival);
-        if let Some(open) = runner.channels.get(&channel) {
+        if let Some(open) = runner.channels.now().get(&channel) {
             open.metrics().arrived(sighting.kind);
         }
         match sighting.kind {
@@ -175,13 +203,7 @@ pub(super) async fn mirror_readiness(
 
 impl Housekeeping {
     /// Does what the calendar asks for, until `stop`.
-    pub(super) async fn run(
-        self,
-        mut chores: mpsc::Receiver<Chore>,
-        counts: Vec<(Name, Arc<HookCounts>)>,
-        clock: Clock,
-        stop: CancellationToken,
-    ) {
+    pub(super) async fn run(self, mut chores: mpsc::Receiver<Chore>, clock: Clock, stop: CancellationToken) {
         loop {
             let chore = tokio::select! {
                 () = stop.cancelled() => return,
@@ -191,7 +213,8 @@ impl Housekeeping {
                 Chore::Upkeep => {
                     self.metrics.upkeep();
                     observe_process(&self.daemon);
-                    for (channel, counts) in &counts {
+                    for (channel, open) in self.runner.channels.now().all() {
+                        let Some(counts) = open.channel.counts() else { continue };
                         for result in CallResult::ALL {
                             self.metrics.set_webhook_requests(channel, result.as_str(), counts.of(*result));
                         }

@@ -40,6 +40,7 @@ use std::time::Duration;
 use crate::channel::{Availability, ChannelPolicy, KINDS, Kind, Settings, kind_of};
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::expectations::Reader;
+use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::EXEC;
 use crate::config::{ChannelPlan, files, secrets, spend, values};
@@ -187,7 +188,8 @@ fn channel(context: &Context, entry: &Entry) -> Channel {
             return channel;
         }
     };
-    channel.plan = settings.map(|settings| ChannelPlan { kind, policy, settings });
+    channel.plan =
+        settings.map(|settings| ChannelPlan { kind, policy, settings, identity: Identity::of([&entry.value]) });
     channel
 }
 

@@ -10,6 +10,7 @@ use crate::channel::http::HttpSettings;
 use crate::channel::{self, ChannelPolicy, kind_of};
 use crate::config::channels::{self, Channel};
 use crate::config::document::{Context, Node, Section};
+use crate::config::fingerprint::Identity;
 use crate::config::journeys::{self, Catalog, Loaded};
 use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
@@ -25,6 +26,7 @@ pub(super) const KEYS: &[&str] = &[
     "probes",
     "location",
     "max_runs",
+    "reload_on_change",
     "allow_exec",
     "http",
     "hooks",
@@ -114,18 +116,25 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
     #[cfg(feature = "exec")]
     let needs_exec = catalog.needs_exec.get();
-    let active = journeys.into_iter().filter(|loaded| loaded.is_active);
+    let active: Vec<_> = journeys.into_iter().filter(|loaded| loaded.is_active).collect();
+    // In maintenance a journey is another one, too.
+    let definition =
+        |loaded: &Loaded| Identity::of(loaded.steps.iter().chain([&loaded.node]).chain(get("maintenance")));
+    let definitions = active.iter().map(|loaded| (loaded.journey.name.clone(), definition(loaded))).collect();
     let mut opened: BTreeMap<Name, ChannelPlan> =
         channels.into_iter().filter_map(|(name, channel)| Some((name, channel.plan?))).collect();
     if let (true, Some(kind)) = (needs_implicit, kind_of(steps::IMPLICIT)) {
         let settings = channel::Settings::Http(HttpSettings::default());
-        opened.insert(steps::IMPLICIT.into(), ChannelPlan { kind, policy: ChannelPolicy::default(), settings });
+        opened.insert(
+            steps::IMPLICIT.into(),
+            ChannelPlan { kind, policy: ChannelPolicy::default(), settings, identity: Identity::default() },
+        );
     }
     #[cfg(feature = "exec")]
     if needs_exec && !opened.contains_key(steps::EXEC) {
         opened.extend(channels::exec::implicit(context).map(|plan| (steps::EXEC.into(), plan)));
     }
-    let journeys: Vec<_> = active.map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
+    let journeys: Vec<_> = active.into_iter().map(|loaded| Arc::new(with_timeouts(loaded.journey, &opened))).collect();
     let routes: Vec<_> = routes.into_iter().map(|loaded| loaded.route).collect();
     Plan {
         group_by: alerting::group_by(context, get("alerting")),
@@ -142,7 +151,10 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         log: log(context, get("log")),
         location,
         max_runs,
+        reload_on_change: root.as_ref().is_none_or(|root| root.bool("reload_on_change", true)),
         redactor: context.redactor.clone(),
+        definitions,
+        sections: KEYS.iter().filter_map(|key| Some((*key, Identity::of([get(key)?])))).collect(),
     }
 }
 

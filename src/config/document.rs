@@ -38,6 +38,11 @@ impl Context {
         }
     }
 
+    /// With a redactor that learns what is secret in this load.
+    pub(super) fn knowing(self, redactor: &Redactor) -> Context {
+        Context { redactor: redactor.clone(), ..self }
+    }
+
     pub(super) fn add(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }

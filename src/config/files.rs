@@ -1,10 +1,36 @@
 //! Which files a pattern names, and names that match a pattern.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 /// No set of probe files is larger, and no search for them goes deeper into directories.
 const MOST: usize = 10_000;
+
+/// What the files of a configuration were when somebody looked: with another file, size or time it is another stamp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Vec<(PathBuf, Option<Mark>)>);
+
+/// Length, time of the last change, and the file's number: an editor that writes a new file in place of the old changes at least that.
+type Mark = (u64, SystemTime, u64);
+
+impl Stamp {
+    /// Of the daemon's file at `main` and the probe files that it names now. A file that cannot be read is part of it, too.
+    pub fn of(main: &Path) -> Stamp {
+        let base = main.parent().unwrap_or(Path::new(""));
+        let table = std::fs::read_to_string(main).ok().and_then(|text| text.parse::<toml::Table>().ok());
+        let patterns = table.as_ref().and_then(|table| table.get("probes")?.as_array());
+        let patterns = patterns.into_iter().flatten().filter_map(toml::Value::as_str);
+        let probes = patterns.flat_map(|pattern| expand(&base.join(pattern)).unwrap_or_default());
+        let marked = |path: PathBuf| {
+            let mark = |metadata: std::fs::Metadata| Some((metadata.len(), metadata.modified().ok()?, metadata.ino()));
+            let mark = std::fs::metadata(&path).ok().and_then(mark);
+            (path, mark)
+        };
+        Stamp([main.to_owned()].into_iter().chain(probes).map(marked).collect())
+    }
+}
 
 /// Whether `name` matches `pattern`, in which `*` stands for any text and `?` for one character.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
@@ -135,6 +161,33 @@ mod tests {
         }
         let (long, pattern) = ("a".repeat(5_000), "*a".repeat(50) + "b");
         assert!(!matches(&pattern, &long));
+    }
+
+    #[test]
+    fn a_stamp_changes_with_every_file_that_the_configuration_has() {
+        let root = std::env::temp_dir().join(format!("journeyman-stamp-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("probes")).unwrap();
+        let main = root.join("main.toml");
+        let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+        write("main.toml", "probes = [\"probes/*.toml\"]");
+        let mut stamps = vec![Stamp::of(&main)];
+        let mut look = |is_other: bool| {
+            let stamp = Stamp::of(&main);
+            assert_eq!(stamps.last() != Some(&stamp), is_other, "{stamps:?}");
+            stamps.push(stamp);
+        };
+        look(false);
+        write("probes/a.toml", "x = 1");
+        look(true);
+        write("probes/a.toml", "x = 12");
+        look(true);
+        write("unrelated.toml", "");
+        look(false);
+        std::fs::rename(root.join("unrelated.toml"), root.join("probes/b.toml")).unwrap();
+        look(true);
+        write("main.toml", "probes = [");
+        look(true);
+        std::fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a definition comes to in a few digits, so that a run can say by which one it ran.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha256};
 
@@ -13,28 +13,50 @@ const BYTES: usize = 6;
 /// The fingerprint of these tables. Where they stand, comments and the order of keys do not count; nor does what a secret says,
 /// because pages show the fingerprint and a short secret could be guessed by it.
 pub(super) fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
-    let mut hash = Sha256::new();
-    for node in nodes {
-        feed(&mut hash, node, "");
-    }
-    hash.finalize().iter().take(BYTES).fold(String::new(), |mut digits, byte| {
+    hash(nodes, false).iter().take(BYTES).fold(String::new(), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}");
         digits
     })
 }
 
-fn feed(hash: &mut Sha256, node: &Node, key: &str) {
+/// What a definition is, secrets included: equal for equal tables, and for no others. It is never shown and never kept, because a short
+/// secret could be guessed by it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// That of these tables.
+    pub(super) fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Identity {
+        Identity(hash(nodes, true))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+fn hash<'a>(nodes: impl IntoIterator<Item = &'a Node>, with_secrets: bool) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for node in nodes {
+        feed(&mut hash, node, "", with_secrets);
+    }
+    hash.finalize().into()
+}
+
+fn feed(hash: &mut Sha256, node: &Node, key: &str, with_secrets: bool) {
     // Each value with its kind and its length before it: no two trees make one text.
     let mut value = |kind: char, text: &str| hash.update(format!("{kind}{}:{text}", text.len()));
     match &node.data {
-        Data::Text(text) => value('t', if is_secret_name(key) { "" } else { text }),
+        Data::Text(text) => value('t', if !with_secrets && is_secret_name(key) { "" } else { text }),
         Data::Integer(text) => value('i', text),
         Data::Float(text) => value('f', text),
         Data::Bool(is_so) => value('b', if *is_so { "1" } else { "0" }),
         Data::Datetime(text) => value('d', text),
         Data::List(items) => {
             value('l', &items.len().to_string());
-            items.iter().for_each(|item| feed(hash, item, key));
+            items.iter().for_each(|item| feed(hash, item, key, with_secrets));
         }
         Data::Table(entries) => {
             value('m', &entries.len().to_string());
@@ -42,7 +64,7 @@ fn feed(hash: &mut Sha256, node: &Node, key: &str) {
             entries.sort_by(|one, other| one.key.cmp(&other.key));
             for entry in entries {
                 hash.update(format!("k{}:{}", entry.key.len(), entry.key));
-                feed(hash, &entry.value, &entry.key);
+                feed(hash, &entry.value, &entry.key, with_secrets);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::channels::{host, type_of};
 use crate::config::document::{Context, Entry, Node, Section};
+use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Problem};
 use crate::config::secrets::decoded;
 use crate::config::{NotifierPlan, values, wording};
@@ -92,7 +93,8 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
         _ => webhook(&section, &mut notifier).map(Settings::Webhook),
     };
     let fallback = notifier.fallback.as_ref().map(|(name, _)| name.clone());
-    notifier.plan = settings.map(|settings| NotifierPlan { settings, templates, fallback, fallback_after });
+    let identity = Identity::of([&entry.value]);
+    notifier.plan = settings.map(|settings| NotifierPlan { settings, templates, fallback, fallback_after, identity });
     notifier
 }
 

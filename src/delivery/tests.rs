@@ -46,7 +46,10 @@ impl Stage {
             });
         }
         let (observations, _) = mpsc::channel(9);
-        let (outbox, built) = build(lenders, &store, clock, &board, &observations);
+        let (outbox, built) = build(
+            lenders,
+            &Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() },
+        );
         let (stop, mut workers) = (CancellationToken::new(), tokio::task::JoinSet::new());
         for worker in built {
             let pulse = board.pulse("delivery", clock.now().mono);

@@ -37,14 +37,25 @@ impl Channels {
         warnings: &BTreeMap<Name, Duration>,
         metrics: Arc<Metrics>,
     ) -> Channels {
+        let mut channels = Channels { of: BTreeMap::new(), metrics };
+        channels.adopt(journeys, warnings);
+        channels
+    }
+
+    /// Those that these journeys use from here on: what is known of one that stays is kept. Gives those that nobody uses any more and of
+    /// which something was told.
+    pub(super) fn adopt(&mut self, journeys: &[Arc<Journey>], warnings: &BTreeMap<Name, Duration>) -> Vec<Name> {
         let received: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.receivers()).collect();
-        let watched = |name: Name| {
+        let mut before = std::mem::take(&mut self.of);
+        let used: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.channels()).collect();
+        for name in used {
             let (receives, warning) = (received.contains(&name), warnings.get(&name).copied());
-            let (detectors, findings, deadline) = Default::default();
-            (name, Watched { detectors, receives, warning, findings, deadline })
-        };
-        let of = journeys.iter().flat_map(|journey| journey.channels()).map(watched).collect();
-        Channels { of, metrics }
+            let (detectors, findings, deadline) =
+                before.remove(&name).map(|old| (old.detectors, old.findings, old.deadline)).unwrap_or_default();
+            self.of.insert(name, Watched { detectors, receives, warning, findings, deadline });
+        }
+        before.retain(|_, old| !old.findings.is_empty());
+        before.into_keys().collect()
     }
 
     /// Whether any journey uses it.

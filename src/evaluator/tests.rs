@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::alert::JourneyAlerts;
 use crate::commands::Commands;
 use crate::journey::outcome::{Cause, Outcome};
 use crate::journey::report::{Report, StepReport, StepStatus};
@@ -45,6 +46,7 @@ struct Stage {
 struct Life {
     observations: mpsc::Sender<Observation>,
     commands: Commands,
+    adoptions: mpsc::Sender<Adoption>,
     tasks: JoinSet<()>,
 }
 
@@ -73,32 +75,24 @@ impl Stage {
         let (metrics, board) = (Arc::new(Metrics::new(&[], None)), Arc::new(Board::default()));
         let (observations, observed) = mpsc::channel(64);
         let (commands, commanded) = crate::commands::channel();
-        let (outbox, _) = crate::delivery::build(Vec::new(), &self.store, self.clock, &board, &observations);
         let parts = Parts {
             store: self.store.clone(),
             daemon: Arc::new(metrics.daemon()),
             metrics,
             board: board.clone(),
-            outbox,
+            outbox: Arc::default(),
             wishes: mpsc::channel(1).0,
             clock: self.clock,
             location: None,
             public_url: None,
-            dependencies: BTreeMap::new(),
-            slowdowns: HashMap::new(),
-            certificate_warnings: [("loop".into(), 14 * DAY)].into(),
-            routes: Vec::new(),
-            updatable: BTreeSet::new(),
-            operators: vec!["ops".into()],
-            notifiers: vec!["ops".into(), "chat".into()],
-            group_by: vec![ResourceKind::Channel],
-            digest_after: 20,
+            policy: policy(),
         };
         let now = self.clock.now();
         let evaluator = Evaluator::load(parts, std::slice::from_ref(&self.journey), now.wall, commanded).await.unwrap();
+        let (adoptions, adopted) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        tasks.spawn(evaluator.run(observed, board.pulse("evaluator", now.mono)));
-        Life { observations, commands, tasks }
+        tasks.spawn(evaluator.with_adoptions(adopted).run(observed, board.pulse("evaluator", now.mono)));
+        Life { observations, commands, adoptions, tasks }
     }
 
     /// A daemon that is told this and is killed; what people hear of it: why, of what, and by what it was found.
@@ -161,8 +155,32 @@ impl Life {
         self.commands.ask(Request::Unsilence { id: "nobody's".to_owned() }).await.unwrap_err();
     }
 
+    /// Has it watch these journeys instead, all of which are others.
+    async fn adopt(&self, journeys: Vec<Arc<Journey>>, now: Timestamp) -> Result<(), crate::store::StoreError> {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (done, adopted) = oneshot::channel();
+        let changed = journeys.iter().map(|journey| journey.name.clone()).collect();
+        let adoption = Adoption { journeys, changed, policy: policy(), counted: now, done };
+        self.adoptions.send(adoption).await.unwrap_or_else(|_| panic!("the evaluator has ended"));
+        adopted.await.unwrap()
+    }
+
     async fn kill(mut self) {
         self.tasks.shutdown().await;
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        dependencies: BTreeMap::new(),
+        slowdowns: HashMap::new(),
+        certificate_warnings: [("loop".into(), 14 * DAY)].into(),
+        routes: Vec::new(),
+        updatable: BTreeSet::new(),
+        operators: vec!["ops".into()],
+        notifiers: vec!["ops".into(), "chat".into()],
+        group_by: vec![ResourceKind::Channel],
+        digest_after: 20,
     }
 }
 
@@ -307,5 +325,66 @@ async fn a_flapping_condition_ends_by_calm_alone() {
     tokio::time::advance(Duration::from_secs(1_810)).await;
     life.tell(daemon("clock", None)).await;
     assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_on_request_meets_counts_for_its_channel() {
+    let mut stage = Stage::new("asked");
+    let life = stage.start().await;
+    let Observation::Finished(report) = stage.certificate(6, "1") else { panic!("it is a run") };
+    let run = AskedRun { journey: report.journey.clone(), token: report.token, by: "ada".to_owned(), at: report.slot };
+    life.tell(Observation::Asked { report, run }).await;
+    life.kill().await;
+    assert_eq!(stage.news().await, ["first channel: loop"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journey_that_goes_takes_its_alerts_along_and_comes_back_without() {
+    let mut stage = Stage::new("adopted");
+    let life = stage.start().await;
+    let failed = || Outcome::Failed { step: "out".into(), cause: Cause::Refused };
+    for _ in 0..3 {
+        life.tell(stage.run(failed(), Vec::new())).await;
+    }
+    life.tell(reading(Some("refused"))).await;
+    assert_eq!(stage.news().await, ["first loop"], "one cause, one page");
+    life.adopt(Vec::new(), stage.clock.now().wall).await.unwrap();
+    life.tell(daemon("clock", None)).await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    assert_eq!(stage.store.open_incidents().await.unwrap(), []);
+    assert_eq!(stage.store.journey("loop".into()).await.unwrap().alerts, JourneyAlerts::default());
+    // Its runs that were under way end, and nobody minds.
+    life.tell(stage.run(failed(), Vec::new())).await;
+
+    life.adopt(vec![stage.journey.clone()], stage.clock.now().wall).await.unwrap();
+    life.tell(stage.good(Vec::new())).await;
+    let nothing: [String; 0] = [];
+    assert_eq!(stage.news().await, nothing);
+    for _ in 0..3 {
+        life.tell(stage.run(failed(), Vec::new())).await;
+    }
+    assert_eq!(stage.news().await, ["first loop"]);
+    // Another definition, the same incident.
+    life.adopt(vec![stage.journey.clone()], stage.clock.now().wall).await.unwrap();
+    for _ in 0..2 {
+        life.tell(stage.good(Vec::new())).await;
+    }
+    assert_eq!(stage.news().await, ["resolved loop"]);
+    life.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_up_while_what_was_decided_is_not_on_disk() {
+    let stage = Stage::new("unread");
+    let life = stage.start().await;
+    stage.store.close().await.unwrap();
+    life.tell(reading(Some("refused"))).await;
+    let other = Arc::new(Journey { name: "other".into(), ..Journey::clone(&stage.journey) });
+    life.adopt(vec![other], stage.clock.now().wall).await.unwrap_err();
+    for (name, is_there) in [("loop", true), ("other", false)] {
+        let refused = life.commands.run(Which::Journey(name.into()), "ada".to_owned()).await.unwrap_err();
+        assert_eq!(!matches!(refused, Refusal::Unknown(_)), is_there, "{name}: {refused}");
+    }
     life.kill().await;
 }

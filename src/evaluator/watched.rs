@@ -57,7 +57,7 @@ impl Watched {
     pub(super) fn new(journey: Arc<Journey>, saved: SavedJourney, parts: &Parts, now: Timestamp) -> Watched {
         let mut alerts = saved.alerts;
         alerts.detectors.resume(now);
-        let thinning = Thinning::new(parts.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
+        let thinning = Thinning::new(parts.policy.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
         let rules = judge::rules(&journey, thinning.interval(journey.schedule.interval(now)));
         let metrics = parts.metrics.journey(&journey);
         if thinning.is_any() {
@@ -80,6 +80,13 @@ impl Watched {
             thinning,
             journey,
         }
+    }
+
+    /// Takes over what was seen before its definition changed.
+    pub(super) fn remember(&mut self, before: Watched) {
+        let Watched { last, last_bad, last_good, good_evidence, incident, .. } = before;
+        (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
+        (self.last_good, self.good_evidence) = (last_good.or(self.last_good.take()), good_evidence);
     }
 
     /// What a slot without a run comes to. Of those that went by while nothing ran, only as many are unknown as would have been

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Somebody pressed a button in Slack. <https://docs.slack.dev/interactivity/handling-user-interaction>
 pub(super) async fn slack(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let Some(callback) = &shared.views.slack else { return api::refuse(StatusCode::NOT_FOUND, "no such route") };
+    let Some(callback) = shared.views.slack.now() else { return api::refuse(StatusCode::NOT_FOUND, "no such route") };
     let (head, body) = request.into_parts();
     let body = match tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, LARGEST)).await {
         Ok(Ok(body)) => body,

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, run_again};
+use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, reload, run_again};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ fn routes() -> Vec<Route> {
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
+        admin_post("/api/v1/reload", reload::reload),
         Route {
             info: RouteInfo { method: Method::POST, path: "/slack/interactions", visibility: Visibility::Signed },
             handler: on(MethodFilter::POST, callbacks::slack),

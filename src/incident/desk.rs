@@ -43,6 +43,28 @@ impl Desk {
         self.seen.insert(subject, seen);
     }
 
+    /// Goes by these routes and limits from here on.
+    pub fn reroute(&mut self, routes: Vec<Route>, updatable: BTreeSet<Name>, digest_after: usize) {
+        (self.routes, self.updatable, self.digest_after) = (routes, updatable, digest_after);
+        self.dirty.extend(self.cases.keys().cloned());
+    }
+
+    /// Nobody watches the subject any more: it takes part in nothing. An incident of which nothing else fires is over.
+    pub fn withdraw(&mut self, subject: &Subject) {
+        let Some(seen) = self.seen.remove(subject) else { return };
+        self.tally(&seen, -1);
+        let Some(case) = seen.alert.incident.as_ref().and_then(|id| self.cases.get_mut(id)) else { return };
+        if !case.firing.remove(subject) {
+            return;
+        }
+        case.past_bad += seen.alert.bad_runs;
+        case.news.note(format!("{subject} was taken out of the configuration"));
+        if let (true, Some(other)) = (case.lead == *subject, case.firing.first()) {
+            case.lead = other.clone();
+        }
+        self.dirty.insert(case.incident.id.clone());
+    }
+
     /// Takes up open incidents; the subjects are enrolled before. What is open and has no member any more is over.
     pub fn restore(&mut self, incidents: Vec<Incident>, silences: Vec<Silence>) {
         self.silences = silences;

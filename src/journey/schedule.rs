@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use crate::time::later;
 
 /// When a journey is due. Slots are points of wall-clock time, the same after every restart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
     /// Every so often, shifted by a phase that spreads journeys of equal interval.
     Every {
@@ -25,7 +25,7 @@ pub enum Schedule {
 }
 
 /// A cron expression in a time zone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calendar {
     cron: Cron,
     zone: TimeZone,

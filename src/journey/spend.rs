@@ -191,6 +191,15 @@ impl Spending {
         }
     }
 
+    /// Takes up what `before` has spent: more may have been counted there than is on disk.
+    pub fn carry_on(&mut self, before: Spending) {
+        for (channel, old) in before.channels {
+            if let Some(account) = self.channels.get_mut(&channel) {
+                account.days = old.days;
+            }
+        }
+    }
+
     /// Whether a run of this journey may start now, as far as the limits of its channels go.
     pub fn allows(&self, journey: &Name, now: Timestamp) -> bool {
         self.may(journey, 0, now)

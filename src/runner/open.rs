@@ -1,11 +1,12 @@
 //! An open channel as runs use it: its permits, its pace, its readiness, and what it last did.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::board::Board;
 use crate::channel::seen::Notes;
@@ -174,6 +175,55 @@ impl OpenChannel {
     /// Its handles.
     pub fn metrics(&self) -> &ChannelMetrics {
         &self.metrics
+    }
+}
+
+/// The channels that runs begin with.
+pub struct Channels(RwLock<Arc<Opened>>);
+
+/// The channels of one plan.
+pub struct Opened {
+    by_name: BTreeMap<Name, Arc<OpenChannel>>,
+    /// Cancelled when nobody has these any more.
+    unused: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl Opened {
+    fn new(by_name: BTreeMap<Name, Arc<OpenChannel>>) -> Opened {
+        let unused = CancellationToken::new();
+        Opened { by_name, _guard: unused.clone().drop_guard(), unused }
+    }
+
+    /// The channel of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<OpenChannel>> {
+        self.by_name.get(name)
+    }
+
+    /// Every channel, by name.
+    pub fn all(&self) -> &BTreeMap<Name, Arc<OpenChannel>> {
+        &self.by_name
+    }
+}
+
+impl From<BTreeMap<Name, Arc<OpenChannel>>> for Channels {
+    fn from(by_name: BTreeMap<Name, Arc<OpenChannel>>) -> Channels {
+        Channels(RwLock::new(Arc::new(Opened::new(by_name))))
+    }
+}
+
+impl Channels {
+    /// Those that a run begins with now.
+    pub fn now(&self) -> Arc<Opened> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs begin with these from here on. What it gives is cancelled when the last run that began with others has ended.
+    pub fn replace(&self, by_name: BTreeMap<Name, Arc<OpenChannel>>) -> CancellationToken {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let unused = current.unused.clone();
+        *current = Arc::new(Opened::new(by_name));
+        unused
     }
 }
 

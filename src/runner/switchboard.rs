@@ -1,7 +1,7 @@
 //! The switchboard: matches arrivals with the runs that wait for them, by token or by key, and tells every other kind apart.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::channel::ChannelPolicy;
@@ -29,7 +29,7 @@ pub struct Reading {
 /// Matches arrivals with runs. Shared; every call is short and none waits.
 pub struct Switchboard {
     mint: Arc<Mint>,
-    channels: HashMap<Name, Reading>,
+    channels: RwLock<HashMap<Name, Arc<Reading>>>,
     inner: Mutex<Inner>,
 }
 
@@ -52,7 +52,20 @@ impl Switchboard {
         for (token, entry) in known {
             inner.ledger.expect(token, entry);
         }
-        Switchboard { mint, channels, inner: Mutex::new(inner) }
+        let switchboard = Switchboard { mint, channels: RwLock::default(), inner: Mutex::new(inner) };
+        switchboard.read(channels);
+        switchboard
+    }
+
+    /// Reads these channels, too, from here on; those that it read before in this way.
+    pub fn read(&self, channels: HashMap<Name, Reading>) {
+        let channels = channels.into_iter().map(|(name, reading)| (name, Arc::new(reading)));
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).extend(channels);
+    }
+
+    /// Reads this channel no longer.
+    pub fn disregard(&self, channel: &Name) {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(channel);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -94,7 +107,8 @@ impl Switchboard {
     /// Takes an arrival: hands it to its run if one waits, and says what it was.
     pub fn arrive(&self, arrival: Arrival) -> Sighting {
         let nobody = |kind| Sighting { kind, token: None, journey: None, slot: None };
-        let Some(reading) = self.channels.get(&arrival.channel) else { return nobody(Kind::Refused) };
+        let reading = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(&arrival.channel).cloned();
+        let Some(reading) = reading else { return nobody(Kind::Refused) };
         let view = View::of(&arrival.message, arrival.at.wall);
         if !reading.policy.filter.iter().all(|expectation| expectation.check(view, None).passed) {
             return nobody(Kind::Refused);

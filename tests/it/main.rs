@@ -43,6 +43,7 @@ mod postgres;
 mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
+mod reload;
 mod replay;
 mod slack;
 #[cfg(feature = "slack")]

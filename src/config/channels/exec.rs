@@ -7,6 +7,7 @@ use crate::channel::exec::ExecSettings;
 use crate::channel::{ChannelPolicy, Settings, kind_of};
 use crate::config::channels::{Channel, Grammar, NO_TIMEOUT};
 use crate::config::document::{Context, Data, Section};
+use crate::config::fingerprint::Identity;
 use crate::config::problem::Problem;
 use crate::config::secrets::{environment, is_secret_name};
 use crate::config::{ChannelPlan, files, steps, values};
@@ -33,7 +34,7 @@ pub(in crate::config) fn implicit(context: &Context) -> Option<ChannelPlan> {
         grace: GRACE,
     });
     let policy = ChannelPolicy { timeout: NO_TIMEOUT, ..ChannelPolicy::default() };
-    Some(ChannelPlan { kind: kind_of(steps::EXEC)?, policy, settings })
+    Some(ChannelPlan { kind: kind_of(steps::EXEC)?, policy, settings, identity: Identity::default() })
 }
 
 fn read(section: &Section<'_>, _channel: &mut Channel) -> Option<Settings> {

@@ -91,6 +91,8 @@ impl Stage {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let callbacks = journeyman::commands::Callbacks::default();
+        callbacks.replace(slack);
         let views = Views {
             board: board.clone(),
             store: store.clone(),
@@ -101,7 +103,8 @@ impl Stage {
             public_url: Some("https://monitor.example.net/".parse().unwrap()),
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
-            slack,
+            slack: Arc::new(callbacks),
+            reloads: None,
             ready: ready.clone(),
         };
         let mut serving = JoinSet::new();
