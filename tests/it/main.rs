@@ -45,6 +45,7 @@ mod prometheus;
 mod redis;
 mod reload;
 mod replay;
+mod simulation;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_buttons;
@@ -70,3 +71,4 @@ mod webhook_channel;
 mod webhook_schemes;
 #[cfg(feature = "websocket")]
 mod websocket;
+mod worlds;

@@ -1,0 +1,132 @@
+//! The disk: the production store, answered at once in the world's time, and then as slow, as broken and as mortal as chance has it.
+//!
+//! A commit is on disk or it is not (what SQLite makes of torn and unsynced writes is tested elsewhere); here the process may die before
+//! it, or after it and before anybody hears of it.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use journeyman::alert::{AlertState, Subject};
+use journeyman::control::Silence;
+use journeyman::detect::drift::Ran;
+use journeyman::incident::Incident;
+use journeyman::journey::Name;
+use journeyman::journey::report::Report;
+use journeyman::journey::spend::Spent;
+use journeyman::journey::token::Token;
+use journeyman::ledger::Entry;
+use journeyman::notifier::Receipt;
+use journeyman::store::sqlite::Sqlite;
+use journeyman::store::{
+    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    StoreError,
+};
+
+use super::world::{Point, World};
+
+pub(super) struct Disk {
+    store: Sqlite,
+    world: Arc<World>,
+}
+
+impl Disk {
+    pub(super) fn open(path: &Path, world: Arc<World>) -> Disk {
+        Disk { store: Sqlite::open(path).expect("the store opens"), world }
+    }
+}
+
+/// The store has threads of its own, and the world's time must not go on while they work: it is waited for on the spot.
+pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Where a process can die around a commit, by what is in it.
+fn points(batch: &[Change]) -> (Point, Point) {
+    let has = |is_it: fn(&Change) -> bool| batch.iter().any(is_it);
+    if has(|change| matches!(change, Change::Run { .. })) {
+        (Point::BeforeVerdict, Point::AfterVerdict)
+    } else if has(|change| matches!(change, Change::Expect { .. })) {
+        (Point::BeforeToken, Point::AfterToken)
+    } else if has(|change| matches!(change, Change::Outbox { .. } | Change::Combine { .. })) {
+        (Point::BeforeMark, Point::AfterMark)
+    } else {
+        (Point::BeforeCommit, Point::AfterCommit)
+    }
+}
+
+impl Store for Disk {
+    fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (before, after) = points(&batch);
+            self.world.reach(before).await;
+            let (wait, fails) = self.world.disk();
+            tokio::time::sleep(wait).await;
+            if fails {
+                return Err(StoreError::Unwritable("the simulated disk says no".to_owned()));
+            }
+            let noted = batch.clone();
+            let result = at_once(self.store.apply(batch));
+            if result.is_ok() {
+                self.world.committed(&noted);
+            }
+            self.world.reach(after).await;
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            result
+        })
+    }
+
+    fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(at_once(self.store.forget(retention))))
+    }
+
+    /// The same in every world of a seed.
+    fn key(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        Box::pin(std::future::ready(at_once(self.store.key()).map(|_| [7; 32])))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(at_once(self.store.close())))
+    }
+
+    delegate! {
+        journey(name: Name) -> SavedJourney;
+        conditions() -> Vec<(Subject, AlertState)>;
+        open_incidents() -> Vec<Incident>;
+        silences() -> Vec<Silence>;
+        ledger() -> Vec<(Token, Entry)>;
+        spent() -> Vec<Spent>;
+        next_due(notifier: Name, now: Timestamp) -> Due;
+        undelivered(incident: String, notifier: Name) -> Vec<OutboxRow>;
+        root_receipt(incident: String, notifier: Name) -> Option<Receipt>;
+        hold(notifier: Name) -> Option<Timestamp>;
+        outbox(status: Option<OutboxStatus>, limit: usize) -> Vec<OutboxRow>;
+        outbox_summary() -> Vec<OutboxSummary>;
+        runs(journey: Name, limit: usize) -> Vec<RunRow>;
+        latencies(journey: Name, windows: Vec<(Timestamp, Timestamp)>, limit: usize) -> Vec<Vec<Ran>>;
+        report(token: Token) -> Option<Report>;
+        incidents(journey: Option<Name>, limit: usize) -> Vec<IncidentRow>;
+        incident(id: String) -> Option<IncidentRow>;
+        notices(incident: String, limit: usize) -> Vec<OutboxRow>;
+        revive(notifier: Name, now: Timestamp) -> u64;
+    }
+}
