@@ -4,6 +4,8 @@ mod channels;
 pub mod connect;
 pub mod demo;
 mod drift;
+mod heritage;
+mod journal;
 pub mod notify;
 pub mod preview;
 pub mod replay;
@@ -21,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::channels::Channels;
+use crate::app::heritage::Heritage;
 use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::calendar::Calendar;
@@ -35,12 +38,12 @@ use crate::journey::report::Report;
 use crate::journey::spend::Spending;
 use crate::journey::token::Mint;
 use crate::journey::{Journey, Name};
-use crate::ledger::Settled;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::Buttons;
 use crate::notifier::{self, Notifier};
-use crate::runner::Runner;
+use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
+use crate::runner::{Ends, Runner};
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
 use crate::store::sqlite::{Sqlite, snapshot};
@@ -56,6 +59,8 @@ const DRAIN_RUNS: Duration = Duration::from_secs(10);
 const DRAIN_NOTICES: Duration = Duration::from_secs(5);
 /// How long any other part may take to end.
 const DRAIN_PART: Duration = Duration::from_secs(2);
+/// How long the whole may take at most.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// A started daemon, as whoever started it sees it.
 #[derive(Clone, Debug)]
@@ -88,7 +93,7 @@ pub async fn run(
     let mint = open_mint(&plan, &store).await?;
     let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let (runner, left) = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let (outbox, workers) =
         delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
@@ -105,6 +110,7 @@ pub async fn run(
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
         dependencies: plan.dependencies.clone(),
+        waiting: resume::waiting_slots(&left),
         slowdowns: plan
             .journeys
             .iter()
@@ -145,6 +151,7 @@ pub async fn run(
         clock,
     )
     .with_spending(spending, spend_metrics)
+    .with_left(left)
     .with_wishes(wished, board.clone());
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
@@ -222,13 +229,15 @@ pub async fn run(
     } else {
         tracing::info!("stopping: no new runs; those under way have {} s", DRAIN_RUNS.as_secs());
     }
-    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping]);
+    // However short the supervisor's patience is set, the drain has its time.
+    let patience = u32::try_from(DRAIN.as_micros()).unwrap_or(u32::MAX);
+    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
     ready.store(false, Ordering::Release);
     stop_scheduler.cancel();
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard", "drift"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift"], DRAIN_PART).await;
     // The evaluator ends when its last observation is decided; the workers then send what that led to.
     tasks.wait_for(&["evaluator"], DRAIN_PART).await;
     stop_workers.cancel();
@@ -272,18 +281,24 @@ pub async fn once(
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
     let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let (runner, _) = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
-    let report = runner.run(journey.clone(), clock.now().wall, Vec::new(), &stop).await;
+    let order = runner.order(journey.clone(), clock.now().wall);
+    let report = runner.run(order, Ends { cut: &stop, leave: None }).await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard"], DRAIN_PART).await;
     tasks.abort();
     // What is left of it is of no interest, and the next run makes its own.
     let _ = store.close().await;
     let _ = std::fs::remove_dir_all(&directory);
-    Ok((report, last_good))
+    match report {
+        Some(report) => Ok((report, last_good)),
+        None => {
+            Err(Failure::new(exit::SOFTWARE, format!("the run of `{name}` was left to a process that never comes")))
+        }
+    }
 }
 
 fn last_good(plan: &Plan, name: &str) -> Option<Report> {
@@ -427,22 +442,20 @@ async fn build_runner(
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
     channels: &mut Channels,
-) -> Result<Arc<Runner>, Failure> {
-    let failed = |error| store_failure(plan, &error);
-    // A token whose run was cut by the end of the process before us: what comes for it now is late.
-    let known = store.ledger().await.map_err(failed)?.into_iter().map(|(token, mut entry)| {
-        entry.settled = entry.settled.or(Some(Settled::Missing));
-        (token, entry)
-    });
-    let switchboard = Arc::new(Switchboard::new(mint.clone(), std::mem::take(&mut channels.readings), known));
-    Ok(Arc::new(Runner {
+) -> Result<(Arc<Runner>, Vec<Left>), Failure> {
+    let mut heritage = Heritage::read(plan, store).await?;
+    let readings = std::mem::take(&mut channels.readings);
+    let switchboard = Arc::new(Switchboard::new(mint.clone(), readings, heritage.known()));
+    heritage.hand_to(&switchboard, channels);
+    let runner = Arc::new(Runner {
         channels: channels.open.clone(),
         switchboard,
         store: store.clone(),
         clock,
         mint,
         redactor: plan.redactor.clone(),
-    }))
+    });
+    Ok((runner, heritage.left))
 }
 
 fn spawn_channels(
@@ -463,9 +476,12 @@ fn spawn_channels(
         tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, clock, stop.clone()));
         tasks.spawn("reader", async move { notes.over(reader.channel.listen(reader.listener)).await });
     }
-    let (_, closed) = mpsc::channel(1);
+    let (forward, closed) = mpsc::channel(1);
     let arrivals = std::mem::replace(&mut channels.arrivals, closed);
-    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), arrivals, observations, stop.clone()));
+    let noted = std::mem::replace(&mut channels.noted, (mpsc::channel(1).1, forward));
+    let before = std::mem::take(&mut channels.before);
+    tasks.spawn("journal", journal::keep(runner.clone(), noted, stop.clone()));
+    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), before, arrivals, observations, stop.clone()));
 }
 
 /// What the calendar's ticks ask for.

@@ -74,6 +74,8 @@ pub struct Parts {
     pub public_url: Option<url::Url>,
     /// What others promise of the systems that journeys depend on.
     pub dependencies: BTreeMap<Name, Dependency>,
+    /// Slots whose runs go on from the process before: they are no missed ones.
+    pub waiting: HashMap<Name, Vec<Timestamp>>,
     /// How many times rarer than by its schedule each journey runs, because of what its messages cost; 1 where that is nothing.
     pub slowdowns: HashMap<Name, f64>,
     /// How long before its end people are told of a channel's certificate; of one without an entry, never.
@@ -375,9 +377,10 @@ impl Evaluator {
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
         let name = match &observation {
-            Observation::Finished(report) | Observation::Confirmed(report) | Observation::Asked { report, .. } => {
-                report.journey.clone()
-            }
+            Observation::Finished(report)
+            | Observation::Confirmed(report)
+            | Observation::Repeated(report)
+            | Observation::Asked { report, .. } => report.journey.clone(),
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
             Observation::Measured { journey, measured } => return self.measured(journey, *measured, round, now),
@@ -393,7 +396,9 @@ impl Evaluator {
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
         }
-        if let Observation::Finished(report) | Observation::Confirmed(report) = &observation {
+        if let Observation::Finished(report) | Observation::Confirmed(report) | Observation::Repeated(report) =
+            &observation
+        {
             // Before the journey: what it fails of is known when it is looked where it belongs.
             for channel in self.channels.take(report, now) {
                 self.look_at_channel(channel, round, now);
@@ -402,7 +407,8 @@ impl Evaluator {
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
-            Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
+            Observation::Confirmed(report) => watched.beside(*report, true, &mut self.desk, round, now),
+            Observation::Repeated(report) => watched.beside(*report, false, &mut self.desk, round, now),
             Observation::Asked { report, run } => {
                 round.asked.push(run.token);
                 watched.asked(*report, &run.by, &mut self.desk, round, now);

@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, ChannelStatus};
+use crate::channel::journal::Noted;
 use crate::channel::webhook::{HookCounts, Hooks};
-use crate::channel::{Channel, Listener, Opening, Readiness};
+use crate::channel::{Channel, Journal, Listener, Opening, Readiness};
 use crate::clock::Clock;
 use crate::config::Plan;
 use crate::exit::{self, Failure};
@@ -29,6 +30,10 @@ pub(super) struct Channels {
     pub(super) readers: Vec<Reader>,
     pub(super) readings: HashMap<Name, Reading>,
     pub(super) arrivals: mpsc::Receiver<Arrival>,
+    /// What came to the process before us, and nothing has followed from.
+    pub(super) before: Vec<Arrival>,
+    /// What is to be on disk before it is acknowledged, and where it goes then.
+    pub(super) noted: (mpsc::Receiver<Noted>, mpsc::Sender<Arrival>),
     pub(super) hooks: Option<(TcpListener, Hooks)>,
     pub(super) counts: Vec<(Name, Arc<HookCounts>)>,
 }
@@ -50,12 +55,15 @@ pub(super) async fn open(
 ) -> Result<Channels, Failure> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
+    let (journal, noted) = Journal::new(ARRIVALS);
     let hooks = bind_hooks(plan).await?;
     let mut channels = Channels {
         open: BTreeMap::new(),
         readers: Vec::new(),
         readings: HashMap::new(),
         arrivals,
+        before: Vec::new(),
+        noted: (noted, sender.clone()),
         hooks,
         counts: Vec::new(),
     };
@@ -90,7 +98,9 @@ pub(super) async fn open(
             channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
             let (arrivals, stop) = (sender.clone(), stop.clone());
             let mint = mint.clone();
-            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
+            let (channel_name, journal) = (name.clone(), journal.clone());
+            let listener =
+                Listener { channel: channel_name, clock, arrivals, journal, since: None, readiness, mint, stop };
             channels.readers.push(Reader { channel, listener });
         }
     }

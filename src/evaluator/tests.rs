@@ -85,6 +85,7 @@ impl Stage {
             location: None,
             public_url: None,
             dependencies: BTreeMap::new(),
+            waiting: HashMap::new(),
             slowdowns: HashMap::new(),
             certificate_warnings: [("loop".into(), 14 * DAY)].into(),
             routes: Vec::new(),
