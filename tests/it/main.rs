@@ -44,6 +44,8 @@ mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
 mod replay;
+#[cfg(all(feature = "amqp", feature = "redis"))]
+mod restart;
 mod slack;
 #[cfg(feature = "slack")]
 mod slack_buttons;
