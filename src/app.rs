@@ -4,6 +4,8 @@ mod channels;
 pub mod connect;
 pub mod demo;
 mod drift;
+mod heritage;
+mod journal;
 pub mod notify;
 pub mod preview;
 mod reload;
@@ -21,7 +23,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::channels::{Opened, Opener, readings};
+use crate::app::channels::{Inlets, Opened, Opener, readings};
+use crate::app::heritage::Heritage;
 use crate::app::reload::{Live, Staff, Switch};
 use crate::app::tasks::Tasks;
 use crate::board::Board;
@@ -33,16 +36,17 @@ use crate::delivery::{self, Lender, Workplace};
 use crate::evaluator::{Evaluator, Parts, Policy};
 use crate::exit::{self, Failure};
 use crate::http::Views;
+use crate::journey::message::Arrival;
 use crate::journey::report::Report;
 use crate::journey::spend::Spending;
 use crate::journey::token::Mint;
 use crate::journey::{Journey, Name};
-use crate::ledger::Settled;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::{Buttons, SlackSettings};
 use crate::notifier::{self, Notifier};
-use crate::runner::Runner;
+use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
+use crate::runner::{Ends, Runner};
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
 use crate::store::sqlite::{Sqlite, snapshot};
@@ -60,6 +64,8 @@ const DRAIN_RUNS: Duration = Duration::from_secs(10);
 const DRAIN_NOTICES: Duration = Duration::from_secs(5);
 /// How long any other part may take to end.
 const DRAIN_PART: Duration = Duration::from_secs(2);
+/// How long the whole may take at most.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// A started daemon, as whoever started it sees it.
 #[derive(Clone, Debug)]
@@ -92,10 +98,10 @@ pub async fn run(
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let (opener, hooks, arrivals) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let opened = opener.open(&plan, plan.channels.keys())?;
+    let (opener, inlets) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let mut opened = opener.open(&plan, plan.channels.keys())?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
-    let runner = build_runner(&plan, clock, &store, mint, &opened).await?;
+    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let workplace =
         Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
@@ -113,6 +119,7 @@ pub async fn run(
         wishes,
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
+        waiting: resume::waiting_slots(&left),
         policy: policy(&plan, &spending),
     };
     let (courses, on_course) = watch::channel(Arc::new(drift::courses(&plan.journeys, &spending)));
@@ -137,11 +144,12 @@ pub async fn run(
         clock,
     )
     .with_spending(spending, spend_metrics)
+    .with_left(left)
     .with_wishes(wished, board.clone())
     .with_replans(replanned);
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
-        hooks: hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
+        hooks: inlets.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         board: board.clone(),
     };
     let ready = Arc::new(AtomicBool::new(false));
@@ -176,12 +184,8 @@ pub async fn run(
         }
     });
     tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
-    if let Some((listener, hooks)) = hooks {
-        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop_readers.clone()));
-    }
     let readers = start_channels(&mut tasks, &opener, opened, &observations);
-    let matching = tasks::match_arrivals(runner.clone(), arrivals, observations, stop_readers.clone());
-    tasks.spawn("switchboard", matching);
+    take_arrivals(&mut tasks, inlets, before, &runner, observations, &stop_readers);
     let mut switch = Switch { callbacks, commands, stop: stop_http.clone(), current: CancellationToken::new() };
     switch.turn(buttons, &mut tasks);
     let pulse = board.pulse("evaluator", clock.now().mono);
@@ -254,13 +258,15 @@ pub async fn run(
     } else {
         tracing::info!("stopping: no new runs; those under way have {} s", DRAIN_RUNS.as_secs());
     }
-    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping]);
+    // However short the supervisor's patience is set, the drain has its time.
+    let patience = u32::try_from(DRAIN.as_micros()).unwrap_or(u32::MAX);
+    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
     ready.store(false, Ordering::Release);
     stop_scheduler.cancel();
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard", "drift"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift"], DRAIN_PART).await;
     // The evaluator ends when its last observation is decided; the workers then send what that led to.
     tasks.wait_for(&["evaluator"], DRAIN_PART).await;
     stop_workers.cancel();
@@ -303,25 +309,27 @@ pub async fn once(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let (opener, hooks, arrivals) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let opened = opener.open(&plan, plan.channels.keys())?;
-    let runner = build_runner(&plan, clock, &store, mint, &opened).await?;
+    let (opener, inlets) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let mut opened = opener.open(&plan, plan.channels.keys())?;
+    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
-    if let Some((listener, hooks)) = hooks {
-        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop_readers.clone()));
-    }
     start_channels(&mut tasks, &opener, opened, &observations);
-    let matching = tasks::match_arrivals(runner.clone(), arrivals, observations, stop_readers.clone());
-    tasks.spawn("switchboard", matching);
-    let report = runner.run(journey.clone(), clock.now().wall, Vec::new(), &stop).await;
+    take_arrivals(&mut tasks, inlets, before, &runner, observations, &stop_readers);
+    let order = runner.order(journey.clone(), clock.now().wall);
+    let report = runner.run(order, Ends { cut: &stop, leave: None }).await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard"], DRAIN_PART).await;
     tasks.abort();
     // What is left of it is of no interest, and the next run makes its own.
     let _ = store.close().await;
     let _ = std::fs::remove_dir_all(&directory);
-    Ok((report, last_good))
+    match report {
+        Some(report) => Ok((report, last_good)),
+        None => {
+            Err(Failure::new(exit::SOFTWARE, format!("the run of `{name}` was left to a process that never comes")))
+        }
+    }
 }
 
 fn last_good(plan: &Plan, name: &str) -> Option<Report> {
@@ -496,24 +504,21 @@ async fn build_runner(
     clock: Clock,
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
-    opened: &BTreeMap<Name, Opened>,
-) -> Result<Arc<Runner>, Failure> {
-    let failed = |error| store_failure(plan, &error);
-    // A token whose run was cut by the end of the process before us: what comes for it now is late.
-    let known = store.ledger().await.map_err(failed)?.into_iter().map(|(token, mut entry)| {
-        entry.settled = entry.settled.or(Some(Settled::Missing));
-        (token, entry)
-    });
-    let switchboard = Arc::new(Switchboard::new(mint.clone(), readings(plan), known));
+    opened: &mut BTreeMap<Name, Opened>,
+) -> Result<(Arc<Runner>, Vec<Left>, Vec<Arrival>), Failure> {
+    let mut heritage = Heritage::read(plan, store).await?;
+    let switchboard = Arc::new(Switchboard::new(mint.clone(), readings(plan), heritage.known()));
+    let before = heritage.hand_to(&switchboard, opened);
     let channels: BTreeMap<_, _> = opened.iter().map(|(name, opened)| (name.clone(), opened.open.clone())).collect();
-    Ok(Arc::new(Runner {
+    let runner = Arc::new(Runner {
         channels: channels.into(),
         switchboard,
         store: store.clone(),
         clock,
         mint,
         redactor: plan.redactor.clone(),
-    }))
+    });
+    Ok((runner, heritage.left, before))
 }
 
 /// Starts the readers of these channels; gives what stops each.
@@ -524,6 +529,23 @@ fn start_channels(
     observations: &mpsc::Sender<Observation>,
 ) -> BTreeMap<Name, CancellationToken> {
     opened.into_iter().map(|(name, channel)| (name, opener.start(channel, tasks, observations))).collect()
+}
+
+/// Takes what arrives: puts on disk what must not be lost, and hands it to the runs that wait for it. `before` came to the process before us.
+fn take_arrivals(
+    tasks: &mut Tasks,
+    inlets: Inlets,
+    before: Vec<Arrival>,
+    runner: &Arc<Runner>,
+    observations: mpsc::Sender<Observation>,
+    stop: &CancellationToken,
+) {
+    let Inlets { hooks, arrivals, noted } = inlets;
+    if let Some((listener, hooks)) = hooks {
+        tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
+    }
+    tasks.spawn("journal", journal::keep(runner.clone(), noted, stop.clone()));
+    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), before, arrivals, observations, stop.clone()));
 }
 
 /// What the calendar's ticks ask for.

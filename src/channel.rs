@@ -12,6 +12,7 @@ pub mod exec;
 pub mod http;
 #[cfg(feature = "imap")]
 pub mod imap;
+pub mod journal;
 #[cfg(any(feature = "imap", feature = "smtp"))]
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -80,9 +81,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::channel::journal::Journal;
 use crate::channel::refusal::Refusal;
 use crate::clock::Clock;
 use crate::detect::channel::CERTIFICATE_WARNING;
@@ -114,6 +117,12 @@ pub trait Channel: Send + Sync {
     /// Whether what arrives while the reader is away is there when it is back: a queue keeps it, a subscription does not.
     fn keeps(&self) -> bool {
         true
+    }
+
+    /// Whether a reader of the next process finds what came before it, also what this one has taken and not put to use: then a
+    /// message that is not there never came. Only what is never taken away, or kept by [`Journal`] before it is, is there.
+    fn looks_back(&self) -> bool {
+        false
     }
 
     /// What became of the calls that came in, for a channel that is called.
@@ -148,6 +157,10 @@ pub struct Listener {
     pub arrivals: mpsc::Sender<Arrival>,
     /// Whether it can receive now.
     pub readiness: watch::Sender<Readiness>,
+    /// Where they go instead if taking them away, or telling their sender, has to wait until they are safe.
+    pub journal: Journal,
+    /// What came after this is of interest too: runs of the process before wait for it.
+    pub since: Option<Timestamp>,
     /// Which tokens are ours: nothing else is ever removed.
     pub mint: Arc<Mint>,
     /// When to stop.

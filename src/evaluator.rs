@@ -74,6 +74,8 @@ pub struct Parts {
     pub location: Option<String>,
     /// How people reach the pages.
     pub public_url: Option<url::Url>,
+    /// Slots whose runs go on from the process before: they are no missed ones.
+    pub waiting: HashMap<Name, Vec<Timestamp>>,
     /// What the plan says.
     pub policy: Policy,
 }
@@ -189,6 +191,8 @@ impl Evaluator {
             blind = blind.max(evaluator.enrol(journey, saved, counted, &mut round));
         }
         evaluator.learn_dependants();
+        // Whoever comes later waits for nothing of before.
+        evaluator.parts.waiting.clear();
         if blind > Duration::ZERO {
             evaluator.parts.daemon.blind.increment(blind.as_secs());
             tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
@@ -385,9 +389,10 @@ impl Evaluator {
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
         let name = match &observation {
-            Observation::Finished(report) | Observation::Confirmed(report) | Observation::Asked { report, .. } => {
-                report.journey.clone()
-            }
+            Observation::Finished(report)
+            | Observation::Confirmed(report)
+            | Observation::Repeated(report)
+            | Observation::Asked { report, .. } => report.journey.clone(),
             Observation::Skipped { journey, .. } => journey.name.clone(),
             Observation::Late { journey, .. } => journey.clone(),
             Observation::Measured { journey, measured } => return self.measured(journey, *measured, round, now),
@@ -403,7 +408,10 @@ impl Evaluator {
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
         }
-        if let Observation::Finished(report) | Observation::Confirmed(report) | Observation::Asked { report, .. } =
+        if let Observation::Finished(report)
+        | Observation::Confirmed(report)
+        | Observation::Repeated(report)
+        | Observation::Asked { report, .. } =
             &observation
         {
             // Before the journey: what it fails of is known when it is looked where it belongs.
@@ -414,7 +422,8 @@ impl Evaluator {
         let Some(watched) = self.journeys.get_mut(&name) else { return };
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
-            Observation::Confirmed(report) => watched.confirmed(*report, &mut self.desk, round, now),
+            Observation::Confirmed(report) => watched.beside(*report, true, &mut self.desk, round, now),
+            Observation::Repeated(report) => watched.beside(*report, false, &mut self.desk, round, now),
             Observation::Asked { report, run } => {
                 round.asked.push(run.token);
                 watched.asked(*report, &run.by, &mut self.desk, round, now);

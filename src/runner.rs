@@ -2,6 +2,7 @@
 
 pub mod mailbox;
 pub mod open;
+pub mod resume;
 pub mod switchboard;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use crate::channel::seen::Notes;
 use crate::clock::Clock;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
+use crate::journey::run::checkpoint::{Checkpoint, Purpose};
 use crate::journey::run::{Action, Event, Fault, Reply, Run};
 use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
@@ -25,10 +27,11 @@ use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
 use crate::runner::mailbox::Mailbox;
 use crate::runner::open::{Channels, OpenChannel, Opened};
+use crate::runner::resume::{KEPT_FOR, Left};
 use crate::runner::switchboard::Switchboard;
 use crate::secret::Redactor;
 use crate::store::{Change, Store};
-use crate::time::{Mono, Now, later};
+use crate::time::{Mono, Now, between, later};
 
 /// How long a run waits for its receivers to be ready. Longer is an outage of the receiver, which is `unknown`, not `failed`.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -49,82 +52,75 @@ pub struct Runner {
     pub redactor: Redactor,
 }
 
+/// A run that is to be made.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What it is known by.
+    pub token: Token,
+    /// What it runs.
+    pub journey: Arc<Journey>,
+    /// For which slot.
+    pub slot: Timestamp,
+    /// What for.
+    pub purpose: Purpose,
+    /// What it may spend. It is on disk before anything is sent, so that no crash makes it forgotten.
+    pub spent: Vec<Spent>,
+    /// Only connections that were made since will do: one that is broken and looks whole must not confirm its own failure.
+    pub connected_since: Option<Mono>,
+}
+
+/// What ends a run from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// It is cut short, and is `unknown`.
+    pub cut: &'a CancellationToken,
+    /// From then on a run that only waits is left to the next process.
+    pub leave: Option<&'a CancellationToken>,
+}
+
 impl Runner {
-    /// Runs `journey` for `slot`; `stop` cuts it short as `unknown`. What it may spend is on disk before anything is sent, so that
-    /// no crash makes it forgotten.
-    pub fn run<'a>(
-        &'a self,
-        journey: Arc<Journey>,
-        slot: Timestamp,
-        spent: Vec<Spent>,
-        stop: &'a CancellationToken,
-    ) -> impl Future<Output = Report> + Send + 'a {
+    /// A run of a slot, with a token of its own.
+    pub fn order(&self, journey: Arc<Journey>, slot: Timestamp) -> Order {
         let token = self.mint.issue(self.clock.now().wall);
-        self.run_over(token, journey, slot, spent, None, stop)
+        Order { token, journey, slot, purpose: Purpose::Slot, spent: Vec::new(), connected_since: None }
     }
 
-    /// As [`Runner::run`], with a token that was issued before.
-    pub fn run_as<'a>(
-        &'a self,
-        token: Token,
-        journey: Arc<Journey>,
-        slot: Timestamp,
-        spent: Vec<Spent>,
-        stop: &'a CancellationToken,
-    ) -> impl Future<Output = Report> + Send + 'a {
-        self.run_over(token, journey, slot, spent, None, stop)
+    /// Makes a run. `None` if it is left to the next process.
+    pub fn run<'a>(&'a self, order: Order, ends: Ends<'a>) -> impl Future<Output = Option<Report>> + Send + 'a {
+        self.drive(Box::pin(self.begin(order)), ends)
     }
 
-    /// Runs a journey again that failed at `failed`, over connections that were made since: one that is broken and looks whole
-    /// must not confirm its own failure.
-    pub fn confirm<'a>(
-        &'a self,
-        journey: Arc<Journey>,
-        slot: Timestamp,
-        failed: Mono,
-        stop: &'a CancellationToken,
-    ) -> impl Future<Output = Report> + Send + 'a {
-        let token = self.mint.issue(self.clock.now().wall);
-        self.run_over(token, journey, slot, Vec::new(), Some(failed), stop)
+    /// Goes on with a run of another process. `None` if it is left to the next.
+    pub fn resume<'a>(&'a self, left: Left, ends: Ends<'a>) -> impl Future<Output = Option<Report>> + Send + 'a {
+        self.drive(Box::pin(async move { self.wake(left) }), ends)
     }
 
-    fn run_over<'a>(
+    fn drive<'a>(
         &'a self,
-        token: Token,
-        journey: Arc<Journey>,
-        slot: Timestamp,
-        spent: Vec<Spent>,
-        connected_since: Option<Mono>,
-        stop: &'a CancellationToken,
-    ) -> impl Future<Output = Report> + Send + 'a {
+        begun: BoxFuture<'a, Result<Drive<'a>, Box<Report>>>,
+        ends: Ends<'a>,
+    ) -> impl Future<Output = Option<Report>> + Send + 'a {
         // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
         // in `Drive::take`, is boxed, and gone by then.
-        let begun = Box::pin(self.begin(token, journey, slot, spent, connected_since));
         async move {
             let mut drive = match begun.await {
                 Ok(drive) => drive,
-                Err(report) => return *report,
+                Err(report) => return Some(*report),
             };
             let mut happened = (Event::Begin, None);
             loop {
-                if let Some(report) = drive.take(happened, stop).await {
-                    return self.end(*report, drive.run.journey());
+                if let Some(report) = drive.take(happened, ends.cut).await {
+                    return Some(self.end(*report, drive.run.journey()));
                 }
-                happened = drive.next(stop).await;
+                happened = drive.next(ends).await?;
             }
         }
     }
 
     /// A run that nothing keeps from beginning, or the report of why it cannot.
-    async fn begin(
-        &self,
-        token: Token,
-        journey: Arc<Journey>,
-        slot: Timestamp,
-        spent: Vec<Spent>,
-        connected_since: Option<Mono>,
-    ) -> Result<Drive<'_>, Box<Report>> {
+    async fn begin(&self, order: Order) -> Result<Drive<'_>, Box<Report>> {
         let now = self.clock.now();
+        let Order { token, journey, slot, purpose, spent, connected_since } = order;
         if let Some(why) = &journey.unavailable {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why)));
         }
@@ -135,9 +131,30 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Storage, &why)));
         }
         let run = Run::new(journey, token, slot, now, token.bits() as u64);
+        Ok(Drive { connected_since, ..Drive::new(self, run, purpose, Arc::default()) })
+    }
+
+    /// A run that somebody can go on with, or the report of why nobody can.
+    fn wake(&self, left: Left) -> Result<Drive<'_>, Box<Report>> {
+        let now = self.clock.now();
+        let Left { journey, checkpoint, mailbox, alive } = left;
+        let Checkpoint { token, slot, .. } = checkpoint;
+        if let Some(why) = &journey.unavailable {
+            return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why)));
+        }
+        if !checkpoint.fits(&journey) {
+            let why = "the daemon was restarted while it waited, with another definition of the journey";
+            return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Restart, why)));
+        }
+        let purpose = checkpoint.purpose.clone();
+        let run = Run::resume(journey, checkpoint, alive, now, !token.bits() as u64);
         let channels = self.channels.now();
-        let (mailbox, receivers) = Default::default();
-        Ok(Drive { runner: self, channels, run, mailbox, in_hand: None, receivers, connected_since })
+        let receivers = run.journey().receivers();
+        let blind = receivers.into_iter().filter(|name| {
+            let is_there = |channel: &Arc<OpenChannel>| channel.channel.looks_back();
+            between(alive, now.wall) > KEPT_FOR || !channels.get(name).is_some_and(is_there)
+        });
+        Ok(Drive { blind: blind.collect(), is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
@@ -180,17 +197,27 @@ impl Runner {
     }
 
     /// The token is known to the switchboard first, so that no arrival can be quicker, and on disk before anything is sent.
-    async fn record(&self, run: &Run, mailbox: Arc<Mailbox>) -> Event {
+    async fn record(&self, run: &Run, purpose: Purpose, mailbox: Arc<Mailbox>) -> Event {
         let (journey, token) = (run.journey(), run.token());
         let now = self.clock.now();
         let keep_until = later(now.wall, journey.deadline + journey.late);
         let entry =
             Entry { journey: journey.name.clone(), slot: run.slot(), recorded: now.wall, keep_until, settled: None };
         self.switchboard.expect(token, entry.clone(), mailbox);
-        match self.store.apply(vec![Change::Expect { token, entry }]).await {
+        let begun = run.checkpoint(purpose, now).map(|checkpoint| Change::Begun { checkpoint: Box::new(checkpoint) });
+        match self.store.apply([Change::Expect { token, entry }].into_iter().chain(begun).collect()).await {
             Ok(()) => Event::Recorded,
             Err(error) => Event::NotRecorded { why: error.to_string() },
         }
+    }
+
+    /// Whether what somebody would need to go on with the run is on disk.
+    fn keep(&self, run: &Run, purpose: &Purpose) -> Option<BoxFuture<'_, bool>> {
+        let checkpoint = run.checkpoint(purpose.clone(), self.clock.now())?;
+        let checkpoint = Box::new(checkpoint.redacted(|text| self.redactor.redact(text))?);
+        let kept = self.store.apply(vec![Change::Waits { checkpoint }]);
+        // That the store takes nothing is told by others.
+        Some(Box::pin(async move { kept.await.is_ok() }))
     }
 }
 
@@ -244,7 +271,7 @@ impl Watched {
                 "its connection was lost and made anew, and nothing is kept for it meanwhile".to_owned()
             }
         };
-        Some(Event::Gap { channel: self.channel.name.clone(), why })
+        Some(Event::Gap { channel: self.channel.name.clone(), fault: UnknownWhy::NotReady, why })
     }
 }
 
@@ -267,12 +294,35 @@ struct Drive<'a> {
     channels: Arc<Opened>,
     run: Run,
     mailbox: Arc<Mailbox>,
+    purpose: Purpose,
     in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
+    /// Receivers that know nothing of what came while nobody was there.
+    blind: Vec<Name>,
+    /// What it would take to go on is on its way to the disk.
+    saving: Option<BoxFuture<'a, bool>>,
+    /// It is there.
+    is_safe: bool,
     connected_since: Option<Mono>,
 }
 
-impl Drive<'_> {
+impl<'a> Drive<'a> {
+    fn new(runner: &'a Runner, run: Run, purpose: Purpose, mailbox: Arc<Mailbox>) -> Drive<'a> {
+        Drive {
+            runner,
+            channels: runner.channels.now(),
+            run,
+            mailbox,
+            purpose,
+            in_hand: None,
+            receivers: Vec::new(),
+            blind: Vec::new(),
+            saving: None,
+            is_safe: false,
+            connected_since: None,
+        }
+    }
+
     /// Gives the run what happened and does what it asks for, until it only waits, or has its report.
     fn take<'b>(
         &'b mut self,
@@ -301,10 +351,15 @@ impl Drive<'_> {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
                             actions.extend(self.run.step(Event::Met { channel, seen }, self.runner.clock.now()));
                         }
+                        for channel in std::mem::take(&mut self.blind) {
+                            let why = "the daemon was restarted".to_owned();
+                            let gap = Event::Gap { channel, fault: UnknownWhy::Restart, why };
+                            actions.extend(self.run.step(gap, self.runner.clock.now()));
+                        }
                         Some(ready)
                     }
                     Action::Record => {
-                        let record = self.runner.record(&self.run, self.mailbox.clone());
+                        let record = self.runner.record(&self.run, self.purpose.clone(), self.mailbox.clone());
                         Some(unless_stopped(stop, record).await)
                     }
                     Action::Perform { channel, mut outgoing, act } => {
@@ -316,6 +371,11 @@ impl Drive<'_> {
                     }
                     Action::Abandon => {
                         self.in_hand = None;
+                        None
+                    }
+                    Action::Keep => {
+                        self.is_safe = false;
+                        self.saving = self.runner.keep(&self.run, &self.purpose);
                         None
                     }
                     Action::Expect { channel, key } => {
@@ -331,23 +391,38 @@ impl Drive<'_> {
         })
     }
 
-    /// What happens next. Arrivals come first: one that was here in time must not lose to the timer that says it was not.
-    /// What the call in hand has met goes before what may end it.
-    async fn next(&mut self, stop: &CancellationToken) -> (Event, Option<Event>) {
-        let timer = OptionFuture::from(self.run.deadline().map(|at| self.runner.clock.sleep_until(at)));
-        let in_hand = OptionFuture::from(self.in_hand.as_mut().map(|call| &mut call.answer));
-        let event = tokio::select! {
-            biased;
-            () = stop.cancelled() => Event::Cancelled,
-            event = self.mailbox.next() => return (event, None),
-            Some(answer) = in_hand => Event::Answered(Box::new(answer)),
-            Some(()) = timer => Event::Timer,
-        };
-        let met = self.in_hand.as_ref().map(InHand::met);
-        if matches!(event, Event::Answered(_)) {
-            self.in_hand = None;
+    /// What happens next; `None` if it is left to the next process. Arrivals come first: one that was here in time must not lose
+    /// to the timer that says it was not. What the call in hand has met goes before what may end it.
+    async fn next(&mut self, ends: Ends<'_>) -> Option<(Event, Option<Event>)> {
+        loop {
+            let leave = ends.leave.filter(|leave| !leave.is_cancelled());
+            let is_to_leave = ends.leave.is_some() && leave.is_none() && self.run.is_waiting();
+            if is_to_leave && self.is_safe && self.mailbox.is_empty() {
+                return None;
+            }
+            let timer = OptionFuture::from(self.run.deadline().map(|at| self.runner.clock.sleep_until(at)));
+            let in_hand = OptionFuture::from(self.in_hand.as_mut().map(|call| &mut call.answer));
+            let event = tokio::select! {
+                biased;
+                // There is no hurry but to look again whether it waits.
+                () = leave.unwrap_or(ends.cut).cancelled() => match leave {
+                    Some(_) => continue,
+                    None => Event::Cancelled,
+                },
+                event = self.mailbox.next() => return Some((event, None)),
+                Some(answer) = in_hand => Event::Answered(Box::new(answer)),
+                Some(is_safe) = OptionFuture::from(self.saving.as_mut()) => {
+                    (self.saving, self.is_safe) = (None, is_safe);
+                    continue;
+                }
+                Some(()) = timer => Event::Timer,
+            };
+            let met = self.in_hand.as_ref().map(InHand::met);
+            if matches!(event, Event::Answered(_)) {
+                self.in_hand = None;
+            }
+            return Some((event, met));
         }
-        (event, met)
     }
 
     fn perform<'b>(

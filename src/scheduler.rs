@@ -5,6 +5,7 @@
 
 mod asked;
 mod replan;
+mod resumed;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -27,11 +28,14 @@ use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding};
 use crate::journey::outcome::{ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::report::Report;
+use crate::journey::run::checkpoint::Purpose;
 use crate::journey::schedule::Schedule;
 use crate::journey::spend::Spending;
+use crate::journey::token::Token;
 use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, SpendMetrics};
-use crate::runner::{Runner, not_run};
+use crate::runner::resume::Left;
+use crate::runner::{Ends, Order, Runner, not_run};
 use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
 use crate::time::{Human, Mono, Now, between, later};
 
@@ -49,6 +53,10 @@ const STEADY: Duration = Duration::from_secs(600);
 /// A slot that could not be started within this is missed, not late: the machine slept, or we were stopped.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
 
+/// When we stop, a message that is on its way has so long to come before its run is left to the next process: what is pushed to us
+/// finds nobody then.
+const LEAVE_AFTER: Duration = Duration::from_secs(2);
+
 /// Skipped slots that wait for the evaluator at most.
 const UNTOLD: usize = 100_000;
 
@@ -59,6 +67,8 @@ pub enum Observation {
     Finished(Box<Report>),
     /// A run that was started to confirm a failed one ended. It is no slot of its own.
     Confirmed(Box<Report>),
+    /// A run ended that stands in for one of which a restart left nothing to know. It is no slot of its own.
+    Repeated(Box<Report>),
     /// A run that somebody asked for ended. It is no slot.
     Asked {
         /// What it came to.
@@ -130,6 +140,8 @@ pub struct Scheduler {
     /// What may still be sent today through channels with a limit.
     spending: Spending,
     spend_metrics: BTreeMap<Name, SpendMetrics>,
+    /// What the process before left behind.
+    left: Vec<Left>,
 }
 
 /// What a run is done with, and where it is told.
@@ -140,6 +152,8 @@ struct Hands {
     metrics: Arc<DaemonMetrics>,
     /// Nothing new is begun any more.
     closing: CancellationToken,
+    /// Runs that only wait are left to the next process.
+    leave: CancellationToken,
     /// Cuts the runs that are still going when the drain's time is over.
     cut: CancellationToken,
 }
@@ -258,6 +272,7 @@ impl Scheduler {
                 observations,
                 metrics,
                 closing: CancellationToken::new(),
+                leave: CancellationToken::new(),
                 cut: CancellationToken::new(),
             }),
             runs: TaskTracker::new(),
@@ -273,7 +288,13 @@ impl Scheduler {
             untold: VecDeque::new(),
             spending: Spending::default(),
             spend_metrics: BTreeMap::new(),
+            left: Vec::new(),
         }
+    }
+
+    /// Goes on with what the process before left behind.
+    pub fn with_left(self, left: Vec<Left>) -> Scheduler {
+        Scheduler { left, ..self }
     }
 
     /// Keeps to what these channels may spend, and shows it.
@@ -301,7 +322,8 @@ impl Scheduler {
         }
     }
 
-    /// Runs until `stop`; then waits for the runs under way, at most `drain`, and cuts the rest. `plan` is the calendar's tick.
+    /// Runs until `stop`; then waits for the runs under way, at most `drain`: those that only wait are left to the next process
+    /// before, and the rest is cut. `plan` is the calendar's tick.
     pub async fn run(
         mut self,
         mut plan: mpsc::Receiver<()>,
@@ -310,6 +332,7 @@ impl Scheduler {
         drain: Duration,
     ) {
         self.began = self.clock.now().mono;
+        self.take_up();
         self.plan(self.clock.now());
         loop {
             let now = self.clock.now();
@@ -341,7 +364,13 @@ impl Scheduler {
     async fn drain(self, within: Duration) {
         self.hands.closing.cancel();
         self.runs.close();
-        if tokio::time::timeout(within, self.runs.wait()).await.is_err() {
+        let patience = LEAVE_AFTER.min(within);
+        if tokio::time::timeout(patience, self.runs.wait()).await.is_ok() {
+            return;
+        }
+        tracing::info!(runs = self.runs.len(), "runs that only wait are left to the next start");
+        self.hands.leave.cancel();
+        if tokio::time::timeout(within - patience, self.runs.wait()).await.is_err() {
             tracing::warn!(runs = self.runs.len(), "cutting runs that did not end in time; they are unknown");
             self.hands.cut.cancel();
             self.runs.wait().await;
@@ -425,25 +454,14 @@ impl Scheduler {
         self.hands.metrics.lateness.record(late.as_secs_f64());
         self.hands.metrics.in_flight.increment(1.0);
         let hands = self.hands.clone();
+        let order = Order { spent, ..hands.runner.order(journey.clone(), slot) };
         self.runs.spawn(async move {
-            let runner = &hands.runner;
-            let run = AssertUnwindSafe(runner.run(journey.clone(), slot, spent, &hands.cut)).catch_unwind().await;
-            // A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.
-            let mut report = run.unwrap_or_else(|_| {
-                tracing::error!(journey = %journey.name, "a run panicked; its slot is unknown");
-                let now = runner.clock.now();
-                let token = runner.mint.issue(now.wall);
-                not_run(&journey, token, slot, now, UnknownWhy::Internal, "a fault of ours; the log has it")
-            });
+            // A run that is left keeps its turn: nothing is begun any more.
+            let Some(mut report) = hands.make(order).await else { return };
             report.lateness = late;
             drop(permits);
             hands.metrics.in_flight.decrement(1.0);
-            let has_failed = report.outcome.verdict() == Verdict::Failed;
-            // What a limited channel may send is counted in slots.
-            let is_first = Turn::note(&turn, has_failed) && has_failed && is_free;
-            // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
-            let _ = hands.observations.send(Observation::Finished(Box::new(report))).await;
-            if is_first {
+            if hands.tell_first_failure(&turn, report, is_free, Observation::Finished).await {
                 confirm(&hands, &journey, slot).await;
             }
             end_turn(&hands, &journey, &turn).await;
@@ -559,20 +577,64 @@ fn clock_condition(findings: Vec<Finding>) -> Observation {
     Observation::Condition { subject: Subject::Daemon("clock".into()), findings }
 }
 
+impl Hands {
+    /// Makes a run, whatever comes between. `None` if it is left to the next process.
+    async fn make(&self, order: Order) -> Option<Report> {
+        let (journey, token, slot) = (order.journey.clone(), order.token, order.slot);
+        self.whatever_comes(journey, token, slot, self.runner.run(order, self.ends())).await
+    }
+
+    fn ends(&self) -> Ends<'_> {
+        Ends { cut: &self.cut, leave: Some(&self.leave) }
+    }
+
+    /// A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.
+    async fn whatever_comes(
+        &self,
+        journey: Arc<Journey>,
+        token: Token,
+        slot: Timestamp,
+        run: impl Future<Output = Option<Report>>,
+    ) -> Option<Report> {
+        AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(journey = %journey.name, run = %token, "a run panicked; it is unknown");
+            let now = self.runner.clock.now();
+            Some(not_run(&journey, token, slot, now, UnknownWhy::Internal, "a fault of ours; the log has it"))
+        })
+    }
+
+    /// Tells how a run ended; whether it failed, and the one before did not.
+    async fn tell_first_failure(
+        &self,
+        turn: &Mutex<Turn>,
+        report: Report,
+        is_free: bool,
+        told: impl Fn(Box<Report>) -> Observation,
+    ) -> bool {
+        let has_failed = report.outcome.verdict() == Verdict::Failed;
+        // What a limited channel may send is counted in slots.
+        let is_first = Turn::note(turn, has_failed) && has_failed && is_free;
+        // The evaluator outlives the scheduler; if it is gone, so is whoever could be told.
+        let _ = self.observations.send(told(Box::new(report))).await;
+        is_first
+    }
+}
+
 /// Runs a journey that just failed again, as often and as long after as its policy says, until it does not fail. The journey keeps
 /// its turn, so its next slot does not overlap.
 async fn confirm(hands: &Hands, journey: &Arc<Journey>, slot: Timestamp) {
-    let Hands { runner, observations, cut, .. } = hands;
+    let Hands { runner, observations, leave, .. } = hands;
     for wait in &journey.alert.confirm {
         let failed = runner.clock.now().mono;
         let until = failed + *wait;
         tokio::select! {
             biased;
-            () = cut.cancelled() => return,
+            () = leave.cancelled() => return,
             () = runner.clock.sleep_until(until) => {}
         }
-        let run = AssertUnwindSafe(runner.confirm(journey.clone(), slot, failed, cut)).catch_unwind().await;
-        let Ok(report) = run else { return };
+        let order = runner.order(journey.clone(), slot);
+        let order = Order { purpose: Purpose::Confirmation, connected_since: Some(failed), ..order };
+        let Some(report) = hands.make(order).await else { return };
         let has_failed = report.outcome.verdict() == Verdict::Failed;
         let _ = observations.send(Observation::Confirmed(Box::new(report))).await;
         if !has_failed {

@@ -16,8 +16,10 @@ use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
 use crate::journey::Name;
+use crate::journey::message::Arrival;
 use crate::journey::outcome::{Verdict, labelled};
 use crate::journey::report::Report;
+use crate::journey::run::checkpoint::Checkpoint;
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
@@ -34,6 +36,24 @@ pub enum Change {
         token: Token,
         /// Its entry.
         entry: Entry,
+    },
+    /// A run is about to send what it will wait for. It is forgotten when its token is settled.
+    Begun {
+        /// What is needed to go on with it.
+        checkpoint: Box<Checkpoint>,
+    },
+    /// A run that has begun stands elsewhere now. One that is settled stays so.
+    Waits {
+        /// What is needed to go on with it.
+        checkpoint: Box<Checkpoint>,
+    },
+    /// A message has come, and whoever sent it is about to be told so: nobody sends it again. It is forgotten when its token
+    /// is settled, and not kept where it would be a copy.
+    Arrived {
+        /// Whose it is.
+        token: Token,
+        /// The message, and when it came.
+        arrival: Box<Arrival>,
     },
     /// A token's run has ended, or its message came after all.
     Settle {
@@ -321,6 +341,12 @@ pub trait Store: Send + Sync {
 
     /// Every token in the ledger.
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>>;
+
+    /// The runs that have begun and have not ended, oldest slots first.
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<Checkpoint>, StoreError>>;
+
+    /// The arrivals that nothing has followed from yet, in order. Their monotonic times are zero: another process took them.
+    fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>>;
 
     /// What was spent, by channel, day and journey, of the last days.
     fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>>;

@@ -13,9 +13,9 @@ use journeyman::journey::Outgoing;
 use journeyman::journey::token::Mint;
 use journeyman::journey::value::Value;
 use journeyman::metrics::Metrics;
-use journeyman::runner::Runner;
 use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
+use journeyman::runner::{Ends, Runner};
 use journeyman::store::Store;
 use journeyman::store::sqlite::Sqlite;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -54,8 +54,16 @@ async fn a_run_that_waits_weighs_little() {
     let (arrivals, _arrivals) = mpsc::channel(1);
     let (name, planned) = plan.channels.first_key_value().expect("a channel");
     let channel = planned.settings.open(&Opening { clock, hooks: None }).expect("it opens").expect("this build has it");
-    let listener =
-        Listener { channel: name.clone(), clock, arrivals, readiness, mint: mint.clone(), stop: stop.clone() };
+    let listener = Listener {
+        channel: name.clone(),
+        clock,
+        arrivals,
+        journal: Default::default(),
+        since: None,
+        readiness,
+        mint: mint.clone(),
+        stop: stop.clone(),
+    };
     let reader = channel.clone();
     tasks.spawn(async move { reader.listen(listener).await });
     let policy = planned.policy.clone();
@@ -86,7 +94,10 @@ async fn a_run_that_waits_weighs_little() {
     let mut weights = Vec::new();
     for runs in 1..=3_000 {
         let (runner, journey, stop) = (runner.clone(), journey.clone(), stop.clone());
-        tasks.spawn(async move { runner.run(journey, clock.now().wall, Vec::new(), &stop).await });
+        tasks.spawn(async move {
+            let order = runner.order(journey, clock.now().wall);
+            runner.run(order, Ends { cut: &stop, leave: None }).await
+        });
         if runs % 1_000 == 0 {
             under_way(runs).await;
             weights.push(allocated());

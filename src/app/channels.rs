@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::tasks::{self, Tasks};
 use crate::board::{Board, ChannelStatus};
+use crate::channel::journal::Noted;
 use crate::channel::webhook::Hooks;
-use crate::channel::{Channel, Listener, Opening, Readiness};
+use crate::channel::{Channel, Journal, Listener, Opening, Readiness};
 use crate::clock::Clock;
 use crate::config::{ChannelPlan, Plan};
 use crate::exit::{self, Failure};
@@ -33,6 +35,7 @@ pub(super) struct Opener {
     mint: Arc<Mint>,
     hooks: Option<Hooks>,
     arrivals: mpsc::Sender<Arrival>,
+    journal: Journal,
     stop: CancellationToken,
 }
 
@@ -49,8 +52,24 @@ struct Reader {
     listener: Listener,
 }
 
-/// The listener that all webhooks share, bound.
-pub(super) type BoundHooks = Option<(TcpListener, Hooks)>;
+impl Opened {
+    /// Its reader, if it has one, looks back until then.
+    pub(super) fn look_back(&mut self, since: Timestamp) {
+        if let Some(Reader { listener, .. }) = &mut self.reader {
+            listener.since = Some(listener.since.map_or(since, |before| before.min(since)));
+        }
+    }
+}
+
+/// Where arrivals come from.
+pub(super) struct Inlets {
+    /// The listener that all webhooks share, bound.
+    pub(super) hooks: Option<(TcpListener, Hooks)>,
+    /// What readers hand over.
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    /// What is to be on disk before it is acknowledged, and where it goes then.
+    pub(super) noted: (mpsc::Receiver<Noted>, mpsc::Sender<Arrival>),
+}
 
 /// Makes what opens channels, binds the listener for inbound webhooks, and gives where arrivals come out.
 pub(super) async fn opener(
@@ -60,8 +79,9 @@ pub(super) async fn opener(
     metrics: &Arc<Metrics>,
     mint: &Arc<Mint>,
     stop: &CancellationToken,
-) -> Result<(Opener, BoundHooks, mpsc::Receiver<Arrival>), Failure> {
+) -> Result<(Opener, Inlets), Failure> {
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
+    let (journal, noted) = Journal::new(ARRIVALS);
     let hooks = bind_hooks(plan).await?;
     let opener = Opener {
         clock,
@@ -69,10 +89,11 @@ pub(super) async fn opener(
         metrics: metrics.clone(),
         mint: mint.clone(),
         hooks: hooks.as_ref().map(|(_, hooks)| hooks.clone()),
-        arrivals: sender,
+        arrivals: sender.clone(),
+        journal,
         stop: stop.clone(),
     };
-    Ok((opener, hooks, arrivals))
+    Ok((opener, Inlets { hooks, arrivals, noted: (noted, sender) }))
 }
 
 impl Opener {
@@ -111,8 +132,11 @@ impl Opener {
             handles,
         );
         let reader = receives.then(|| {
-            let (arrivals, stop, mint) = (self.arrivals.clone(), self.stop.child_token(), self.mint.clone());
-            Reader { channel, listener: Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop } }
+            let (arrivals, journal) = (self.arrivals.clone(), self.journal.clone());
+            let (stop, mint, since) = (self.stop.child_token(), self.mint.clone(), None);
+            let listener =
+                Listener { channel: name.clone(), clock, arrivals, journal, since, readiness, mint, stop };
+            Reader { channel, listener }
         });
         Ok(Some(Opened { open: Arc::new(open), kind: planned.kind.name, reader }))
     }
@@ -148,7 +172,7 @@ pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
     receiving.into_iter().filter_map(reading).collect()
 }
 
-async fn bind_hooks(plan: &Plan) -> Result<BoundHooks, Failure> {
+async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
     Ok(Some((listener, Hooks::default())))

@@ -224,7 +224,7 @@ impl Live {
         }
         // What was owed to one that is new again waits in the store.
         self.outbox.wake();
-        self.runner.switchboard.read(readings(&plan));
+        self.runner.switchboard.regard(readings(&plan));
         let mut by_name = self.runner.channels.now().all().clone();
         by_name.retain(|name, _| plan.channels.contains_key(name));
         by_name.extend(opened.iter().map(|(name, opened)| (name.clone(), opened.open.clone())));

@@ -110,19 +110,24 @@ impl Tasks {
     }
 }
 
-/// Hands arrivals to the runs that wait for them; what came too late goes to the evaluator.
+/// Hands arrivals to the runs that wait for them, those that came `before` us first; what came too late goes to the evaluator.
 pub(super) async fn match_arrivals(
     runner: Arc<Runner>,
+    before: Vec<Arrival>,
     mut arrivals: mpsc::Receiver<Arrival>,
     observations: mpsc::Sender<Observation>,
     stop: CancellationToken,
 ) {
+    let mut before = before.into_iter();
     loop {
-        let arrival = tokio::select! {
-            biased;
-            arrival = arrivals.recv() => arrival,
-            // Readers have stopped by now; what they left in the channel was taken first.
-            () = stop.cancelled() => None,
+        let arrival = match before.next() {
+            Some(arrival) => Some(arrival),
+            None => tokio::select! {
+                biased;
+                arrival = arrivals.recv() => arrival,
+                // Readers have stopped by now; what they left in the channel was taken first.
+                () = stop.cancelled() => None,
+            },
         };
         let Some(arrival) = arrival else {
             // A plan in which nobody receives has no reader from the start, and that is no fault.

@@ -72,6 +72,11 @@ pub fn open(settings: AmqpSettings, clock: Clock) -> Amqp {
 }
 
 impl Channel for Amqp {
+    /// The queue keeps what nobody has acknowledged, and only what is safe is acknowledged.
+    fn looks_back(&self) -> bool {
+        true
+    }
+
     /// Publishes and waits for the broker's confirm. A message that no queue takes comes back and is `unroutable`.
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(self.publisher.send(outgoing))

@@ -68,6 +68,8 @@ mod tests {
             channel: "orders".into(),
             clock: Clock::system(),
             arrivals,
+            journal: Default::default(),
+            since: None,
             readiness: watch::channel(Readiness::Starting).0,
             mint: Arc::new(Mint::new([1; 32], 0)),
             stop: CancellationToken::new(),

@@ -151,6 +151,11 @@ pub fn open(settings: KafkaSettings, clock: Clock) -> Result<Kafka, String> {
 }
 
 impl Channel for Kafka {
+    /// A log forgets nothing because it was read.
+    fn looks_back(&self) -> bool {
+        true
+    }
+
     /// Produces, and waits for the acknowledgement of every partition that the message goes to.
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(self.publisher.send(outgoing))

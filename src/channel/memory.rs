@@ -329,6 +329,8 @@ mod tests {
             channel: "loop".into(),
             clock,
             arrivals: sender,
+            journal: Default::default(),
+            since: None,
             readiness: ready,
             mint: Arc::new(Mint::new([1; 32], 0)),
             stop: stop.clone(),

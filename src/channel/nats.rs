@@ -130,6 +130,11 @@ impl Channel for Nats {
         self.settings.stream.is_some()
     }
 
+    /// A stream forgets nothing because it was read.
+    fn looks_back(&self) -> bool {
+        self.settings.stream.is_some()
+    }
+
     /// Subscribes; ready once the server has dealt with that, and with a stream once there is a consumer on it.
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
         Box::pin(receive::listen(&self.settings, self.tls.as_ref(), listener))

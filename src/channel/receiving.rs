@@ -75,6 +75,8 @@ mod tests {
             channel: "orders".into(),
             clock: crate::clock::Clock::system(),
             arrivals,
+            journal: Default::default(),
+            since: None,
             readiness: tokio::sync::watch::channel(Readiness::Starting).0,
             mint: Arc::new(crate::journey::token::Mint::new([1; 32], 0)),
             stop: tokio_util::sync::CancellationToken::new(),

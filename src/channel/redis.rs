@@ -95,6 +95,11 @@ impl Channel for Redis {
         !matches!(&self.settings.receive, Some(ReceiveSettings { place: Place::Topic(_), .. }))
     }
 
+    /// A stream forgets nothing because it was read; what we delete may be gone before anything has followed from it.
+    fn looks_back(&self) -> bool {
+        matches!(&self.settings.receive, Some(ReceiveSettings { place: Place::Stream(_), delete: false, .. }))
+    }
+
     /// Reads a stream from its end on, or subscribes to a topic; ready when the server has told where the end is, or has
     /// confirmed the subscription.
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {

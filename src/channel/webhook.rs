@@ -151,9 +151,8 @@ impl Webhook {
     }
 
     async fn receive(&self, listener: Listener) {
-        let Listener { channel, clock, arrivals, readiness, stop, .. } = listener;
-        let route =
-            hooks::Route { channel, settings: self.settings.clone(), clock, arrivals, counts: self.counts.clone() };
+        let (readiness, stop) = (listener.readiness.clone(), listener.stop.clone());
+        let route = hooks::Route { settings: self.settings.clone(), listener, counts: self.counts.clone() };
         let route = Arc::new(route);
         // Held for as long as we listen: it takes the route away when it goes.
         let _registered = loop {
@@ -184,6 +183,11 @@ impl Channel for Webhook {
     /// What became of the calls of its route. Counts from `open`.
     fn counts(&self) -> Option<Arc<HookCounts>> {
         Some(self.counts.clone())
+    }
+
+    /// Who calls while nobody is there is turned away, and may not call again.
+    fn keeps(&self) -> bool {
+        false
     }
 
     fn check<'a>(&'a self, _outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {

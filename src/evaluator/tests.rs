@@ -38,6 +38,8 @@ struct Stage {
     clock: Clock,
     runs: std::cell::Cell<u128>,
     told: usize,
+    /// Slots whose runs go on from the daemon before.
+    waiting: Vec<Timestamp>,
     /// Time moves only when it is moved: paused time jumps ahead while somebody waits for the disk, but for as long as this does.
     _still: std::sync::mpsc::Sender<()>,
 }
@@ -68,6 +70,7 @@ impl Stage {
             clock,
             runs: Default::default(),
             told: 0,
+            waiting: Vec::new(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Stage {
             clock: self.clock,
             location: None,
             public_url: None,
+            waiting: HashMap::from([(self.journey.name.clone(), self.waiting.clone())]),
             policy: policy(),
         };
         let now = self.clock.now();
@@ -386,5 +390,40 @@ async fn nothing_is_taken_up_while_what_was_decided_is_not_on_disk() {
         let refused = life.commands.run(Which::Journey(name.into()), "ada".to_owned()).await.unwrap_err();
         assert_eq!(!matches!(refused, Refusal::Unknown(_)), is_there, "{name}: {refused}");
     }
+    life.kill().await;
+}
+
+/// A slot counts once, and in its order.
+#[tokio::test(start_paused = true)]
+async fn what_went_by_is_counted_around_the_runs_that_go_on() {
+    let mut stage = Stage::new("order");
+    let now = stage.clock.now().wall;
+    let slots: Vec<_> = stage.journey.schedule.slots(now, later(now, DAY * 7), 9).collect();
+    let at = |stage: &Stage, nth: usize, outcome: Outcome| match stage.run(outcome, Vec::new()) {
+        Observation::Finished(report) => Observation::Finished(Box::new(Report { slot: slots[nth], ..*report })),
+        other => panic!("{other:?}"),
+    };
+    let good = || Outcome::Good { latency: Duration::ZERO };
+    let lost = || Outcome::Failed { step: "in".into(), cause: Cause::NotReceived };
+    let life = stage.start().await;
+    life.tell(at(&stage, 0, good())).await;
+    life.kill().await;
+    tokio::time::advance(between(stage.clock.now().wall, slots[5]) + Duration::from_secs(1)).await;
+
+    stage.waiting = vec![slots[1], slots[3]];
+    let counted = async |stage: &Stage| -> Vec<String> {
+        let spans = stage.store.journey(stage.journey.name.clone()).await.unwrap().spans;
+        spans.iter().flat_map(|span| std::iter::repeat_n(span.verdict.to_string(), span.count as usize)).collect()
+    };
+    // The daemon in between ends before its runs do.
+    stage.start().await.kill().await;
+    assert_eq!(counted(&stage).await, ["good"], "nothing is counted before what came before it");
+    let life = stage.start().await;
+    life.tell(at(&stage, 1, lost())).await;
+    assert_eq!(counted(&stage).await, ["good", "failed"]);
+    life.tell(at(&stage, 3, good())).await;
+    assert_eq!(counted(&stage).await, ["good", "failed", "unknown", "good", "unknown", "unknown"]);
+    life.tell(at(&stage, 6, good())).await;
+    assert_eq!(counted(&stage).await.len(), 7);
     life.kill().await;
 }

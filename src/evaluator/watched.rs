@@ -1,6 +1,6 @@
 //! One journey's state: its history and its alert, and what each observation changes about them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,10 @@ pub(super) struct Watched {
     /// The incident that its health is part of, as people see it.
     pub(super) incident: Option<Incident>,
     good_evidence: Option<Timestamp>,
+    /// Slots whose runs another process began, and whose verdicts are still to come.
+    waiting: BTreeSet<Timestamp>,
+    /// Until then what went by without a run is counted after them.
+    missed_until: Timestamp,
     pub(super) slo: Option<SloStatus>,
     pub(super) composition: Option<Composition>,
     /// How much rarer than by its schedule it runs, because of what its messages cost.
@@ -75,6 +79,8 @@ impl Watched {
             incident: None,
             good_evidence: saved.last_good.as_ref().map(|report| report.slot),
             last_good: saved.last_good.map(Arc::new),
+            waiting: parts.waiting.get(&journey.name).into_iter().flatten().copied().collect(),
+            missed_until: Timestamp::MIN,
             slo: None,
             composition: None,
             thinning,
@@ -84,7 +90,8 @@ impl Watched {
 
     /// Takes over what was seen before its definition changed.
     pub(super) fn remember(&mut self, before: Watched) {
-        let Watched { last, last_bad, last_good, good_evidence, incident, .. } = before;
+        let Watched { last, last_bad, last_good, good_evidence, incident, waiting, missed_until, .. } = before;
+        (self.waiting, self.missed_until) = (waiting, missed_until);
         (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
         (self.last_good, self.good_evidence) = (last_good.or(self.last_good.take()), good_evidence);
     }
@@ -99,15 +106,38 @@ impl Watched {
         outcome
     }
 
-    /// Counts the slots since the last that was counted as `unknown`: nothing ran. Gives the time that they cover.
-    pub(super) fn count_missed(&mut self, round: &mut Round, now: Timestamp) -> Duration {
+    /// Counts the slots since the last that was counted as `unknown`: nothing ran. Gives the time that they cover. While runs go
+    /// on that another process began, that waits for their verdicts, because slots count in their order.
+    pub(super) fn count_missed(&mut self, round: &mut Round, until: Timestamp) -> Duration {
+        self.missed_until = until;
         let Some(last) = self.history.last_slot() else { return Duration::ZERO };
-        let slots: Vec<_> = self.journey.schedule.slots(last, now, MISSED_SLOTS).collect();
+        let slots: Vec<_> = self.journey.schedule.slots(last, until, MISSED_SLOTS).collect();
         let Some(final_slot) = slots.last().copied() else { return Duration::ZERO };
+        if self.waiting.is_empty() {
+            self.fill(&slots, round);
+        }
+        between(last, final_slot)
+    }
+
+    /// A run that another process began is about to have its verdict: what went by before it is counted first, and after the last
+    /// one all that went by while nothing ran.
+    fn fill_before(&mut self, slot: Timestamp, round: &mut Round) {
+        let earlier = Timestamp::from_millisecond(slot.as_millisecond() - 1).unwrap_or(slot);
+        self.fill_until(earlier, round);
+    }
+
+    fn fill_until(&mut self, until: Timestamp, round: &mut Round) {
+        let Some(last) = self.history.last_slot() else { return };
+        let slots: Vec<_> = self.journey.schedule.slots(last, until, MISSED_SLOTS).collect();
+        self.fill(&slots, round);
+    }
+
+    /// Nothing ran for these slots.
+    fn fill(&mut self, slots: &[Timestamp], round: &mut Round) {
         // The changes to one growing span: only its last state has to be written.
         let mut changes = Vec::new();
         let mut excluded = (false, Timestamp::MIN);
-        for slot in &slots {
+        for slot in slots {
             let outcome = self.without_run(Outcome::Unknown { why: UnknownWhy::Missed });
             self.metrics.without_run(&outcome, 1);
             if *slot >= excluded.1 {
@@ -122,7 +152,6 @@ impl Watched {
             }
         }
         push_spans(&mut round.changes, &self.journey.name, written.into_values());
-        between(last, final_slot)
     }
 
     pub(super) fn finished(&mut self, mut report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
@@ -130,8 +159,15 @@ impl Watched {
         let verdict = report.outcome.verdict();
         self.metrics.observe(&report, self.journey.budget, now);
         let real = report.beneath.unwrap_or(verdict);
+        let is_resumed = self.waiting.remove(&report.slot);
+        if is_resumed {
+            self.fill_before(report.slot, round);
+        }
         let change = self.observe(report.slot, real, report.beneath.is_some());
         push_spans(&mut round.changes, &self.journey.name, change);
+        if is_resumed && self.waiting.is_empty() {
+            self.fill_until(self.missed_until, round);
+        }
         settle(report.token, real, round);
         let report = Arc::new(report);
         let keep_evidence = self.keeps_evidence(&report);
@@ -171,17 +207,24 @@ impl Watched {
             self.last_good = Some(Arc::new(report.clone()));
         }
         if self.alerts.detectors.has_trouble() {
-            self.confirmed(report, desk, round, now);
+            self.beside(report, true, desk, round, now);
         } else {
             settle(report.token, report.outcome.verdict(), round);
         }
     }
 
-    /// A run that confirms a failed one: evidence for the detectors, no slot.
-    pub(super) fn confirmed(&mut self, report: Report, desk: &mut Desk, round: &mut Round, now: Timestamp) {
+    /// A run beside the slots, that confirms a failed one or stands in for one: evidence for the detectors.
+    pub(super) fn beside(
+        &mut self,
+        report: Report,
+        is_confirmation: bool,
+        desk: &mut Desk,
+        round: &mut Round,
+        now: Timestamp,
+    ) {
         let verdict = report.outcome.verdict();
         settle(report.token, verdict, round);
-        let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: true };
+        let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation };
         if report.is_bad() {
             self.last_bad = Some(Arc::new(report));
         }
@@ -219,13 +262,13 @@ impl Watched {
     /// A failed run's message came after all: the run stays failed for people, and is `late` for the objective.
     pub(super) fn late(&mut self, slot: Timestamp, token: Token, at: Timestamp, round: &mut Round) {
         let changes = self.history.amend(slot);
+        round.changes.push(Change::Settle { token, how: Settled::Arrived });
         if changes.is_empty() {
             return;
         }
         let due = later(slot, self.journey.deadline);
         tracing::info!(journey = %self.journey.name, run = %token, late = %Human(between(due, at)), "a message arrived late");
         push_spans(&mut round.changes, &self.journey.name, changes);
-        round.changes.push(Change::Settle { token, how: Settled::Arrived });
         round.changes.push(Change::Amend { journey: self.journey.name.clone(), slot, late_by: between(due, at) });
     }
 

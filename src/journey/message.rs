@@ -1,9 +1,12 @@
 //! A message as a journey reads it, whatever system it came from.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::journey::outcome::Cause;
@@ -13,7 +16,8 @@ use crate::journey::value::Value;
 use crate::time::Now;
 
 /// What came back: the response to a request, or a message that a receiving channel saw.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "kept::Kept", into = "kept::Kept")]
 pub struct Message {
     /// The status code, where the protocol has one.
     pub status: Option<u16>,
@@ -25,6 +29,8 @@ pub struct Message {
     pub facts: BTreeMap<&'static str, Value>,
     /// Time spent at each hop, where the protocol records it.
     pub hops: Vec<Hop>,
+    /// When the system had it for us, by the system's clock, where it tells.
+    pub stored: Option<Timestamp>,
     /// Whose it is, where the channel knows that by a reference that the system gave it: a receipt names a message id, not a token.
     pub token: Option<Token>,
     /// Which part it is, if one send put out several messages: one to each partition.
@@ -39,7 +45,7 @@ pub struct Message {
 }
 
 /// One of several messages that a single send put out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part {
     /// From 0.
     pub index: u32,
@@ -48,7 +54,7 @@ pub struct Part {
 }
 
 /// What an arrival says of the message that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// What kind of failure.
     pub cause: Cause,
@@ -77,6 +83,18 @@ impl Message {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// Applies `redact` to everything that somebody else said in it.
+    pub fn redact(&mut self, redact: impl Fn(&str) -> Option<String>) {
+        for (_, value) in &mut self.headers {
+            if let Some(clean) = redact(value) {
+                *value = clean;
+            }
+        }
+        if let Some(clean) = redact(&self.text()) {
+            self.body = clean.into_bytes();
+        }
+    }
+
     /// The payload as text; bytes that are not UTF-8 become U+FFFD.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
@@ -99,7 +117,7 @@ impl Message {
 }
 
 /// A message that a receiving channel saw, stamped by its reader the moment the bytes were there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrival {
     /// The receiving channel's name.
     pub channel: Arc<str>,

@@ -96,6 +96,8 @@ labelled! {
         Unavailable = "unavailable",
         /// A fault of ours; the log has it.
         Internal = "internal",
+        /// The process ended in the middle of the run, and what came of it cannot be known any more.
+        Restart = "restart",
     }
 }
 

@@ -3,6 +3,7 @@
 //! `Preparing` (receivers proven ready) → `Recording` (token on disk) → the steps in order → the `always` steps → `Done`.
 //! Latencies are differences of stamps that the edges took; the machine never measures.
 
+pub mod checkpoint;
 mod judge;
 mod progress;
 mod receive;
@@ -12,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::journey::expect::{Query, cut};
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepStatus};
+use crate::journey::run::checkpoint::Resumed;
 use crate::journey::run::progress::{Progress, Sent};
 use crate::journey::seen::{Seen, keep};
 use crate::journey::template::{Medium, Scope};
@@ -95,6 +98,8 @@ pub enum Event {
     Gap {
         /// Which.
         channel: Name,
+        /// Through what fault of ours.
+        fault: UnknownWhy,
         /// Why, for people.
         why: String,
     },
@@ -148,6 +153,8 @@ pub enum Action {
         /// The key's value.
         key: String,
     },
+    /// It waits from here on, or acts after a wait: what it would take to go on with it is worth keeping. No answer is wanted.
+    Keep,
     /// The run is over.
     Finish(Box<Report>),
 }
@@ -177,10 +184,15 @@ enum State {
     Done,
 }
 
+/// A payload's SHA-256.
+type Digest = [u8; 32];
+
 struct Arrived {
     channel: Name,
     message: Arc<Message>,
     at: Now,
+    /// It was there at `at`, and not before this. Both are one but for what may have come between two processes.
+    earliest: Mono,
     /// The receive step that it counted for.
     used_by: Option<usize>,
 }
@@ -196,15 +208,21 @@ pub struct Run {
     started: Option<Now>,
     steps: Vec<Progress>,
     /// What was sent, where a step wants to know whether it arrived unchanged.
-    payloads: BTreeMap<usize, Vec<u8>>,
+    payloads: BTreeMap<usize, Digest>,
     arrivals: Vec<Arrived>,
     /// Receiving channels that were away, and why.
-    gaps: BTreeMap<Name, String>,
+    gaps: BTreeMap<Name, (UnknownWhy, String)>,
+    /// The keys that are expected.
+    keys: Vec<(Name, String)>,
     /// Where each receive of a fault-uncertain send stands.
     path: Duration,
     failure: Option<(Name, Cause)>,
     is_slow: bool,
     unknown: Option<(UnknownWhy, String)>,
+    /// A wait of it was worth keeping.
+    has_waited: bool,
+    /// It began in another process.
+    resumed: Option<Box<Resumed>>,
 }
 
 impl Run {
@@ -221,10 +239,13 @@ impl Run {
             payloads: BTreeMap::new(),
             arrivals: Vec::new(),
             gaps: BTreeMap::new(),
+            keys: Vec::new(),
             path: Duration::ZERO,
             failure: None,
             is_slow: false,
             unknown: None,
+            has_waited: false,
+            resumed: None,
             journey,
         }
     }
@@ -246,12 +267,17 @@ impl Run {
 
     /// When [`Event::Timer`] is due.
     pub fn deadline(&self) -> Option<Mono> {
+        self.due().map(|due| self.outside(due))
+    }
+
+    /// The same on the run's own clock.
+    fn due(&self) -> Option<Mono> {
         match &self.state {
             State::Preparing | State::Recording | State::Done => None,
-            State::Working { activity, .. } => Some(match activity {
+            State::Working { index, activity, .. } => Some(match activity {
                 Activity::Performing { attempt_limit } => *attempt_limit + CHANNEL_GRACE,
                 Activity::Between { next } => *next,
-                Activity::Receiving { until } => *until + READER_GRACE,
+                Activity::Receiving { until } => (*until + READER_GRACE).max(self.patience(*index)),
                 Activity::Pausing { until } => *until,
             }),
         }
@@ -260,15 +286,31 @@ impl Run {
     /// Takes one event; says what to do.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
+        let before = self.mark();
+        self.take(event, self.local(now), &mut actions);
+        if self.is_worth_keeping(before) {
+            self.has_waited = true;
+            actions.push(Action::Keep);
+        }
+        actions
+    }
+
+    /// `now` is on the run's own clock.
+    fn take(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         match (&self.state, event) {
             (State::Done, _) => {}
             (_, Event::Cancelled) => {
                 self.give_up(UnknownWhy::Shutdown, "the daemon was stopping".to_owned());
-                self.finish(now, &mut actions);
+                self.finish(now, actions);
             }
             (_, Event::Arrived { channel, message, at }) => {
-                self.arrivals.push(Arrived { channel, message, at, used_by: None });
-                self.resume_receive(now, &mut actions);
+                if self.is_handed_out_again(&channel, &message) {
+                    return;
+                }
+                let at = self.local(at);
+                let earliest = self.earliest(&message, at);
+                self.arrivals.push(Arrived { channel, message, at, earliest, used_by: None });
+                self.resume_receive(now, actions);
             }
             (State::Working { index, .. }, Event::Met { channel, seen }) => {
                 let index = *index;
@@ -288,14 +330,22 @@ impl Run {
                 let receivers = self.journey.receivers();
                 if receivers.is_empty() {
                     self.state = State::Recording;
-                    self.record_or_start(now, &mut actions);
+                    self.record_or_start(now, actions);
                 } else {
                     actions.push(Action::AwaitReady(receivers));
                 }
             }
+            (State::Preparing, Event::Ready) if self.resumed.is_some() => self.take_up(now, actions),
             (State::Preparing, Event::Ready) => {
                 self.state = State::Recording;
-                self.record_or_start(now, &mut actions);
+                self.record_or_start(now, actions);
+            }
+            (State::Preparing, Event::NotReady { why, .. }) if self.resumed.is_some() => {
+                // What it waits for may come all the same, and is taken then; that it does not proves nothing.
+                for channel in self.journey.receivers() {
+                    self.gaps.insert(channel, (UnknownWhy::NotReady, why.clone()));
+                }
+                self.take_up(now, actions);
             }
             (State::Preparing, Event::NotReady { channel, why, is_known_down }) => {
                 if is_known_down {
@@ -303,20 +353,25 @@ impl Run {
                 } else {
                     self.give_up(UnknownWhy::NotReady, format!("channel `{channel}` was not ready to receive: {why}"));
                 }
-                self.finish(now, &mut actions);
+                self.finish(now, actions);
             }
-            (State::Recording, Event::Recorded) => self.begin(0, now, &mut actions),
+            (State::Recording, Event::Recorded) => self.begin(0, now, actions),
             (State::Recording, Event::NotRecorded { why }) => {
                 self.give_up(UnknownWhy::Storage, format!("the token could not be stored, so nothing was sent: {why}"));
-                self.finish(now, &mut actions);
+                self.finish(now, actions);
             }
-            (State::Working { activity: Activity::Performing { .. }, .. }, Event::Answered(answer)) => {
-                self.answered(*answer, now, &mut actions);
+            (State::Working { activity: Activity::Performing { .. }, .. }, Event::Answered(mut answer)) => {
+                let (started, finished) = match &mut *answer {
+                    Ok(reply) => (&mut reply.started, &mut reply.finished),
+                    Err(fault) => (&mut fault.started, &mut fault.finished),
+                };
+                (*started, *finished) = (self.local(*started), self.local(*finished));
+                self.answered(*answer, now, actions);
             }
-            (State::Working { .. }, Event::Gap { channel, why }) => {
-                self.gaps.insert(channel, why);
+            (State::Preparing | State::Working { .. }, Event::Gap { channel, fault, why }) => {
+                self.gaps.insert(channel, (fault, why));
             }
-            (State::Working { .. }, Event::Timer) => self.timer(now, &mut actions),
+            (State::Working { .. }, Event::Timer) => self.timer(now, actions),
             // An answer to an abandoned attempt, or a repeated event of an earlier state: too late to matter.
             (
                 State::Preparing | State::Recording | State::Working { .. },
@@ -330,7 +385,6 @@ impl Run {
                 | Event::Timer,
             ) => {}
         }
-        actions
     }
 
     /// A run that only asks and never waits for a message of its own has nothing to put in the ledger.
@@ -340,7 +394,7 @@ impl Run {
     }
 
     fn hard_stop(&self, now: Now) -> Mono {
-        self.started.unwrap_or(now).mono + self.journey.deadline
+        self.started.unwrap_or(now).mono + self.journey.deadline + self.away()
     }
 
     /// Begins the first step from `index` on that is to run, or ends the run.
@@ -387,13 +441,19 @@ impl Run {
             Verb::Receive(receive) => {
                 if let Some(key) = &receive.key {
                     let key = key.render(&self.scope, Medium::Plain).map_err(|error| format!("`key`: {error}"))?;
+                    self.keys.push((receive.channel.clone(), key.clone()));
                     actions.push(Action::Expect { channel: receive.channel.clone(), key });
                 }
                 let from_send = match (step.timeout, self.sent(receive.since)) {
                     (Some(timeout), Some(sent)) => (sent.started + timeout).min(self.hard_stop(now)),
                     _ => limit,
                 };
-                Ok(Activity::Receiving { until: from_send })
+                // What was sent before nobody was there is not waited for longer because of that.
+                let until = match self.is_across(receive.since) && !step.always {
+                    true => from_send.min(self.hard_stop(now) - self.away()),
+                    false => from_send,
+                };
+                Ok(Activity::Receiving { until })
             }
             Verb::Pause(length) => Ok(Activity::Pausing { until: (now.mono + *length).min(limit) }),
         }
@@ -422,7 +482,7 @@ impl Run {
             let sent = Sent { started: now.mono, path: self.path, uncertain: false };
             self.steps[index].sent = Some(Box::new(sent));
             if self.journey.steps.iter().any(|step| step.expect.iter().any(|e| matches!(e.query, Query::Intact))) {
-                self.payloads.insert(index, outgoing.body.clone());
+                self.payloads.insert(index, Sha256::digest(&outgoing.body).into());
             }
         }
         actions.push(Action::Perform { channel: draft.channel.clone(), outgoing: Box::new(outgoing), act });
@@ -536,7 +596,7 @@ impl Run {
     fn timer(&mut self, now: Now, actions: &mut Vec<Action>) {
         let State::Working { index, began, activity } = &self.state else { return };
         let (index, began) = (*index, *began);
-        if self.deadline().is_some_and(|due| now.mono < due) {
+        if self.due().is_some_and(|due| now.mono < due) {
             return;
         }
         let journey = self.journey.clone();

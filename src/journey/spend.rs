@@ -254,6 +254,11 @@ impl Spending {
         })
     }
 
+    /// Whether what the journey sends is limited at all.
+    pub fn is_limited(&self, journey: &Name) -> bool {
+        self.channels.values().any(|account| account.demands.contains_key(journey))
+    }
+
     /// How many times rarer than by its schedule the journey runs; 1 if nothing holds it back.
     pub fn slowdown(&self, journey: &Name) -> f64 {
         let of = |account: &Account| {

@@ -213,6 +213,16 @@ impl Scope {
         Scope { token, journey, captures: BTreeMap::new(), now, chance }
     }
 
+    /// The scope with these captures, as they were taken before.
+    pub fn with_captures(self, captures: BTreeMap<String, String>) -> Scope {
+        Scope { captures, ..self }
+    }
+
+    /// What was captured so far, by name.
+    pub fn captures(&self) -> &BTreeMap<String, String> {
+        &self.captures
+    }
+
     /// When the run was made.
     pub fn now(&self) -> Timestamp {
         self.now

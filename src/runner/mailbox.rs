@@ -53,6 +53,11 @@ impl Mailbox {
         .await
     }
 
+    /// Whether nothing waits in it.
+    pub fn is_empty(&self) -> bool {
+        self.lock().events.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,9 +73,10 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::journey::outcome::UnknownWhy;
 
     fn gap(n: usize) -> Event {
-        Event::Gap { channel: "inbound".into(), why: n.to_string() }
+        Event::Gap { channel: "inbound".into(), fault: UnknownWhy::NotReady, why: n.to_string() }
     }
 
     fn why(event: Option<Event>) -> Option<String> {

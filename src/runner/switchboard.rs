@@ -53,12 +53,12 @@ impl Switchboard {
             inner.ledger.expect(token, entry);
         }
         let switchboard = Switchboard { mint, channels: RwLock::default(), inner: Mutex::new(inner) };
-        switchboard.read(channels);
+        switchboard.regard(channels);
         switchboard
     }
 
     /// Reads these channels, too, from here on; those that it read before in this way.
-    pub fn read(&self, channels: HashMap<Name, Reading>) {
+    pub fn regard(&self, channels: HashMap<Name, Reading>) {
         let channels = channels.into_iter().map(|(name, reading)| (name, Arc::new(reading)));
         self.channels.write().unwrap_or_else(PoisonError::into_inner).extend(channels);
     }
@@ -107,23 +107,10 @@ impl Switchboard {
     /// Takes an arrival: hands it to its run if one waits, and says what it was.
     pub fn arrive(&self, arrival: Arrival) -> Sighting {
         let nobody = |kind| Sighting { kind, token: None, journey: None, slot: None };
-        let reading = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(&arrival.channel).cloned();
-        let Some(reading) = reading else { return nobody(Kind::Refused) };
-        let view = View::of(&arrival.message, arrival.at.wall);
-        if !reading.policy.filter.iter().all(|expectation| expectation.check(view, None).passed) {
-            return nobody(Kind::Refused);
-        }
-        let key = reading.policy.key.as_ref().map(|query| query.find(view).map(|value| value.to_text()));
+        let Some(read) = self.read(&arrival) else { return nobody(Kind::Refused) };
         let mut inner = self.lock();
-        let token = match &key {
-            Some(Some(key)) => inner.keys.get(&(arrival.channel.clone(), key.clone())).copied(),
-            Some(None) => None,
-            None => None,
-        };
-        let attributed = arrival.message.token;
-        let token = token.or(attributed).or_else(|| self.token_in(&inner.ledger, &arrival.message));
-        let Some(token) = token else {
-            if let Some(Some(key)) = key {
+        let Some(token) = self.token_of(&inner, &read, &arrival) else {
+            if let Read { key: Some(key) } = read {
                 inner.keep_early(key, arrival);
             }
             return nobody(Kind::Unmatched);
@@ -136,6 +123,30 @@ impl Switchboard {
             mailbox.put(event(arrival));
         }
         sighting
+    }
+
+    /// Whose arrival it is, if somebody would miss it, and whether a run waits for it here.
+    pub fn missed_by(&self, arrival: &Arrival) -> Option<(Token, bool)> {
+        let read = self.read(arrival)?;
+        let inner = self.lock();
+        let token = self.token_of(&inner, &read, arrival)?;
+        let entry = inner.ledger.entry(token)?;
+        (entry.settled != Some(Settled::Arrived)).then(|| (token, inner.waiting.contains_key(&token)))
+    }
+
+    /// What is read of an arrival; `None` if it is not let in.
+    fn read(&self, arrival: &Arrival) -> Option<Read> {
+        let reading = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(&arrival.channel).cloned()?;
+        let policy = &reading.policy;
+        let view = View::of(&arrival.message, arrival.at.wall);
+        let is_in = policy.filter.iter().all(|expectation| expectation.check(view, None).passed);
+        is_in.then(|| Read { key: policy.key.as_ref().and_then(|query| Some(query.find(view)?.to_text())) })
+    }
+
+    fn token_of(&self, inner: &Inner, read: &Read, arrival: &Arrival) -> Option<Token> {
+        let of_key = |key: &String| inner.keys.get(&(arrival.channel.clone(), key.clone())).copied();
+        let token = read.key.as_ref().and_then(of_key).or(arrival.message.token);
+        token.or_else(|| self.token_in(&inner.ledger, &arrival.message))
     }
 
     /// The token that the message carries: the first that the ledger knows, else the first of ours, else the first at all.
@@ -168,6 +179,11 @@ impl Switchboard {
         keys.retain(|_, token| ledger.entry(*token).is_some());
         ledger.size()
     }
+}
+
+/// What an arrival says of whose it is, beside its token.
+struct Read {
+    key: Option<String>,
 }
 
 impl Inner {

@@ -1,19 +1,17 @@
 //! Runs that somebody asked for, beside the schedule: in their journey's own turn, one at a time, and not as often as anyone likes.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{Hands, Observation, Turn};
 use crate::commands::Refusal;
 use crate::control::AskedRun;
-use crate::journey::outcome::UnknownWhy;
+use crate::journey::run::checkpoint::Purpose;
 use crate::journey::spend::Spent;
 use crate::journey::{Journey, Name};
-use crate::runner::not_run;
+use crate::runner::Order;
 use crate::time::{Human, Mono};
 
 /// From one run of a journey that was asked for to the next. Whoever presses again and again sends no more than that.
@@ -96,14 +94,12 @@ async fn keep(promised: Promised, hands: &Hands, journey: &Arc<Journey>, turn: &
         return;
     };
     hands.metrics.in_flight.increment(1.0);
-    let running = hands.runner.run_as(run.token, journey.clone(), run.at, spent, &hands.cut);
-    let report = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(journey = %journey.name, "a run that was asked for panicked; it is unknown");
-        let now = hands.runner.clock.now();
-        not_run(journey, run.token, run.at, now, UnknownWhy::Internal, "a fault of ours; the log has it")
-    });
+    let purpose = Purpose::Asked { by: run.by.clone() };
+    let order = hands.runner.order(journey.clone(), run.at);
+    let report = hands.make(Order { token: run.token, purpose, spent, ..order }).await;
     drop(permits);
     hands.metrics.in_flight.decrement(1.0);
+    let Some(report) = report else { return };
     Turn::kept(turn);
     let _ = hands.observations.send(Observation::Asked { report: Box::new(report), run }).await;
 }

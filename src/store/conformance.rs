@@ -114,6 +114,80 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     keeps_what_maintenance_was(&open).await;
     gives_latencies_of_windows(&open).await;
     keeps_evidence_that_no_slot_has(&open).await;
+    keeps_runs_until_they_have_ended(&open).await;
+    keeps_what_was_acknowledged_until_something_followed(&open).await;
+}
+
+/// A run that waits for a message of this journey's since `slot`.
+fn checkpoint(journey: &str, slot: i64) -> Checkpoint {
+    let (token, time) = (Mint::new([9; 32], slot as u32).issue(at(slot)), at(slot).to_string());
+    let text = serde_json::json!({
+        "journey": journey, "fingerprint": "0a1b", "token": token, "slot": time, "purpose": "slot", "at": time,
+        "made": time, "started": time, "lived": 0, "place": "begun", "steps": [], "path": 0, "failure": null,
+        "is_slow": false, "unknown": null,
+    });
+    serde_json::from_value(text).unwrap()
+}
+
+fn expected(checkpoint: &Checkpoint) -> Change {
+    let (slot, keep_until) = (checkpoint.slot, crate::time::later(checkpoint.slot, Duration::from_secs(600)));
+    let entry = Entry { journey: checkpoint.journey.clone(), slot, recorded: slot, keep_until, settled: None };
+    Change::Expect { token: checkpoint.token, entry }
+}
+
+async fn keeps_runs_until_they_have_ended(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let (second, first) = (checkpoint("left", 50_060), checkpoint("left", 50_000));
+    let begun = |checkpoint: &Checkpoint| Change::Begun { checkpoint: Box::new(checkpoint.clone()) };
+    store.apply([&second, &first].into_iter().flat_map(|run| [expected(run), begun(run)]).collect()).await.unwrap();
+    let mut waits = second.clone();
+    (waits.at, waits.keys) = (at(50_070), vec![("in".into(), "k1".to_owned())]);
+    store.apply(vec![Change::Waits { checkpoint: Box::new(waits.clone()) }]).await.unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.unfinished().await.unwrap(), [first.clone(), waits.clone()], "in the order of their slots");
+    let later = Retention { runs_before: at(99_000), good_evidence_before: at(99_000), ledger_before: at(99_000) };
+    store.forget(later).await.unwrap();
+    assert_eq!(store.ledger().await.unwrap().len(), 2, "a run that goes on needs its entry");
+    for (run, how) in [(&first, Settled::Missing), (&second, Settled::Arrived)] {
+        store.apply(vec![Change::Settle { token: run.token, how }]).await.unwrap();
+    }
+    store.apply(vec![Change::Waits { checkpoint: Box::new(waits) }]).await.unwrap();
+    assert_eq!(store.unfinished().await.unwrap(), [], "one that has ended does not wait again");
+    store.forget(later).await.unwrap();
+    assert_eq!(store.ledger().await.unwrap(), []);
+    store.close().await.unwrap();
+}
+
+async fn keeps_what_was_acknowledged_until_something_followed(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let runs = [60_000, 60_060, 60_120].map(|slot| checkpoint("called", slot));
+    let [waiting, missing, arrived] = &runs;
+    let settle = |run: &Checkpoint, how| Change::Settle { token: run.token, how };
+    let settled = [settle(missing, Settled::Missing), settle(arrived, Settled::Arrived)];
+    store.apply(runs.iter().map(expected).chain(settled).collect()).await.unwrap();
+    let stranger = checkpoint("stranger", 61_000);
+    let call = |run: &Checkpoint, body: &str| {
+        let stamp = crate::time::Now { wall: at(60_130), mono: crate::time::Mono(Duration::from_secs(9)) };
+        let arrival = Arrival { channel: "in".into(), at: stamp, message: crate::journey::message::Message::new(body) };
+        Change::Arrived { token: run.token, arrival: Box::new(arrival) }
+    };
+    let calls = [(waiting, "one"), (missing, "late"), (arrived, "copy"), (&stranger, "nobody's"), (waiting, "two")];
+    store.apply(calls.into_iter().map(|(run, body)| call(run, body)).collect()).await.unwrap();
+    drop(store);
+    let store = open();
+    let bodies = async || -> Vec<String> {
+        let kept = store.arrivals().await.unwrap();
+        assert!(kept.iter().all(|kept| (kept.at.wall, kept.at.mono) == (at(60_130), crate::time::Mono::default())));
+        kept.iter().map(|kept| kept.message.text().into_owned()).collect()
+    };
+    assert_eq!(bodies().await, ["one", "late", "two"], "in order, and no copy of what a run had");
+    store.apply(vec![settle(waiting, Settled::Arrived)]).await.unwrap();
+    assert_eq!(bodies().await, ["late"]);
+    let later = Retention { runs_before: at(0), good_evidence_before: at(0), ledger_before: at(99_000) };
+    store.forget(later).await.unwrap();
+    assert!(bodies().await.is_empty(), "nobody knows any more whose it was");
+    store.close().await.unwrap();
 }
 
 async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {

@@ -24,14 +24,16 @@ use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
 use crate::journey::Name;
+use crate::journey::message::Arrival;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
+use crate::journey::run::checkpoint::Checkpoint;
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::rows::{
-    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
+    arrival, blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
     verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
@@ -167,6 +169,11 @@ pub(super) fn failure(error: rusqlite::Error) -> StoreError {
     }
 }
 
+/// What another version wrote down of a run that was under way may mean nothing to us: its slot is unknown then, and no more.
+fn readable<T>(row: rusqlite::Result<T>) -> Option<T> {
+    row.inspect_err(|error| tracing::warn!(%error, "what another version left of a run cannot be read")).ok()
+}
+
 fn read(connection: &Connection, mut questions: mpsc::Receiver<Question>) {
     while let Some(question) = questions.blocking_recv() {
         question(connection);
@@ -252,6 +259,24 @@ impl Store for Sqlite {
         Box::pin(self.ask(|connection| {
             let sql = "SELECT token, name, slot, recorded, keep_until, settled FROM ledger JOIN journey ON journey.id = journey";
             connection.prepare_cached(sql)?.query_map([], ledger_entry)?.collect()
+        }))
+    }
+
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<Checkpoint>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT state FROM unfinished ORDER BY slot, token";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| Ok(readable(from_json(row, 0))))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        }))
+    }
+
+    fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT message FROM arrival ORDER BY id";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| Ok(readable(arrival(row))))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
         }))
     }
 

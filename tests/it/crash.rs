@@ -16,10 +16,10 @@ use rusqlite::{Connection, OpenFlags};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{Answer, FakeSlack, TOKEN};
 use crate::support::fake_smtp::FakeSmtp;
+use crate::support::table::Table;
 use crate::support::target::{Answered, Mode, Target};
 use crate::support::{block_on, wait_for};
 
-const KILLS: usize = 30;
 /// One journey a notifier: a notifier sends one message a second, and every incident makes two.
 const JOURNEYS: usize = 30;
 /// The last of them are round trips: a message goes out by HTTP and comes back by webhook.
@@ -31,6 +31,11 @@ const EVERY: Duration = Duration::from_millis(500);
 const DECIDED: Duration = Duration::from_millis(1_500);
 /// A lost message is waited for until its deadline.
 const DECIDED_ROUND_TRIP: Duration = Duration::from_secs(3);
+
+/// `JOURNEYMAN_TESTS_KILLS` kills more often than a change needs.
+fn kills_wanted() -> usize {
+    std::env::var("JOURNEYMAN_TESTS_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(30)
+}
 
 fn channel(n: usize) -> String {
     format!("C0CRASH{n}")
@@ -100,7 +105,7 @@ fn thirty_kills_lose_no_alert_and_repeat_none() {
 
         let clock = Clock::system();
         let (mut kills, mut restarts) = (Vec::new(), Vec::new());
-        for kill in 0..KILLS {
+        for kill in 0..kills_wanted() {
             for part in 0..JOURNEYS {
                 match random.u8(0..6) {
                     0 => target.set(part, Mode::Fails),
@@ -137,24 +142,26 @@ fn thirty_kills_lose_no_alert_and_repeat_none() {
         calm(&daemon).await;
         assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
 
-        let told = check_told(&daemon, &slack, &smtp);
+        let told = check_told(&daemon, &slack, &smtp, kills.len());
         let seen = check_seen(&daemon, &target.answered(), &kills);
         let slots = check_slots(&daemon);
         let looked_up = slack.count("conversations.history");
         restarts.sort();
         let incidents: i64 = store(&daemon).query_row("SELECT count(*) FROM incident", [], |row| row.get(0)).unwrap();
-        println!("kills                     {KILLS}, seed {seed}");
-        println!("journeys                  {JOURNEYS} every {EVERY:?}, {ROUND_TRIPS} of them round trips");
-        println!("slots                     {slots}, each counted once");
-        println!("requests at the target    {}", target.answered().len());
-        println!("failures seen by oracle   {seen}, each in an incident");
-        println!("incidents                 {incidents}, each told first and resolved");
-        println!("notices                   {} in Slack, each once; {} by mail", told.posts, told.mails);
-        println!("posts cut and looked up   {looked_up}");
-        println!("mails repeated            {} (at most one for each kill)", told.repeated);
-        println!("restart to ready          {:?} median, {:?} at most", restarts[KILLS / 2], restarts[KILLS - 1]);
-        println!("fresh alert afterwards    {fresh:?}");
-        assert!(told.posts >= 2 * KILLS && seen >= KILLS && looked_up > 0, "too quiet to prove anything");
+        let mut table = Table::new("restart", "t1-notices", &["T1, notices", "figure"]);
+        table.row(&[&"kills", &format!("{} (seed {seed})", kills.len())]);
+        table.row(&[&"journeys", &format!("{JOURNEYS} every {EVERY:?}, {ROUND_TRIPS} of them round trips")]);
+        table.row(&[&"slots", &format!("{slots}, each counted once")]);
+        table.row(&[&"requests at the target", &target.answered().len()]);
+        table.row(&[&"failures seen by the oracle", &format!("{seen}, each in an incident")]);
+        table.row(&[&"incidents", &format!("{incidents}, each told first and resolved")]);
+        table.row(&[&"notices", &format!("{} in Slack, each once; {} by mail", told.posts, told.mails)]);
+        table.row(&[&"posts cut and looked up", &looked_up]);
+        table.row(&[&"mails repeated", &format!("{} (at most one for each kill)", told.repeated)]);
+        let (median, most) = (restarts[restarts.len() / 2], restarts[restarts.len() - 1]);
+        table.row(&[&"restart to ready", &format!("{median:.0?} median, {most:.0?} at most")]);
+        table.row(&[&"fresh alert afterwards", &format!("{fresh:.1?}")]);
+        assert!(told.posts >= 2 * kills.len() && seen >= kills.len() && looked_up > 0, "too quiet to prove anything");
     });
 }
 
@@ -205,7 +212,7 @@ fn check_seen(daemon: &Daemon, answered: &[Answered], kills: &[Timestamp]) -> us
 }
 
 /// Every notice that the store says was owed was taken by whom it was for: once, in order, the first first and the last last.
-fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> Told {
+fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp, kills: usize) -> Told {
     let store = store(daemon);
     let mut statement = store
         .prepare(
@@ -262,7 +269,7 @@ fn check_told(daemon: &Daemon, slack: &FakeSlack, smtp: &FakeSmtp) -> Told {
     let ids: BTreeSet<_> = mails.iter().filter_map(|taken| taken.mail.header("Message-ID")).collect();
     assert_eq!(ids.len(), mailed.len(), "every notice by mail, and nothing else");
     let repeated = mails.len() - ids.len();
-    assert!(repeated <= KILLS, "{repeated} mails repeated by {KILLS} kills");
+    assert!(repeated <= kills, "{repeated} mails repeated by {kills} kills");
     check_order(slack);
     Told { posts: count - mailed.len(), mails: mailed.len(), repeated }
 }

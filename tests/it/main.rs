@@ -45,6 +45,8 @@ mod prometheus;
 mod redis;
 mod reload;
 mod replay;
+#[cfg(all(feature = "amqp", feature = "redis"))]
+mod restart;
 mod simulation;
 mod slack;
 #[cfg(feature = "slack")]

@@ -413,6 +413,8 @@ fn what_it_cannot_do_it_says() {
             channel: "mail-out".into(),
             clock: Clock::system(),
             arrivals: tokio::sync::mpsc::channel(1).0,
+            journal: Default::default(),
+            since: None,
             readiness: ready,
             mint: std::sync::Arc::new(Mint::new([1; 32], 0)),
             stop: stop.clone(),

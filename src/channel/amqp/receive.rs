@@ -79,12 +79,17 @@ impl Subscription {
                     }
                     None => return Err(format!("lost the connection to {}", self.link.peer)),
                 },
-                place = listener.arrivals.reserve(), if !waiting.is_empty() => {
-                    let (Ok(place), Some((at, delivery))) = (place, waiting.pop_front()) else { break };
+                place = listener.place(), if !waiting.is_empty() => {
+                    let (Some(place), Some((at, delivery))) = (place, waiting.pop_front()) else { break };
                     let acker = delivery.acker.clone();
-                    place.send(Arrival { channel: listener.channel.clone(), at, message: message::read(delivery) });
-                    // Fails only with the connection, and then the consumer tells.
-                    acks.push(async move { acker.ack(BasicAckOptions::default()).await });
+                    let message = message::read(delivery);
+                    let safe = place.hand_over(Arrival { channel: listener.channel.clone(), at, message });
+                    acks.push(async move {
+                        // A store that takes nothing must not stop the reading; its own alert tells of that.
+                        safe.is_so().await;
+                        // Fails only with the connection, and then the consumer tells.
+                        acker.ack(BasicAckOptions::default()).await
+                    });
                 }
                 Some(_) = acks.next(), if !acks.is_empty() => {}
             }

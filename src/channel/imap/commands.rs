@@ -1,5 +1,7 @@
 //! What the reader asks of a session: folders, mails, their headers, their end.
 
+use std::time::Duration;
+
 use async_imap::imap_proto::{AttributeValue, MailboxDatum, NameAttribute, Response, ResponseCode, StatusAttribute};
 use jiff::Timestamp;
 use jiff::fmt::strtime;
@@ -8,6 +10,7 @@ use super::name::{Folder, quoted};
 use super::session::Session;
 use crate::channel::refusal::Refusal;
 use crate::journey::outcome::Cause;
+use crate::time::earlier;
 
 /// Of a mail, this much is read: a stranger's attachments must not fill our memory.
 const LARGEST: usize = 1 << 20;
@@ -212,6 +215,11 @@ pub(super) fn probably_ours(day: Timestamp) -> String {
     format!("UNDELETED BEFORE {} OR HEADER {field} \"jm\" HEADER \"Message-ID\" {id}", date(day))
 }
 
+/// What finds the mails that may have come since then. A server compares days, in a zone that it chooses.
+pub(super) fn came_since(then: Timestamp) -> String {
+    format!("UNDELETED SINCE {}", date(earlier(then, Duration::from_secs(86_400))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +231,6 @@ mod tests {
         assert_eq!(internal_date(" 1-Nov-2026 12:00:00 +0000"), Some(noon));
         assert_eq!(internal_date("soon"), None);
         assert_eq!(date(noon), "01-Nov-2026");
+        assert_eq!(came_since(noon), "UNDELETED SINCE 31-Oct-2026");
     }
 }

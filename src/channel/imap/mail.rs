@@ -51,6 +51,7 @@ pub(super) fn read(raw: &Raw<'_>) -> Mail {
     if let Some(size) = raw.size.filter(|size| *size as usize > raw.bytes.len()) {
         message.headers.push(("cut-off".to_owned(), format!("{} of {size} bytes were read", raw.bytes.len())));
     }
+    message.stored = raw.delivered;
     message.facts.insert("folder", Value::from(raw.folder));
     let trouble = notice.as_ref().and_then(Notice::trouble).or_else(|| {
         let detail = format!("delivered to the spam folder `{}`", raw.folder);

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::ImapSettings;
-use super::commands::probably_ours;
+use super::commands::{came_since, probably_ours};
 use super::name::Folder;
 use super::ours;
 use super::session::Session;
@@ -62,7 +62,14 @@ impl<'a> Watch<'a> {
             let folder = Folder::named(&settings.folder);
             let selected = session.select(&folder, !settings.keep).await?;
             let tray = Tray::new(settings, listener, progress);
-            let at = tray.resume(Place::Inbox, Position { validity: selected.validity, next: selected.next }, &folder);
+            let mut end = Position { validity: selected.validity, next: selected.next };
+            if let Some(since) = listener.since.filter(|_| tray.is_new_to(Place::Inbox)) {
+                // Runs of the process before wait since then.
+                let mut came = session.search(&came_since(since)).await?;
+                came.sort_unstable();
+                end.next = came.iter().rev().take(AT_ONCE).last().map_or(end.next, |first| end.next.min(*first));
+            }
+            let at = tray.resume(Place::Inbox, end, &folder);
             let inbox = Watched { folder, at };
             let mut watch = Watch { session, settings, inbox, spam: None, tray, look_at: listener.clock.now().mono };
             watch.spam = watch.find_spam().await?;

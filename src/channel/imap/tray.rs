@@ -92,6 +92,11 @@ impl<'a> Tray<'a> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the folder was not read before.
+    pub(super) fn is_new_to(&self, place: Place) -> bool {
+        self.progress().position(place).is_none()
+    }
+
     /// Where to go on in a folder: where we were, if its numbers still mean the same; otherwise at its end.
     pub(super) fn resume(&self, place: Place, told: Position, folder: &Folder) -> Position {
         let mut progress = self.progress();

@@ -175,6 +175,7 @@ fn unpack(batch: RecordBatch, topic: &str, partition: i32, now: Now) -> Vec<Read
             .collect();
         let stamp = Timestamp::from_millisecond(stamp).ok().filter(|stamp| *stamp > Timestamp::UNIX_EPOCH);
         message.hops = hops(clock, stamp, sent(&message), now);
+        message.stored = stamp.filter(|_| clock == Stamped::ByBroker);
         message.part = message.header(PART).and_then(part);
         let facts = [
             ("kafka-topic", Some(topic.to_owned())),

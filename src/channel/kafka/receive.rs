@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
 use tokio::time::timeout_at;
 
 use super::cluster::{Access, Cluster, Topic, count};
@@ -111,9 +112,16 @@ impl<'a> Subscription<'a> {
         for (leader, partitions) in cluster.by_leader(name, topic.leaders.keys().copied())? {
             let mut connection = access.node(&cluster, leader, limit).await?;
             let bounds = bounds(&mut connection, name, &partitions).await?;
+            let since = match listener.since {
+                Some(since) => since_then(&mut connection, name, &partitions, since).await?,
+                None => BTreeMap::new(),
+            };
             let positions = positions.lock().unwrap_or_else(PoisonError::into_inner);
             let mut next = BTreeMap::new();
             for (partition, (first, end)) in bounds {
+                // Runs of the process before wait since then: the end is for them what it was at that time.
+                let end =
+                    since.get(&partition).filter(|_| positions.topic.is_none()).map_or(end, |then| end.min(*then));
                 let from = position(&positions, &topic, partition, first, end);
                 if let Some(left) = positions.next.get(&partition).filter(|left| **left != from) {
                     tracing::warn!(channel = %listener.channel, topic = name, partition, left, from, "the log is not what it was; reading on from elsewhere");
@@ -325,7 +333,8 @@ async fn offsets(
     let offset = |partition: &i32| {
         let place = format!("partition {partition} of topic `{topic}`");
         match said.get(partition) {
-            Some((ErrorCode::None, offset)) if *offset >= 0 => Ok((*partition, *offset)),
+            // A time that no record has reached has no offset.
+            Some((ErrorCode::None, offset)) if *offset >= 0 || which >= 0 => Ok((*partition, *offset)),
             Some((ErrorCode::None, _)) | None => {
                 Err(Refusal::coded(ErrorCode::OffsetNotAvailable, &place, Some("the broker gives no offset")))
             }
@@ -333,6 +342,18 @@ async fn offsets(
         }
     };
     partitions.iter().map(offset).collect()
+}
+
+/// The first offset of a record that is no older than this, of those partitions that have one.
+async fn since_then(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    since: Timestamp,
+) -> Result<BTreeMap<i32, i64>, Refusal> {
+    let mut found = offsets(connection, topic, partitions, since.as_millisecond().max(0)).await?;
+    found.retain(|_, offset| *offset >= 0);
+    Ok(found)
 }
 
 /// The first offset of each partition that this broker leads, and the one that its next record will have.

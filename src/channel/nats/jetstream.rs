@@ -94,14 +94,12 @@ pub(super) fn consumer_info(stream: &str, consumer: &str) -> String {
 }
 
 /// Where the API is asked for a consumer of our own, and how: ephemeral, in memory, in order, without acknowledgements, so
-/// that it takes nothing from anyone and goes by itself when we do. It begins with the message after number `after`,
-/// and says that it is there when it has had nothing for us for as long as `heartbeat`.
-pub(super) fn consumer(stream: &str, filter: &str, to: &str, after: u64, heartbeat: Duration) -> (String, Vec<u8>) {
-    let config = json!({
+/// that it takes nothing from anyone and goes by itself when we do. It begins where it is told, and says that it is there when it
+/// has had nothing for us for as long as `heartbeat`.
+pub(super) fn consumer(stream: &str, filter: &str, to: &str, from: Start, heartbeat: Duration) -> (String, Vec<u8>) {
+    let mut config = json!({
         "deliver_subject": to,
         "filter_subject": filter,
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": after + 1,
         "ack_policy": "none",
         "replay_policy": "instant",
         "max_deliver": 1,
@@ -110,8 +108,27 @@ pub(super) fn consumer(stream: &str, filter: &str, to: &str, after: u64, heartbe
         "mem_storage": true,
         "num_replicas": 1,
     });
+    match from {
+        Start::After(number) => {
+            config["deliver_policy"] = "by_start_sequence".into();
+            config["opt_start_seq"] = (number + 1).into();
+        }
+        Start::Since(time) => {
+            config["deliver_policy"] = "by_start_time".into();
+            config["opt_start_time"] = time.to_string().into();
+        }
+    }
     let ask = json!({"stream_name": stream, "config": config});
     (format!("$JS.API.CONSUMER.CREATE.{stream}"), ask.to_string().into_bytes())
+}
+
+/// Where a consumer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With the message after this number.
+    After(u64),
+    /// With the first message that is no older.
+    Since(Timestamp),
 }
 
 /// Where a message stands, as its reply subject tells.
@@ -179,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_consumer_of_our_own_takes_nothing_from_anyone() {
-        let (subject, ask) = consumer("ORDERS", "orders.>", "_INBOX.x", 41, Duration::from_secs(5));
+        let (subject, ask) = consumer("ORDERS", "orders.>", "_INBOX.x", Start::After(41), Duration::from_secs(5));
         let ask: serde_json::Value = serde_json::from_slice(&ask).unwrap();
         assert_eq!((subject.as_str(), &ask["stream_name"]), ("$JS.API.CONSUMER.CREATE.ORDERS", &json!("ORDERS")));
         let config = &ask["config"];
@@ -188,6 +205,13 @@ mod tests {
         assert_eq!(
             (&config["idle_heartbeat"], &config["deliver_subject"]),
             (&json!(5_000_000_000u64), &json!("_INBOX.x"))
+        );
+        let since = Start::Since("2026-01-02T03:04:05.678Z".parse().unwrap());
+        let (_, ask) = consumer("ORDERS", "orders.>", "_INBOX.x", since, Duration::from_secs(5));
+        let ask: serde_json::Value = serde_json::from_slice(&ask).unwrap();
+        assert_eq!(
+            (&ask["config"]["deliver_policy"], &ask["config"]["opt_start_time"], ask["config"].get("opt_start_seq")),
+            (&json!("by_start_time"), &json!("2026-01-02T03:04:05.678Z"), None)
         );
     }
 

@@ -73,6 +73,7 @@ pub(super) fn read(delivery: Delivery, at: Now) -> Message {
         own.push(("nats-time-stamp".to_owned(), stored.to_string()));
         message.facts.insert("redelivered", Value::Bool(delivered > 1));
         message.hops.push(Hop { name: "stream".to_owned(), took: between(stored, at.wall) });
+        message.stored = Some(stored);
     }
     message.headers = own.into_iter().chain(delivery.headers).collect();
     message

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream;
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 
-use super::jetstream::{self, CONTROL, ConsumerInfo, StreamInfo};
+use super::jetstream::{self, CONTROL, ConsumerInfo, Start, StreamInfo};
 use super::link::{Incoming, Link, RECEIVING};
 use super::wire::{self, Delivery};
 use super::{NatsSettings, message};
@@ -72,7 +73,8 @@ impl Subscription {
                 Some(stream) => {
                     let own = link.own_subject();
                     subscribe(&link, &own).await?;
-                    consume(&link, stream, subject, &own, heartbeat, position).await.map(|()| Some(0))
+                    let wanted = Wanted { stream, filter: subject, since: listener.since };
+                    consume(&link, wanted, &own, heartbeat, position).await.map(|()| Some(0))
                 }
             }
         };
@@ -149,11 +151,18 @@ async fn subscribe(link: &Link, subject: &str) -> Result<(), Refusal> {
     super::refusal::of_message(&errors, &place).map_or(Ok(()), Err)
 }
 
-/// Makes a consumer that goes on where the last one ended, and from the stream's end on if there was none.
+/// What a consumer is to read.
+struct Wanted<'a> {
+    stream: &'a str,
+    filter: &'a str,
+    since: Option<Timestamp>,
+}
+
+/// Makes a consumer that goes on where the last one ended. If there was none: from the stream's end on, or from the time since when
+/// somebody waits.
 async fn consume(
     link: &Link,
-    stream: &str,
-    filter: &str,
+    Wanted { stream, filter, since }: Wanted<'_>,
     own: &str,
     heartbeat: Duration,
     position: &Position,
@@ -163,10 +172,13 @@ async fn consume(
     // A stream that was made anew counts from one again.
     let known = *position.lock().unwrap_or_else(PoisonError::into_inner);
     let after = known.filter(|known| *known <= info.state.last_seq).unwrap_or(info.state.last_seq);
-    let (subject, request) = jetstream::consumer(stream, filter, own, after, heartbeat);
+    let from = since.filter(|_| known.is_none()).map_or(Start::After(after), Start::Since);
+    let (subject, request) = jetstream::consumer(stream, filter, own, from, heartbeat);
     let consumer: ConsumerInfo = ask(link, &subject, &request, &format!("a consumer of `{filter}` on {place}")).await?;
     tracing::debug!(consumer = consumer.name, stream, "has a consumer of its own");
-    position.lock().unwrap_or_else(PoisonError::into_inner).replace(after);
+    if let Start::After(after) = from {
+        position.lock().unwrap_or_else(PoisonError::into_inner).replace(after);
+    }
     Ok(())
 }
 

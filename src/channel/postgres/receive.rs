@@ -184,7 +184,12 @@ async fn watch(
     let first = polled.look().await?;
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     match *seen {
-        None => *seen = Some(counted(&first.1)),
+        None if listener.since.is_none() => *seen = Some(counted(&first.1)),
+        // What somebody waits for may be among those that are there.
+        None => {
+            *seen = Some(Rows::new());
+            polled.first = Some(first);
+        }
         // It was there before, and knows what is new.
         Some(_) => polled.first = Some(first),
     }

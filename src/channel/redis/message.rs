@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use redis::{Cmd, Value, cmd};
 
 use super::Place;
@@ -126,6 +127,7 @@ impl Entry {
         // A clock ahead of ours would make time run backwards; it counts as none.
         let took = Duration::from_millis(now.saturating_sub(self.id.millis));
         message.hops = vec![Hop { name: "redis".to_owned(), took }];
+        message.stored = i64::try_from(self.id.millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
         message
     }
 }

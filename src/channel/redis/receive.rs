@@ -51,7 +51,9 @@ pub(super) async fn listen(settings: &RedisSettings, endpoint: &Endpoint, sender
         }
         Place::Stream(stream) => {
             // Outlives connections: what came while there was none is read by the next.
-            let last = Mutex::new(None);
+            // Entries are numbered by the server's time, unless whoever adds them numbers them.
+            let since = listener.since.map(|since| u64::try_from(since.as_millisecond()).unwrap_or(0));
+            let last = Mutex::new(since.map(|millis| Id { millis, number: 0 }));
             let open = || follow(endpoint, stream, &last, &listener);
             let read = |feed| read_and_tidy(feed, stream, receive, &last, sender, &listener);
             keep_receiving(&listener, open, read).await;

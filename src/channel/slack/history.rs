@@ -28,7 +28,7 @@ const OVERLAP: u64 = 30_000_000;
 /// Polls until told to stop; begins again by itself where it was.
 pub(super) async fn listen(slack: &Slack, listener: &Listener) {
     let cursor = Mutex::new(None);
-    let open = || open(slack, &cursor);
+    let open = || open(slack, &cursor, listener);
     keep_receiving(listener, open, |()| poll(slack, &cursor, listener)).await;
 }
 
@@ -70,10 +70,12 @@ impl Cursor {
 type Shared = Mutex<Option<Cursor>>;
 
 /// Ready is who may read the history. What is in it already is not new, unless we were here before.
-async fn open(slack: &Slack, cursor: &Shared) -> Result<(), String> {
+async fn open(slack: &Slack, cursor: &Shared, listener: &Listener) -> Result<(), String> {
     let newest = page(slack, &[("limit", "1")]).await.map_err(|declined| declined.fault.detail)?;
     let newest = messages(&newest.0).filter_map(|json| micros(json["ts"].as_str()?)).max();
-    lock(cursor).get_or_insert_with(|| Cursor::after(newest.unwrap_or(0)));
+    let newest = newest.unwrap_or(0);
+    let since = listener.since.map_or(newest, |since| u64::try_from(since.as_microsecond()).unwrap_or(0));
+    lock(cursor).get_or_insert_with(|| Cursor::after(newest.min(since)));
     Ok(())
 }
 

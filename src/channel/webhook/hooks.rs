@@ -16,13 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use crate::channel::Listener;
 use crate::channel::webhook::WebhookSettings;
-use crate::clock::Clock;
 use crate::journey::Name;
 use crate::journey::message::{Arrival, Message};
 use crate::journey::outcome::labelled;
@@ -106,10 +106,8 @@ struct Inner {
 
 /// A channel's part in the listener.
 pub(super) struct Route {
-    pub(super) channel: Name,
     pub(super) settings: Arc<WebhookSettings>,
-    pub(super) clock: Clock,
-    pub(super) arrivals: mpsc::Sender<Arrival>,
+    pub(super) listener: Listener,
     pub(super) counts: Arc<HookCounts>,
 }
 
@@ -136,7 +134,7 @@ impl Hooks {
         let path = route.settings.path.clone();
         let mut routes = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(holder) = routes.get(&path) {
-            return Err(holder.channel.clone());
+            return Err(holder.listener.channel.clone());
         }
         routes.insert(path.clone(), route);
         Ok(Registered { hooks: self.clone(), path })
@@ -253,7 +251,7 @@ async fn answer(hooks: &Hooks, request: Request<Incoming>) -> Response<Body> {
         }
         Err((result, reason)) => {
             route.counts.add(result);
-            debug!(channel = %route.channel, %result, reason, "refused a webhook call");
+            debug!(channel = %route.listener.channel, %result, reason, "refused a webhook call");
             refusal(result)
         }
     }
@@ -312,7 +310,7 @@ async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Resu
         Ok(read) => read?,
         Err(_) => return Err((CallResult::Timeout, "the body was not here in time")),
     };
-    let at = route.clock.now();
+    let at = route.listener.clock.now();
     settings.verify.check(&head, &body, at.wall).map_err(|reason| (CallResult::RefusedSignature, reason))?;
     if let Some(answer) = settings.verify.answer(&body) {
         return Ok(Taken::Question { answer });
@@ -328,12 +326,17 @@ async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Resu
     Ok(Taken::Message)
 }
 
+/// The message is its run's at once; its sender hears of it when it is safe, and otherwise is asked to send it again.
 async fn hand_over(route: &Route, limits: Limits, at: Now, message: Message) -> Result<(), Refused> {
-    let arrival = Arrival { channel: route.channel.clone(), at, message };
-    match route.arrivals.send_timeout(arrival, limits.hand_over).await {
-        Ok(()) => Ok(()),
-        Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err((CallResult::Busy, "the switchboard is busy")),
-        Err(mpsc::error::SendTimeoutError::Closed(_)) => Err((CallResult::Busy, "the switchboard is gone")),
+    let arrival = Arrival { channel: route.listener.channel.clone(), at, message };
+    let place = match tokio::time::timeout(limits.hand_over, route.listener.place()).await {
+        Ok(Some(place)) => place,
+        Ok(None) => return Err((CallResult::Busy, "the switchboard is gone")),
+        Err(_) => return Err((CallResult::Busy, "the switchboard is busy")),
+    };
+    match place.hand_over(arrival).is_so().await {
+        true => Ok(()),
+        false => Err((CallResult::Busy, "the store does not take it")),
     }
 }
 

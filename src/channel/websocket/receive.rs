@@ -158,6 +158,8 @@ mod tests {
             channel: "pushes".into(),
             clock: Clock::system(),
             arrivals,
+            journal: Default::default(),
+            since: None,
             readiness: watch::channel(Readiness::Ready).0,
             mint: Arc::new(Mint::new([1; 32], 0)),
             stop: CancellationToken::new(),

@@ -36,12 +36,7 @@ impl Run {
 
     pub(super) fn judge_fault(&mut self, index: usize, step: &Step, fault: Fault) -> Result<(), (Cause, String)> {
         self.steps[index].evidence().phases = fault.phases;
-        let is_awaited = self
-            .journey
-            .steps
-            .iter()
-            .any(|other| matches!(&other.verb, Verb::Receive(receive) if receive.since == index));
-        if fault.uncertain && is_awaited && matches!(step.verb, Verb::Send(_)) {
+        if fault.uncertain && self.is_awaited(index) && matches!(step.verb, Verb::Send(_)) {
             // It may have been taken: the receive decides. Nothing that the answer should have held is known.
             if let Some(sent) = &mut self.steps[index].sent {
                 sent.uncertain = true;
@@ -52,6 +47,12 @@ impl Run {
         }
         let cause = if fault.uncertain && matches!(step.verb, Verb::Send(_)) { Cause::Uncertain } else { fault.cause };
         Err((cause, fault.detail))
+    }
+
+    /// Whether a step waits for what this one sends.
+    pub(super) fn is_awaited(&self, index: usize) -> bool {
+        let is_its = |verb: &Verb| matches!(verb, Verb::Receive(receive) if receive.since == index);
+        self.journey.steps.iter().any(|step| is_its(&step.verb))
     }
 
     /// As [`Run::judge`], for an arrival: one that stands for a failure is one, unless the step asks for the very thing.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query, View, cut_at};
 use crate::journey::message::{Message, Part, Trouble};
 use crate::journey::outcome::{Cause, UnknownWhy};
 use crate::journey::report::StepStatus;
 use crate::journey::run::progress::Sent;
-use crate::journey::run::{Action, Activity, Arrived, EXCERPT, READER_GRACE, Run, State};
+use crate::journey::run::{Action, Activity, Arrived, EXCERPT, Run, State};
 use crate::journey::template::Scope;
 use crate::journey::value::Value;
 use crate::journey::{Receive, Step, Verb};
@@ -23,14 +24,10 @@ impl Run {
         let from = sent.map_or(until, |sent| sent.started);
         self.place_receive(index, from, until);
         let tally = self.tally(&self.arrivals_of(index, receive, until));
-        if let Some(why) = self.gaps.get(&receive.channel) {
-            let detail = format!(
-                "channel `{}` was away while the message was waited for, so nobody knows whether it came: {why}",
-                receive.channel
-            );
+        if let Some((fault, detail)) = self.why_unseen(receive, until, tally.seen()) {
             self.steps[index].status = StepStatus::Warned;
             self.steps[index].evidence().detail = Some(detail.clone());
-            self.give_up(UnknownWhy::NotReady, detail);
+            self.give_up(fault, detail);
             return self.begin(index + 1, now, actions);
         }
         let (cause, detail) = match (sent, tally.seen()) {
@@ -42,6 +39,24 @@ impl Run {
         };
         self.fail(index, cause, detail);
         self.begin(index + 1, now, actions);
+    }
+
+    /// The fault of ours through which the message may have come and not been seen, if there is one.
+    fn why_unseen(&self, receive: &Receive, until: Mono, seen: u32) -> Option<(UnknownWhy, String)> {
+        let channel = &receive.channel;
+        if seen == 0 && self.is_unsure(receive.since) {
+            let detail = "the daemon ended while it was sending, and nothing arrived: perhaps nothing was sent";
+            return Some((UnknownWhy::Restart, detail.to_owned()));
+        }
+        let (fault, why) = self.gaps.get(channel)?;
+        // What was sent after a restart is not missed by it, nor what was no longer waited for before it.
+        if *fault == UnknownWhy::Restart && (!self.is_across(receive.since) || self.is_before_gap(until)) {
+            return None;
+        }
+        let detail = format!(
+            "channel `{channel}` was away while the message was waited for, so nobody knows whether it came: {why}"
+        );
+        Some((*fault, detail))
     }
 
     fn place_receive(&mut self, index: usize, from: Mono, to: Mono) {
@@ -59,15 +74,16 @@ impl Run {
         let Verb::Receive(receive) = &step.verb else { return };
         let mine = self.arrivals_of(index, receive, until);
         let Some(last) = self.completed_by(step, &mine) else {
-            if now.mono > until + READER_GRACE {
+            if self.due().is_some_and(|due| now.mono > due) {
                 self.receive_timed_out(index, until, now, actions);
             }
             return;
         };
         let sent = self.sent(receive.since);
-        let arrived = self.arrivals[last].at;
-        let from = sent.map_or(arrived.mono, |sent| sent.started);
-        self.place_receive(index, from, arrived.mono);
+        let arrived = self.came(receive.since, &self.arrivals[last]);
+        let from = sent.map_or(arrived, |sent| sent.started);
+        self.place_receive(index, from, arrived);
+        let across = self.across(from, arrived, &self.arrivals[last]);
         let copies = self.tally(&mine).copies();
         let is_in_order = self.is_in_order(receive, last);
         for at in mine {
@@ -77,7 +93,8 @@ impl Run {
         let evidence = self.steps[index].evidence();
         evidence.hops = message.hops.clone();
         evidence.excerpt = Some(cut_at(&message.text(), EXCERPT));
-        let is_intact = self.payloads.get(&receive.since).map(|sent| *sent == message.body);
+        evidence.detail = across;
+        let is_intact = self.is_intact(receive.since, &message);
         let latency = Some(self.steps[index].took);
         let view = View { message: &message, latency, copies, is_in_order, is_intact, now: now.wall };
         match self.judge_arrival(index, step, view) {
@@ -89,11 +106,20 @@ impl Run {
         }
     }
 
+    /// When it came, as far as that can be said of what this send brought.
+    fn came(&self, send: usize, arrived: &Arrived) -> Mono {
+        if self.is_across(send) { arrived.earliest } else { arrived.at.mono }
+    }
+
+    fn is_intact(&self, send: usize, message: &Message) -> Option<bool> {
+        self.payloads.get(&send).map(|sent| sent[..] == Sha256::digest(&message.body)[..])
+    }
+
     /// The arrivals by `until` that are this receive's: on its channel, through its filter, used by no step before it.
     fn arrivals_of(&self, index: usize, receive: &Receive, until: Mono) -> Vec<usize> {
         let is_mine = |arrived: &Arrived| {
             arrived.channel == receive.channel
-                && arrived.at.mono <= until
+                && self.came(receive.since, arrived) <= until
                 && arrived.used_by.is_none_or(|user| user == index)
                 && passes(&receive.filter, &arrived.message, arrived.at.wall, &self.scope)
         };
@@ -150,7 +176,7 @@ impl Run {
                 latency: Some(self.steps[index].took),
                 copies: self.tally(&copies).copies(),
                 is_in_order: self.is_in_order(receive, *first),
-                is_intact: self.payloads.get(&receive.since).map(|sent| *sent == message.body),
+                is_intact: self.is_intact(receive.since, &message),
                 ..View::of(&message, now.wall)
             };
             if let Err((cause, detail)) = self.judge_arrival(index, step, view) {

@@ -12,19 +12,19 @@ use crate::journey::token::Mint;
 use crate::journey::value::Value;
 use crate::journey::{AlertPolicy, Draft, JsonTemplate, Payload, Poll};
 
-fn now(millis: u64) -> Now {
+pub(super) fn now(millis: u64) -> Now {
     Now {
         wall: Timestamp::from_millisecond(1_790_000_000_000 + millis as i64).unwrap(),
         mono: Mono(Duration::from_millis(millis)),
     }
 }
 
-fn expect(query: Query, comparison: Comparison, value: Value) -> Expectation {
+pub(super) fn expect(query: Query, comparison: Comparison, value: Value) -> Expectation {
     let predicate = Predicate::Compare(comparison, Expected::Fixed(value));
     Expectation { query, predicate, message: None, soft: false }
 }
 
-fn step(name: &str, verb: Verb) -> Step {
+pub(super) fn step(name: &str, verb: Verb) -> Step {
     Step {
         name: name.into(),
         verb,
@@ -39,7 +39,7 @@ fn step(name: &str, verb: Verb) -> Step {
     }
 }
 
-fn draft(channel: &str) -> Draft {
+pub(super) fn draft(channel: &str) -> Draft {
     let known = ["sid".to_owned()].into();
     let token = JsonTemplate::Text(Template::parse("probe {{ token }}", &known).unwrap());
     Draft {
@@ -49,19 +49,19 @@ fn draft(channel: &str) -> Draft {
     }
 }
 
-fn send() -> Step {
+pub(super) fn send() -> Step {
     step("submit", Verb::Send(draft("gateway")))
 }
 
-fn receive() -> Step {
+pub(super) fn receive() -> Step {
     step("arrive", Verb::Receive(Receive { channel: "inbound".into(), since: 0, filter: Vec::new(), key: None }))
 }
 
-fn request(name: &str) -> Step {
+pub(super) fn request(name: &str) -> Step {
     step(name, Verb::Request(draft("gateway")))
 }
 
-fn journey(steps: Vec<Step>) -> Journey {
+pub(super) fn journey(steps: Vec<Step>) -> Journey {
     Journey {
         name: "sms".into(),
         schedule: Schedule::every(Duration::from_secs(60), "sms"),
@@ -95,20 +95,20 @@ fn journey(steps: Vec<Step>) -> Journey {
 }
 
 /// A run on a script. Begun, ready and recorded at 0 ms unless a test says otherwise.
-struct Stage {
-    run: Run,
-    actions: Vec<Action>,
+pub(super) struct Stage {
+    pub(super) run: Run,
+    pub(super) actions: Vec<Action>,
 }
 
 impl Stage {
-    fn new(journey: Journey) -> Stage {
+    pub(super) fn new(journey: Journey) -> Stage {
         let token = Mint::new([1; 32], 0).issue(now(0).wall);
         let mut run = Run::new(Arc::new(journey), token, now(0).wall, now(0), 1);
         let actions = run.step(Event::Begin, now(0));
         Stage { run, actions }
     }
 
-    fn started(journey: Journey) -> Stage {
+    pub(super) fn started(journey: Journey) -> Stage {
         let mut stage = Stage::new(journey);
         if matches!(stage.actions[..], [Action::AwaitReady(_)]) {
             stage.event(0, Event::Ready);
@@ -118,13 +118,13 @@ impl Stage {
         stage
     }
 
-    fn event(&mut self, millis: u64, event: Event) -> &mut Self {
+    pub(super) fn event(&mut self, millis: u64, event: Event) -> &mut Self {
         self.actions = self.run.step(event, now(millis));
         self
     }
 
     /// The channel's answer: it began at `from`, ended at `to`.
-    fn answer(&mut self, from: u64, to: u64, status: u16, body: &str) -> &mut Self {
+    pub(super) fn answer(&mut self, from: u64, to: u64, status: u16, body: &str) -> &mut Self {
         let mut message = Message::new(body);
         message.status = Some(status);
         let reply = Reply {
@@ -137,25 +137,25 @@ impl Stage {
         self.event(to, Event::Answered(Box::new(Ok(reply))))
     }
 
-    fn fault(&mut self, from: u64, to: u64, cause: Cause, uncertain: bool) -> &mut Self {
+    pub(super) fn fault(&mut self, from: u64, to: u64, cause: Cause, uncertain: bool) -> &mut Self {
         let detail = "it broke".to_owned();
         let fault = Fault { started: now(from), finished: now(to), cause, detail, uncertain, phases: Vec::new() };
         self.event(to, Event::Answered(Box::new(Err(fault))))
     }
 
     /// A message stamped at `stamp`, seen at `seen`.
-    fn arrival(&mut self, stamp: u64, seen: u64, body: &str) -> &mut Self {
+    pub(super) fn arrival(&mut self, stamp: u64, seen: u64, body: &str) -> &mut Self {
         let event = Event::Arrived { channel: "inbound".into(), message: Arc::new(Message::new(body)), at: now(stamp) };
         self.event(seen, event)
     }
 
     /// Lets the timer that the run asked for fire.
-    fn timer(&mut self) -> &mut Self {
+    pub(super) fn timer(&mut self) -> &mut Self {
         let due = self.run.deadline().expect("a timer is wanted").0.as_millis() as u64;
         self.event(due, Event::Timer)
     }
 
-    fn report(&mut self) -> Report {
+    pub(super) fn report(&mut self) -> Report {
         match self.actions.pop() {
             Some(Action::Finish(report)) => *report,
             other => panic!("not finished: {other:?}"),
@@ -163,8 +163,12 @@ impl Stage {
     }
 }
 
-fn failed(step: &str, cause: Cause) -> Outcome {
+pub(super) fn failed(step: &str, cause: Cause) -> Outcome {
     Outcome::Failed { step: step.into(), cause }
+}
+
+fn lost(channel: &str, why: &str) -> Event {
+    Event::Gap { channel: channel.into(), fault: UnknownWhy::NotReady, why: why.to_owned() }
 }
 
 fn met(channel: &str, what: What, is: &str) -> Event {
@@ -273,7 +277,7 @@ fn an_uncertain_send_is_decided_by_what_arrives() {
 fn a_send_without_an_answer_is_abandoned_at_its_limit() {
     let mut stage = Stage::started(journey(vec![send(), receive()]));
     stage.timer();
-    assert!(matches!(stage.actions[..], [Action::Abandon]), "{:?}", stage.actions);
+    assert!(matches!(stage.actions[..], [Action::Abandon, Action::Keep]), "{:?}", stage.actions);
     let report = stage.arrival(10_500, 10_500, "hi").report();
     assert!(matches!(report.outcome, Outcome::Slow { .. }), "{:?}", report.outcome);
 }
@@ -381,7 +385,7 @@ fn clean_up_runs_whatever_happened_and_only_warns() {
     let tidy = Step { always: true, ..request("tidy") };
     let mut stage = Stage::started(journey(vec![send(), receive(), tidy.clone()]));
     stage.answer(0, 5, 202, "").timer();
-    assert!(matches!(stage.actions[..], [Action::Perform { .. }]), "{:?}", stage.actions);
+    assert!(matches!(stage.actions[..], [Action::Perform { .. }, Action::Keep]), "{:?}", stage.actions);
     let report = stage.answer(60_010, 60_020, 500, "").report();
     assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));
     assert_eq!(report.steps[2].status, StepStatus::Warned);
@@ -447,11 +451,12 @@ fn not_ready_is_unknown_and_known_down_is_blocked() {
 
 #[test]
 fn what_a_receiver_may_have_missed_is_unknown_and_what_it_saw_counts() {
-    let gap = || Event::Gap { channel: "inbound".into(), why: "connection lost".into() };
+    let gap = || lost("inbound", "connection lost");
     let tidy = Step { always: true, ..request("tidy") };
     let mut stage = Stage::started(journey(vec![send(), receive(), request("receipt"), tidy]));
     stage.answer(0, 5, 202, "").event(59_999, gap()).timer();
-    assert!(matches!(stage.actions[..], [Action::Perform { .. }]), "only the clean-up is left: {:?}", stage.actions);
+    let is_only_clean_up = matches!(stage.actions[..], [Action::Perform { .. }, Action::Keep]);
+    assert!(is_only_clean_up, "{:?}", stage.actions);
     let report = stage.answer(60_010, 60_020, 204, "").report();
     assert_eq!(report.outcome, Outcome::Unknown { why: UnknownWhy::NotReady });
     assert!(report.note.unwrap().contains("connection lost"));
@@ -460,7 +465,7 @@ fn what_a_receiver_may_have_missed_is_unknown_and_what_it_saw_counts() {
     let mut stage = Stage::started(journey(vec![send(), receive()]));
     let report = stage.answer(0, 5, 202, "").event(100, gap()).arrival(200, 200, "hi").report();
     assert_eq!(report.outcome, Outcome::Good { latency: Duration::from_millis(200) });
-    let elsewhere = Event::Gap { channel: "other".into(), why: "lost".into() };
+    let elsewhere = lost("other", "lost");
     let mut stage = Stage::started(journey(vec![send(), receive()]));
     let report = stage.answer(0, 5, 202, "").event(100, elsewhere).timer().report();
     assert_eq!(report.outcome, failed("arrive", Cause::NotReceived));

@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::detect::drift::Ran;
+use crate::journey::message::Arrival;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
 use crate::slo::Span;
 use crate::store::{IncidentRow, OutboxRow, OutboxState, RunRow};
+use crate::time::Mono;
 
 pub(super) fn millis(at: Timestamp) -> i64 {
     at.as_millisecond()
@@ -94,6 +96,7 @@ pub(super) const WHYS: &[&str] = &[
     "maintenance",
     "paused",
     "spend",
+    "restart",
 ];
 
 pub(super) fn settled_code(how: Settled) -> i64 {
@@ -122,6 +125,13 @@ pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
         settled: row.get::<_, Option<i64>>(5)?.map(|code| if code == 1 { Settled::Arrived } else { Settled::Missing }),
     };
     Ok((Token::from_bits(u128::from_be_bytes(row.get(0)?)), entry))
+}
+
+/// An arrival that another process took: on our monotonic clock it has no time.
+pub(super) fn arrival(row: &Row<'_>) -> rusqlite::Result<Arrival> {
+    let mut arrival: Arrival = from_json(row, 0)?;
+    arrival.at.mono = Mono::default();
+    Ok(arrival)
 }
 
 /// The key of what a journey has spent through a channel on a day. Days sort as text, and names of channels have no colon.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ToSql};
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
+use crate::ledger::Settled;
 use crate::slo::SpanChange;
 use crate::store::sqlite::rows::{blob, json, micros, millis, settled_code, spent_key, verdict_code, why_code};
 use crate::store::sqlite::{Answer, failure};
@@ -71,9 +72,25 @@ impl Writer {
                     &[&blob(*token), &journey, &millis(entry.slot), &millis(entry.recorded), &millis(entry.keep_until)],
                 )?;
             }
+            Change::Begun { checkpoint } => {
+                let row: [&dyn ToSql; 3] = [&blob(checkpoint.token), &millis(checkpoint.slot), &json(checkpoint)?];
+                self.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", &row)?;
+            }
+            Change::Waits { checkpoint } => {
+                let sql = "UPDATE unfinished SET state = ? WHERE token = ?";
+                self.execute(sql, &[&json(checkpoint)?, &blob(checkpoint.token)])?;
+            }
+            Change::Arrived { token, arrival } => {
+                // The run may have had it, and ended, before this.
+                let sql = "INSERT INTO arrival (token, message) SELECT token, ?2 FROM ledger
+                    WHERE token = ?1 AND settled IS NOT ?3";
+                self.execute(sql, &[&blob(*token), &json(arrival)?, &settled_code(Settled::Arrived)])?;
+            }
             Change::Settle { token, how } => {
-                let how = settled_code(*how);
-                self.execute("UPDATE ledger SET settled = ? WHERE token = ?", &[&how, &blob(*token)])?;
+                let (how, token) = (settled_code(*how), blob(*token));
+                self.execute("UPDATE ledger SET settled = ? WHERE token = ?", &[&how, &token])?;
+                self.execute("DELETE FROM unfinished WHERE token = ?", &[&token])?;
+                self.execute("DELETE FROM arrival WHERE token = ?", &[&token])?;
             }
             Change::Run { report, keep_evidence } => self.apply_run(report, *keep_evidence)?,
             Change::Evidence { report } => self.apply_evidence(report)?,
@@ -276,11 +293,16 @@ impl Writer {
         let runs = millis(retention.runs_before);
         let transaction = self.connection.transaction()?;
         let mut gone = 0;
-        let statements: [(&str, i64); 7] = [
+        let statements: [(&str, i64); 8] = [
             ("DELETE FROM run WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE is_good AND slot < ?", millis(retention.good_evidence_before)),
-            ("DELETE FROM ledger WHERE keep_until < ?", millis(retention.ledger_before)),
+            // A run that goes on needs its entry, however long nobody was there.
+            (
+                "DELETE FROM ledger WHERE keep_until < ? AND token NOT IN (SELECT token FROM unfinished)",
+                millis(retention.ledger_before),
+            ),
+            ("DELETE FROM arrival WHERE ?1 NOTNULL AND token NOT IN (SELECT token FROM ledger)", runs),
             ("DELETE FROM incident WHERE resolved < ?", runs),
             ("DELETE FROM silence WHERE until < ?", runs),
             ("DELETE FROM outbox WHERE status IN ('sent', 'superseded', 'dead') AND created < ?", runs),

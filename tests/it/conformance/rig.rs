@@ -188,6 +188,8 @@ impl Relay {
             channel: Name::from("work"),
             clock,
             arrivals: sender,
+            journal: Default::default(),
+            since: None,
             readiness,
             // Nobody's: the relay cleans nothing up.
             mint: Arc::new(Mint::new([0xee; 32], 0)),

@@ -15,14 +15,15 @@ use journeyman::config::{self, Plan};
 use journeyman::journey::message::Arrival;
 use journeyman::journey::outcome::Outcome;
 use journeyman::journey::report::Report;
+use journeyman::journey::run::checkpoint::Purpose;
 use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::Mint;
 use journeyman::journey::{Journey, Outgoing};
 use journeyman::ledger::{Kind, Settled, Sighting};
 use journeyman::metrics::Metrics;
-use journeyman::runner::Runner;
 use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
+use journeyman::runner::{Ends, Order, Runner};
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -105,7 +106,8 @@ impl World {
                 readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
                 let (reader, mint) = (channel.clone(), mint.clone());
                 let (arrivals, readiness, stop) = (sender.clone(), readiness.clone(), stop.clone());
-                let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
+                let (channel, journal) = (name.clone(), Default::default());
+                let listener = Listener { channel, clock, arrivals, journal, since: None, readiness, mint, stop };
                 tasks.spawn(async move { reader.listen(listener).await });
             }
             let handles = metrics.channel(name, &**name == "in");
@@ -170,15 +172,20 @@ impl World {
     /// One run of `journey`, cut short by `stop`.
     pub(crate) async fn run_until(&self, journey: &str, stop: &CancellationToken) -> Report {
         let (journey, slot) = self.planned(journey);
-        let run = self.runner.run(journey, slot, Vec::new(), stop);
-        tokio::time::timeout(BOUND * 3, run).await.expect("a run has an end")
+        self.make(self.runner.order(journey, slot), stop).await
+    }
+
+    async fn make(&self, order: Order, stop: &CancellationToken) -> Report {
+        let run = self.runner.run(order, Ends { cut: stop, leave: None });
+        tokio::time::timeout(BOUND * 3, run).await.expect("a run has an end").expect("nobody goes on with it")
     }
 
     /// One run that confirms a failure of just now.
     pub(crate) async fn confirm(&self, journey: &str) -> Report {
-        let (stop, (journey, slot)) = (CancellationToken::new(), self.planned(journey));
-        let run = self.runner.confirm(journey, slot, self.clock.now().mono, &stop);
-        tokio::time::timeout(BOUND * 3, run).await.expect("a run has an end")
+        let (journey, slot) = self.planned(journey);
+        let connected_since = Some(self.clock.now().mono);
+        let order = Order { connected_since, purpose: Purpose::Confirmation, ..self.runner.order(journey, slot) };
+        self.make(order, &CancellationToken::new()).await
     }
 
     fn planned(&self, journey: &str) -> (Arc<Journey>, jiff::Timestamp) {

@@ -7,7 +7,9 @@ use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
 use journeyman::journey::Name;
+use journeyman::journey::message::Arrival;
 use journeyman::journey::report::Report;
+use journeyman::journey::run::checkpoint::Checkpoint;
 use journeyman::journey::spend::Spent;
 use journeyman::journey::token::Token;
 use journeyman::ledger::Entry;
@@ -44,6 +46,12 @@ impl Store for Gone {
         gone()
     }
     fn ledger(&self) -> BoxFuture<'_, Result<Vec<(Token, Entry)>, StoreError>> {
+        gone()
+    }
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<Checkpoint>, StoreError>> {
+        gone()
+    }
+    fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>> {
         gone()
     }
     fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>> {

@@ -17,7 +17,9 @@ use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
 use journeyman::journey::Name;
+use journeyman::journey::message::Arrival;
 use journeyman::journey::report::Report;
+use journeyman::journey::run::checkpoint::Checkpoint;
 use journeyman::journey::spend::Spent;
 use journeyman::journey::token::Token;
 use journeyman::ledger::Entry;
@@ -114,6 +116,8 @@ impl Store for Disk {
         open_incidents() -> Vec<Incident>;
         silences() -> Vec<Silence>;
         ledger() -> Vec<(Token, Entry)>;
+        unfinished() -> Vec<Checkpoint>;
+        arrivals() -> Vec<Arrival>;
         spent() -> Vec<Spent>;
         next_due(notifier: Name, now: Timestamp) -> Due;
         undelivered(incident: String, notifier: Name) -> Vec<OutboxRow>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use journeyman::board::Board;
-use journeyman::channel::{ChannelPolicy, Readiness};
+use journeyman::channel::{ChannelPolicy, Journal, Readiness};
 use journeyman::clock::Clock;
 use journeyman::config::{Plan, load_text};
 use journeyman::delivery::{self, Lender, Workplace};
@@ -15,7 +15,7 @@ use journeyman::evaluator::{Evaluator, Parts, Policy};
 use journeyman::journey::token::Mint;
 use journeyman::ledger::{Kind, Settled};
 use journeyman::metrics::Metrics;
-use journeyman::runner::Runner;
+use journeyman::runner::{Runner, resume};
 use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
 use journeyman::scheduler::{Observation, Scheduler};
@@ -282,6 +282,7 @@ async fn start(
     let (observations, observed) = mpsc::channel(4_096);
     let mut channels = BTreeMap::new();
     let mut readings = HashMap::new();
+    let mut lines = Vec::new();
     for (name, system) in systems {
         let (readiness, seen) = watch::channel(Readiness::Starting);
         let line = Arc::new(Line::new(system, clock));
@@ -290,22 +291,44 @@ async fn start(
         let open = OpenChannel::new((*name).into(), line.clone(), policy.clone(), seen, clock, board.clone(), handles);
         channels.insert((*name).into(), Arc::new(open));
         readings.insert((*name).into(), Reading { policy });
+        lines.push(line.clone());
         let listener = journeyman::channel::Listener {
             channel: (*name).into(),
             clock,
             arrivals: arriving.clone(),
+            journal: Journal::default(),
+            since: None,
             readiness,
             mint: mint.clone(),
             stop: stops.readers.clone(),
         };
         tokio::spawn(async move { journeyman::channel::Channel::listen(&*line, listener).await });
     }
-    let known = store.ledger().await?.into_iter().map(|(token, mut entry)| {
-        entry.settled = entry.settled.or(Some(Settled::Missing));
+    // As the daemon does: what waits goes on, what nobody can go on with is settled, what was acknowledged is seen again.
+    let (found, arrived, ledger) = (store.unfinished().await?, store.arrivals().await?, store.ledger().await?);
+    let seen = ledger.iter().map(|(_, entry)| entry.recorded).chain(arrived.iter().map(|arrival| arrival.at.wall));
+    let resume::Heritage { left, gone } = resume::sort(found, &plan.journeys, seen);
+    assert!(gone.is_empty(), "no journey goes");
+    let going: BTreeSet<_> = left.iter().map(|left| left.checkpoint.token).collect();
+    let known = ledger.into_iter().map(move |(token, mut entry)| {
+        if !going.contains(&token) {
+            entry.settled = entry.settled.or(Some(Settled::Missing));
+        }
         (token, entry)
     });
     let switchboard = Arc::new(Switchboard::new(mint.clone(), readings, known));
+    left.iter().for_each(|left| switchboard.take_up(left));
+    let mut before = Vec::new();
+    for arrival in arrived {
+        match switchboard.missed_by(&arrival) {
+            Some((_, true)) => drop(switchboard.arrive(arrival)),
+            _ => before.push(arrival),
+        }
+    }
     let store: Arc<dyn Store> = store;
+    for line in lines {
+        line.keep_in(switchboard.clone(), store.clone());
+    }
     let runner = Arc::new(Runner {
         channels: channels.into(),
         switchboard: switchboard.clone(),
@@ -316,7 +339,11 @@ async fn start(
     });
     let late = observations.clone();
     tokio::spawn(async move {
-        while let Some(arrival) = arrivals.recv().await {
+        let mut before = before.into_iter();
+        while let Some(arrival) = match before.next() {
+            Some(arrival) => Some(arrival),
+            None => arrivals.recv().await,
+        } {
             let at = arrival.at.wall;
             let sighting = switchboard.arrive(arrival);
             if let (Kind::Late, Some(journey), Some(slot), Some(token)) =
@@ -346,6 +373,7 @@ async fn start(
         wishes,
         location: None,
         public_url: None,
+        waiting: resume::waiting_slots(&left),
         policy: Policy {
             dependencies: BTreeMap::new(),
             slowdowns: HashMap::new(),
@@ -361,7 +389,7 @@ async fn start(
     let counted = clock.now().wall;
     let (_, commanded) = journeyman::commands::channel();
     let evaluator = Evaluator::load(parts, &plan.journeys, counted, commanded).await?;
-    let scheduler = Scheduler::new(&plan.journeys, counted, runner, 64, observations, daemon, clock);
+    let scheduler = Scheduler::new(&plan.journeys, counted, runner, 64, observations, daemon, clock).with_left(left);
     let pulse = |name| board.pulse(name, clock.now().mono);
     tokio::spawn(evaluator.run(observed, pulse("evaluator")));
     for worker in workers {

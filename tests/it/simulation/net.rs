@@ -1,7 +1,7 @@
 //! The network and the systems behind it: two queues, of which one keeps what nobody takes and the other does not.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -13,6 +13,8 @@ use journeyman::journey::message::{Arrival, Message};
 use journeyman::journey::outcome::Cause;
 use journeyman::journey::run::{Fault, Reply};
 use journeyman::journey::token::Token;
+use journeyman::runner::switchboard::Switchboard;
+use journeyman::store::{Change, Store};
 use journeyman::time::later;
 use tokio::sync::Notify;
 
@@ -69,11 +71,29 @@ impl System {
 pub(super) struct Line {
     system: Arc<System>,
     clock: Clock,
+    /// Where it is kept what is acknowledged.
+    kept: OnceLock<(Arc<Switchboard>, Arc<dyn Store>)>,
 }
 
 impl Line {
     pub(super) fn new(system: &Arc<System>, clock: Clock) -> Line {
-        Line { system: system.clone(), clock }
+        Line { system: system.clone(), clock, kept: OnceLock::new() }
+    }
+
+    pub(super) fn keep_in(&self, switchboard: Arc<Switchboard>, store: Arc<dyn Store>) {
+        let _ = self.kept.set((switchboard, store));
+    }
+
+    /// Whether an arrival may be acknowledged: it is on disk, or nobody would miss it.
+    async fn is_safe(&self, arrival: Arrival) -> bool {
+        let Some((switchboard, store)) = self.kept.get() else { return false };
+        match switchboard.missed_by(&arrival) {
+            None => true,
+            Some((token, is_waited_for)) => {
+                let change = Change::Arrived { token, arrival: Box::new(arrival) };
+                store.apply(vec![change]).await.is_ok() || is_waited_for
+            }
+        }
     }
 
     async fn submit(&self, outgoing: &Outgoing) -> Result<Reply, Fault> {
@@ -136,11 +156,16 @@ impl Line {
                 world.note("arrived");
                 world.reach(Point::Arrived).await;
                 let arrival = Arrival { channel: listener.channel.clone(), at, message: Message::new(body) };
+                let copy = arrival.clone();
                 if listener.arrivals.send(arrival).await.is_err() {
                     return;
                 }
                 world.reach(Point::HandedOver).await;
-                lock(&self.system.waiting).pop_front();
+                if self.is_safe(copy).await {
+                    lock(&self.system.waiting).pop_front();
+                } else {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
                 continue;
             }
             let wait = next.map_or(Duration::from_secs(5), |at| journeyman::time::between(now, at));
@@ -168,6 +193,10 @@ impl Channel for Line {
     }
 
     fn keeps(&self) -> bool {
+        self.system.keeps
+    }
+
+    fn looks_back(&self) -> bool {
         self.system.keeps
     }
 

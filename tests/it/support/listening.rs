@@ -107,6 +107,8 @@ impl Receiver {
             channel: "orders".into(),
             clock: clock(),
             arrivals: sender,
+            journal: Default::default(),
+            since: None,
             readiness: ready,
             mint: mint(),
             stop: stop.clone(),
