@@ -4,6 +4,7 @@ mod channels;
 pub mod connect;
 pub mod demo;
 mod drift;
+mod gates;
 pub mod notify;
 pub mod preview;
 pub mod replay;
@@ -30,6 +31,7 @@ use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender};
 use crate::evaluator::{Evaluator, Parts};
 use crate::exit::{self, Failure};
+use crate::gate::Door;
 use crate::http::Views;
 use crate::journey::report::Report;
 use crate::journey::spend::Spending;
@@ -80,6 +82,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let store = open_store(&plan).await?;
     let listener = bind(plan.http.listen, "http.listen").await?;
+    let door = gates::open(plan.http.web_config.as_deref(), clock)?;
     let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
@@ -157,6 +160,7 @@ pub async fn run(
         store: store.clone(),
         metrics: metrics.clone(),
         clock,
+        door: door.clone(),
         redactor: plan.redactor.clone(),
         public_url: plan.http.public_url.clone(),
         admin_token: plan.http.admin_token.clone(),
@@ -194,7 +198,13 @@ pub async fn run(
     let calendar = Calendar::start(plan_tick, chore)
         .await
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
-    let housekeeping = Housekeeping { runner, store: store.clone(), metrics, daemon, keep_runs: plan.store.keep_runs };
+    let doors = vec![("http", door), ("hooks", channels.hooks_door)];
+    for (listener, door) in doors.clone() {
+        let (board, metrics) = (board.clone(), metrics.clone());
+        tasks.spawn("web_config", gates::mirror(listener, door, board, metrics, clock, stop_http.clone()));
+    }
+    let housekeeping =
+        Housekeeping { runner, store: store.clone(), metrics, daemon, keep_runs: plan.store.keep_runs, doors };
     tasks.spawn("housekeeping", housekeeping.run(chores, channels.counts, clock, stop_http.clone()));
     tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, stop_http.clone()));
     let pulse = board.pulse("scheduler", clock.now().mono);
@@ -237,7 +247,7 @@ pub async fn run(
         tracing::warn!(%error, "the store did not close cleanly");
     }
     stop_http.cancel();
-    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog"], DRAIN_PART).await;
+    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog", "web_config"], DRAIN_PART).await;
     tasks.abort();
     match ended {
         None => {
@@ -475,4 +485,6 @@ struct Housekeeping {
     metrics: Arc<Metrics>,
     daemon: Arc<DaemonMetrics>,
     keep_runs: Duration,
+    /// Of each listener.
+    doors: Vec<(&'static str, Door)>,
 }

@@ -22,6 +22,7 @@ mod spend;
 mod steps;
 mod templates;
 mod values;
+mod web;
 mod wording;
 
 use std::collections::BTreeMap;
@@ -231,6 +232,8 @@ pub struct HttpPlan {
     pub public_url: Option<Url>,
     /// Without it every mutating route answers 404.
     pub admin_token: Option<Secret>,
+    /// Who may come in, and how: a `web.yml` as Prometheus has it.
+    pub web_config: Option<PathBuf>,
 }
 
 /// The listener for inbound webhooks.
@@ -240,6 +243,8 @@ pub struct HooksPlan {
     pub listen: SocketAddr,
     /// How callers reach it; schemes that sign the URL need it.
     pub public_url: Option<Url>,
+    /// Who may come in, and how: a `web.yml` as Prometheus has it.
+    pub web_config: Option<PathBuf>,
 }
 
 /// Where state is kept.

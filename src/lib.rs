@@ -31,6 +31,7 @@ pub mod demo;
 pub mod detect;
 pub mod evaluator;
 pub mod exit;
+pub mod gate;
 pub mod health;
 pub mod http;
 pub mod incident;

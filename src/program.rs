@@ -104,7 +104,10 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         }
         Command::Health(from) => {
             let plan = load(&from)?;
-            block_on(async |_| Ok(health::ask(plan.http.listen).await))
+            let http = &plan.http;
+            block_on(
+                async |_| Ok(health::ask(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await),
+            )
         }
     }
 }

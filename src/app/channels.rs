@@ -7,12 +7,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::gates;
 use crate::board::{Board, ChannelStatus};
-use crate::channel::webhook::{HookCounts, Hooks};
+use crate::channel::webhook::{HookCounts, Hooks, Limits};
 use crate::channel::{Channel, Listener, Opening, Readiness};
 use crate::clock::Clock;
 use crate::config::Plan;
 use crate::exit::{self, Failure};
+use crate::gate::Door;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::journey::token::Mint;
@@ -30,6 +32,8 @@ pub(super) struct Channels {
     pub(super) readings: HashMap<Name, Reading>,
     pub(super) arrivals: mpsc::Receiver<Arrival>,
     pub(super) hooks: Option<(TcpListener, Hooks)>,
+    /// The door of `hooks`.
+    pub(super) hooks_door: Door,
     pub(super) counts: Vec<(Name, Arc<HookCounts>)>,
 }
 
@@ -50,13 +54,15 @@ pub(super) async fn open(
 ) -> Result<Channels, Failure> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
-    let hooks = bind_hooks(plan).await?;
+    let hooks_door = gates::open(plan.hooks.as_ref().and_then(|hooks| hooks.web_config.as_deref()), clock)?;
+    let hooks = bind_hooks(plan, &hooks_door).await?;
     let mut channels = Channels {
         open: BTreeMap::new(),
         readers: Vec::new(),
         readings: HashMap::new(),
         arrivals,
         hooks,
+        hooks_door,
         counts: Vec::new(),
     };
     let opening = Opening { clock, hooks: channels.hooks.as_ref().map(|(_, hooks)| hooks.clone()) };
@@ -97,8 +103,8 @@ pub(super) async fn open(
     Ok(channels)
 }
 
-async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
+async fn bind_hooks(plan: &Plan, door: &Door) -> Result<Option<(TcpListener, Hooks)>, Failure> {
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
-    Ok(Some((listener, Hooks::default())))
+    Ok(Some((listener, Hooks::behind(door.clone(), Limits::default()))))
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Housekeeping;
+use crate::app::{Housekeeping, gates};
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
@@ -191,6 +191,9 @@ impl Housekeeping {
                 Chore::Upkeep => {
                     self.metrics.upkeep();
                     observe_process(&self.daemon);
+                    for (listener, door) in &self.doors {
+                        gates::count(listener, door, &self.metrics);
+                    }
                     for (channel, counts) in &counts {
                         for result in CallResult::ALL {
                             self.metrics.set_webhook_requests(channel, result.as_str(), counts.of(*result));

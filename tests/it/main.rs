@@ -23,6 +23,7 @@ mod drift;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;
+mod gate;
 mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]
