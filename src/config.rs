@@ -3,6 +3,7 @@
 //! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a
 //! step's verb) are taken apart by hand, so that a problem points at the bytes that it is about.
 
+mod address;
 mod alerting;
 mod channels;
 mod daemon;
