@@ -49,5 +49,6 @@ pub mod scheduler;
 pub mod secret;
 pub mod slo;
 pub mod store;
+pub mod text;
 pub mod time;
 pub mod tls;

@@ -24,6 +24,7 @@ mod email;
 #[cfg(feature = "exec")]
 mod exec;
 mod gate;
+mod hostile;
 mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]
