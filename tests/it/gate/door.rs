@@ -375,3 +375,30 @@ fn the_admin_token_on_an_open_network_is_warned_of() {
         assert!(gone.contains("cannot read") && gone.contains("gone.yml"), "{gone}");
     }
 }
+
+/// The page says which test keeps what: there is no test of that name, nobody keeps it.
+#[test]
+fn every_test_that_the_page_on_security_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let table = page.split("## What keeps it").nth(1).unwrap();
+    let rows = table.lines().filter_map(|line| line.rsplit(" | ").next().filter(|_| line.starts_with("| ")));
+    let named =
+        rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|name| !name.contains('/') && *name != "regex");
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 40, "{named:?}");
+    let mut sources = String::new();
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let missing: Vec<_> = named.into_iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
