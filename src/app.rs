@@ -4,6 +4,7 @@ mod channels;
 pub mod connect;
 pub mod demo;
 mod drift;
+mod gates;
 mod heritage;
 mod journal;
 pub mod notify;
@@ -35,6 +36,7 @@ use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender, Workplace};
 use crate::evaluator::{Evaluator, Parts, Policy};
 use crate::exit::{self, Failure};
+use crate::gate::Door;
 use crate::http::Views;
 use crate::journey::message::Arrival;
 use crate::journey::report::Report;
@@ -92,6 +94,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let store = open_store(&plan).await?;
     let listener = bind(plan.http.listen, "http.listen").await?;
+    let door = gates::open(plan.http.web_config.as_deref(), clock)?;
     let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
@@ -159,6 +162,7 @@ pub async fn run(
         store: store.clone(),
         metrics: metrics.clone(),
         clock,
+        door: door.clone(),
         redactor: plan.redactor.clone(),
         public_url: plan.http.public_url.clone(),
         admin_token: plan.http.admin_token.clone(),
@@ -185,6 +189,7 @@ pub async fn run(
     });
     tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
     let readers = start_channels(&mut tasks, &opener, opened, &observations);
+    let hooks_door = inlets.hooks_door.clone();
     take_arrivals(&mut tasks, inlets, before, &runner, observations, &stop_readers);
     let mut switch = Switch { callbacks, commands, stop: stop_http.clone(), current: CancellationToken::new() };
     switch.turn(buttons, &mut tasks);
@@ -197,12 +202,18 @@ pub async fn run(
     let calendar = Calendar::start(plan_tick, chore)
         .await
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
+    let doors = vec![("http", door), ("hooks", hooks_door)];
+    for (listener, door) in doors.clone() {
+        let (board, metrics) = (board.clone(), metrics.clone());
+        tasks.spawn("web_config", gates::mirror(listener, door, board, metrics, clock, stop_http.clone()));
+    }
     let housekeeping = Housekeeping {
         runner: runner.clone(),
         store: store.clone(),
         metrics: metrics.clone(),
         daemon,
         keep_runs: plan.store.keep_runs,
+        doors,
     };
     tasks.spawn("housekeeping", housekeeping.run(chores, clock, stop_http.clone()));
     tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, stop_http.clone()));
@@ -275,7 +286,7 @@ pub async fn run(
         tracing::warn!(%error, "the store did not close cleanly");
     }
     stop_http.cancel();
-    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog"], DRAIN_PART).await;
+    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog", "web_config"], DRAIN_PART).await;
     tasks.abort();
     match ended {
         None => {
@@ -540,7 +551,7 @@ fn take_arrivals(
     observations: mpsc::Sender<Observation>,
     stop: &CancellationToken,
 ) {
-    let Inlets { hooks, arrivals, noted } = inlets;
+    let Inlets { hooks, arrivals, noted, .. } = inlets;
     if let Some((listener, hooks)) = hooks {
         tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
     }
@@ -555,4 +566,6 @@ struct Housekeeping {
     metrics: Arc<Metrics>,
     daemon: Arc<DaemonMetrics>,
     keep_runs: Duration,
+    /// Of each listener.
+    doors: Vec<(&'static str, Door)>,
 }

@@ -3,6 +3,7 @@
 //! Each file becomes a tree in which everything knows its place (`document`). Tables that a key tells apart (`type`, a
 //! step's verb) are taken apart by hand, so that a problem points at the bytes that it is about.
 
+mod address;
 mod alerting;
 mod channels;
 mod daemon;
@@ -23,6 +24,7 @@ mod spend;
 mod steps;
 mod templates;
 mod values;
+mod web;
 mod wording;
 
 use std::collections::BTreeMap;
@@ -253,6 +255,8 @@ pub struct HttpPlan {
     pub public_url: Option<Url>,
     /// Without it every mutating route answers 404.
     pub admin_token: Option<Secret>,
+    /// Who may come in, and how: a `web.yml` as Prometheus has it.
+    pub web_config: Option<PathBuf>,
 }
 
 /// The listener for inbound webhooks.
@@ -262,6 +266,8 @@ pub struct HooksPlan {
     pub listen: SocketAddr,
     /// How callers reach it; schemes that sign the URL need it.
     pub public_url: Option<Url>,
+    /// Who may come in, and how: a `web.yml` as Prometheus has it.
+    pub web_config: Option<PathBuf>,
 }
 
 /// Where state is kept.

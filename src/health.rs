@@ -1,38 +1,40 @@
 //! `journeyman health`: asks a running daemon whether it is ready. For container health checks, which need no other program.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
+
+use crate::gate::Local;
+use crate::secret::Secret;
 
 /// Health checks run every few seconds; one that takes longer has failed.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// 0 if the daemon that listens on `listen` says that it is ready, 1 otherwise; prints why not.
-pub async fn ask(listen: SocketAddr) -> u8 {
-    let url = format!("{}/ready", reach(listen));
-    let client = reqwest::Client::builder().timeout(WITHIN).no_proxy().build();
-    let answer = match client {
-        Ok(client) => client.get(&url).send().await,
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok(response) if response.status().is_success() => 0,
-        Ok(response) => {
-            eprintln!("not ready: {url} answered {}", response.status());
-            1
-        }
-        Err(error) => {
-            eprintln!("not ready: {error}");
+/// 0 if the daemon that listens on `listen`, behind this `web_config`, says that it is ready, 1 otherwise; prints why not. The token
+/// lets it in where people need a password.
+pub async fn ask(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret>) -> u8 {
+    match ready(listen, web, token).await {
+        Ok(()) => 0,
+        Err(why) => {
+            eprintln!("not ready: {why}");
             1
         }
     }
 }
 
-/// Where a daemon that listens on `listen` is reached from this machine, without a slash at the end.
-pub fn reach(listen: SocketAddr) -> String {
-    let host = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(host, listen.port()))
+async fn ready(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret>) -> Result<(), String> {
+    let local = Local::to(listen, web, WITHIN)?;
+    let url = format!("{}ready", local.base);
+    let mut request = local.client.get(&url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token.reveal().as_str());
+    }
+    let status = request.send().await.map_err(|error| error.to_string())?.status();
+    match status.as_u16() {
+        _ if status.is_success() => Ok(()),
+        401 if local.needs_password && token.is_none() => Err(format!(
+            "{url} wants a password (`web_config`); with an `admin_token` in [http] this command needs none"
+        )),
+        _ => Err(format!("{url} answered {status}")),
+    }
 }

@@ -18,22 +18,24 @@ mod run_again;
 mod template;
 
 use std::future::Future;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use axum::Router;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Request, Response};
+use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 use url::Url;
 
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Callbacks, Commands, Reloads};
+use crate::gate::{self, Door, Inside, Limits};
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Store, StoreError};
@@ -41,22 +43,13 @@ use crate::store::{Store, StoreError};
 pub use health::STORE_COMPONENT;
 pub use routes::{RouteInfo, Visibility, table};
 
-/// Connections at once; the next caller waits to be let in.
-const CONNECTIONS: usize = 512;
-/// Event streams at once. Each holds a connection for as long as a page is open, and scrapes must still get in.
-const STREAMS: usize = 128;
+/// Event streams at once. Each holds a connection for as long as a page is open, and scrapes must still get in, also through a proxy
+/// that is the one address they all come from.
+const STREAMS: usize = 48;
 /// Pages rendered at once; they take CPU time that journeys need more.
 const RENDERS: usize = 2;
-/// A request's head must be here by then; also how long an idle connection is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request's head is no longer than this, in bytes.
-const HEADER_LIMIT: usize = 32 * 1024;
-/// Answers under way get this long when we stop.
-const DRAIN: Duration = Duration::from_secs(5);
 /// The store is asked for this long; a page then says that it did not answer, and shows the rest.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
-/// How long to wait before accepting again when the process has no file descriptors left.
-const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// What the listener shows.
 pub struct Views {
@@ -68,6 +61,8 @@ pub struct Views {
     pub metrics: Arc<Metrics>,
     /// The process's clock.
     pub clock: Clock,
+    /// Who comes in, and how.
+    pub door: Door,
     /// Takes secrets out of everything that is shown.
     pub redactor: Redactor,
     /// How people reach us; the pages name it.
@@ -103,6 +98,7 @@ struct Shared {
 /// # Errors
 /// The listener cannot accept any more.
 pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken) -> std::io::Result<()> {
+    let door = views.door.clone();
     let shared = Arc::new(Shared {
         templates: template::Templates::new(),
         exposition: health::Exposition::new(views.metrics.clone()),
@@ -112,54 +108,29 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
         key: OnceCell::new(),
         stop: stop.clone(),
     });
-    let router = routes::router(shared);
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), stop.clone()));
-            }
-            // The caller has gone again; the listener is well.
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
-            // EMFILE, ENFILE: connections that end give some back.
-            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                tracing::warn!(%error, "no file descriptor is left for another connection to the pages");
-                tokio::time::sleep(EXHAUSTED).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections to the pages were cut");
-    }
-    Ok(())
+    let pages = Pages { router: routes::router(shared.clone()), called: routes::called(), shared };
+    gate::serve(listener, "http", Limits::default(), door, pages, stop).await
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, stop: CancellationToken) {
-    // Without it a small answer may wait for the caller's acknowledgement. Worth no more than a try.
-    let _ = stream.set_nodelay(true);
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_LIMIT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the pages ended early");
+/// What is behind the gate.
+struct Pages {
+    router: Router,
+    /// The routes that other services call, who prove who they are.
+    called: Vec<RouteInfo>,
+    shared: Arc<Shared>,
+}
+
+impl Inside for Pages {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let mut router = self.router.clone();
+        router.call(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    /// A service that signs its calls cannot have a password as well, nor can the holder of the admin token: both stand in one
+    /// header. What they ask for is checked where it is done.
+    fn knows(&self, head: &Parts) -> bool {
+        let is_called = |route: &RouteInfo| route.method == head.method && route.path == head.uri.path();
+        self.called.iter().any(is_called) || routes::is_admin(&self.shared, &head.headers)
     }
 }
 

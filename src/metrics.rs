@@ -74,6 +74,8 @@ families! {
     SPEND_TODAY: "gauge" "journeyman_channel_spend_today" "What was spent through the channel today, in the measure of its limit: money, or messages.";
     SPEND_LIMIT: "gauge" "journeyman_channel_spend_limit" "What may be spent through the channel in a day.";
     WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
+    TURNED_AWAY: "counter" "journeyman_listener_turned_away_total" "Connections to a listener that were turned away or cut, by reason.";
+    WEB_CONFIG: "gauge" "journeyman_web_config_valid" "Whether a listener's web_config is in force as its file is now, or there is none; with 0 the last good one is in force.";
     LATENESS: "histogram" "journeyman_schedule_lateness_seconds" "Start of a run after its slot. Never part of a latency.";
     SKIPPED: "counter" "journeyman_runs_skipped_total" "Slots without a run, by reason.";
     IN_FLIGHT: "gauge" "journeyman_runs_in_flight" "Runs under way.";
@@ -350,6 +352,16 @@ impl Metrics {
     /// When the certificate that a channel shows expires. Not born: no time is that of a certificate that nobody saw.
     pub fn set_certificate(&self, channel: &str, until: Timestamp) {
         self.gauge(CHANNEL_CERTIFICATE, &[("channel", channel)]).set(seconds(until));
+    }
+
+    /// Sets the total of connections that a listener turned away for this.
+    pub fn set_turned_away(&self, listener: &str, reason: &'static str, total: u64) {
+        self.counter(TURNED_AWAY, &[("listener", listener), ("reason", reason)]).absolute(total);
+    }
+
+    /// Sets whether the `web_config` of a listener is in force as its file is now.
+    pub fn set_web_config(&self, listener: &str, is_valid: bool) {
+        self.gauge(WEB_CONFIG, &[("listener", listener)]).set(if is_valid { 1.0 } else { 0.0 });
     }
 
     /// Sets the total of calls to a webhook's route that ended with `result`.

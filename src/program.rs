@@ -19,6 +19,7 @@ use crate::cli::{
 use crate::clock::Clock;
 use crate::config::{Plan, Problem};
 use crate::exit::{self, Failure};
+use crate::text::{visible, visible_line};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
     match act(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("journeyman: {failure}");
+            eprintln!("journeyman: {}", visible(&failure.to_string()));
             ExitCode::from(failure.code)
         }
     }
@@ -116,7 +117,10 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         }
         Command::Health(from) => {
             let plan = load(&from)?;
-            block_on(async |_| Ok(health::ask(plan.http.listen).await))
+            let http = &plan.http;
+            block_on(
+                async |_| Ok(health::ask(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await),
+            )
         }
     }
 }
@@ -165,7 +169,8 @@ fn notify(what: Notify) -> Result<u8, Failure> {
         Notify::Test { notifier, config: from } => {
             let plan = load(&from)?;
             log::init("error", false, &plan.redactor);
-            print!("{}", block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?);
+            let told = block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?;
+            print!("{}", visible(&told.to_string()));
             Ok(0)
         }
     }
@@ -224,7 +229,7 @@ fn prove(plan: &Plan) -> Result<bool, Failure> {
     log::init("error", false, &plan.redactor);
     let proofs = block_on(async |_| app::connect::connect(plan, Clock::system()).await)?;
     for proof in &proofs {
-        println!("{proof}");
+        println!("{}", visible_line(&proof.to_string()));
     }
     let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
     println!("{} of {} are well", proofs.len() - failed, proofs.len());

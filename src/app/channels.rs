@@ -8,14 +8,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::gates;
 use crate::app::tasks::{self, Tasks};
 use crate::board::{Board, ChannelStatus};
 use crate::channel::journal::Noted;
-use crate::channel::webhook::Hooks;
+use crate::channel::webhook::{Hooks, Limits};
 use crate::channel::{Channel, Journal, Listener, Opening, Readiness};
 use crate::clock::Clock;
 use crate::config::{ChannelPlan, Plan};
 use crate::exit::{self, Failure};
+use crate::gate::Door;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::journey::token::Mint;
@@ -65,6 +67,8 @@ impl Opened {
 pub(super) struct Inlets {
     /// The listener that all webhooks share, bound.
     pub(super) hooks: Option<(TcpListener, Hooks)>,
+    /// The door of `hooks`.
+    pub(super) hooks_door: Door,
     /// What readers hand over.
     pub(super) arrivals: mpsc::Receiver<Arrival>,
     /// What is to be on disk before it is acknowledged, and where it goes then.
@@ -82,7 +86,8 @@ pub(super) async fn opener(
 ) -> Result<(Opener, Inlets), Failure> {
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
     let (journal, noted) = Journal::new(ARRIVALS);
-    let hooks = bind_hooks(plan).await?;
+    let hooks_door = gates::open(plan.hooks.as_ref().and_then(|hooks| hooks.web_config.as_deref()), clock)?;
+    let hooks = bind_hooks(plan, &hooks_door).await?;
     let opener = Opener {
         clock,
         board: board.clone(),
@@ -93,7 +98,7 @@ pub(super) async fn opener(
         journal,
         stop: stop.clone(),
     };
-    Ok((opener, Inlets { hooks, arrivals, noted: (noted, sender) }))
+    Ok((opener, Inlets { hooks, hooks_door, arrivals, noted: (noted, sender) }))
 }
 
 impl Opener {
@@ -172,8 +177,8 @@ pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
     receiving.into_iter().filter_map(reading).collect()
 }
 
-async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
+async fn bind_hooks(plan: &Plan, door: &Door) -> Result<Option<(TcpListener, Hooks)>, Failure> {
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
-    Ok(Some((listener, Hooks::default())))
+    Ok(Some((listener, Hooks::behind(door.clone(), Limits::default()))))
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Housekeeping;
+use crate::app::{Housekeeping, gates};
 use crate::board::Board;
 use crate::calendar::Chore;
 use crate::channel::Readiness;
@@ -218,6 +218,9 @@ impl Housekeeping {
                 Chore::Upkeep => {
                     self.metrics.upkeep();
                     observe_process(&self.daemon);
+                    for (listener, door) in &self.doors {
+                        gates::count(listener, door, &self.metrics);
+                    }
                     for (channel, open) in self.runner.channels.now().all() {
                         let Some(counts) = open.channel.counts() else { continue };
                         for result in CallResult::ALL {

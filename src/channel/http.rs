@@ -1,9 +1,11 @@
 //! HTTP: every verb, every phase timed. A status is an answer, not a fault: the run judges it.
 
 mod fault;
+mod guard;
 mod phases;
 mod request;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use rustls::client::Resumption;
 use url::Url;
 
 use crate::channel::http::fault::{Reached, Signs, Verdict};
+use crate::channel::http::guard::Chosen;
 use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
 use crate::channel::http::request::Request;
 use crate::channel::{Channel, Listener, cannot, certificate, seen};
@@ -29,7 +32,7 @@ use crate::journey::value::Value;
 use crate::secret::HeaderText;
 
 /// Settings of an `http` channel.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct HttpSettings {
     /// What a step's `path` is appended to. The channel behind a step that names a whole URL has none.
     pub url: Option<Url>,
@@ -37,10 +40,20 @@ pub struct HttpSettings {
     pub headers: Vec<(String, HeaderText)>,
     /// How many redirects are followed; none unless configured.
     pub redirects: usize,
+    /// Hosts that a redirect may lead to wherever they are, beside the one that was asked; others must be public.
+    pub redirect_hosts: Vec<String>,
     /// Whether each request opens a connection of its own, so that DNS, connect and TLS are measured every time.
     pub new_connection: bool,
     /// A PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// Without the password that `url` may hold.
+impl fmt::Debug for HttpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.url.as_ref().and_then(Url::host_str);
+        f.debug_struct("HttpSettings").field("host", &host).field("headers", &self.headers).finish_non_exhaustive()
+    }
 }
 
 /// An `http` channel.
@@ -50,6 +63,8 @@ pub struct Http {
     client: Client,
     /// Never reuses a connection.
     fresh: Client,
+    /// The same, and goes only to public addresses.
+    guarded: Client,
 }
 
 impl Http {
@@ -60,12 +75,12 @@ impl Http {
     pub fn open(settings: HttpSettings, clock: Clock) -> Result<Http, String> {
         crate::tls::init();
         let tls = tls_config(&settings)?;
-        let client = |idle_connections| {
+        let client = |idle_connections, chosen| {
             Client::builder()
                 .user_agent(concat!("journeyman/", env!("CARGO_PKG_VERSION")))
                 .tls_backend_preconfigured(tls.clone())
                 .tls_info(true)
-                .dns_resolver(Resolver)
+                .dns_resolver(Resolver(chosen))
                 .connector_layer(Timing)
                 // A proxy from the environment would be measured instead of the system.
                 .no_proxy()
@@ -75,9 +90,9 @@ impl Http {
                 .build()
                 .map_err(|error| format!("the HTTP client cannot be built: {}", Signs::read(&error).words()))
         };
-        let fresh = client(0)?;
-        let client = if settings.new_connection { fresh.clone() } else { client(usize::MAX)? };
-        Ok(Http { settings, clock, client, fresh })
+        let (fresh, guarded) = (client(0, Chosen::ByUs)?, client(0, Chosen::ByThem)?);
+        let client = if settings.new_connection { fresh.clone() } else { client(usize::MAX, Chosen::ByUs)? };
+        Ok(Http { settings, clock, client, fresh, guarded })
     }
 
     async fn exchange(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
@@ -120,7 +135,10 @@ impl Http {
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = match self.settings.redirects {
                 0 => None,
-                _ => request.redirected(response.status(), location).map_err(Broken::Redirect)?,
+                _ => {
+                    let hosts = &self.settings.redirect_hosts;
+                    request.redirected(response.status(), location, hosts).map_err(Broken::Redirect)?
+                }
             };
             let Some(next) = next else { return Answer::read(response, watch).await };
             if followed == self.settings.redirects {
@@ -132,12 +150,19 @@ impl Http {
             followed += 1;
             *course = Course { target: next.target(), was_redirected: true };
             watch.mark(Laps::again);
+            if let Err(forbidden) = next.chosen.judge_literal(&next.url) {
+                return Err(Broken::Redirect(format!("redirected to an address where we do not go: {forbidden}")));
+            }
             request = next;
         }
     }
 
     /// One request, one response's head.
     async fn attempt(&self, client: &Client, request: &Request, watch: &Watch) -> Result<Response, Broken> {
+        let client = match request.chosen {
+            Chosen::ByUs => client,
+            Chosen::ByThem => &self.guarded,
+        };
         let error = match submit(client, request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,

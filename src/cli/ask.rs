@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::config::HttpPlan;
 use crate::exit::{self, Failure};
-use crate::health::reach;
+use crate::gate::Local;
 use crate::secret::Secret;
 
 /// The daemon writes to its disk before it answers.
@@ -27,9 +27,8 @@ impl Daemon {
     /// # Errors
     /// No client can be made.
     pub fn of(http: &HttpPlan) -> Result<Daemon, Failure> {
-        let broken = |error: &dyn std::fmt::Display| Failure::new(exit::SOFTWARE, format!("no client: {error}"));
-        let base = reach(http.listen).parse().map_err(|error: url::ParseError| broken(&error))?;
-        let client = Client::builder().timeout(WITHIN).no_proxy().build().map_err(|error| broken(&error))?;
+        let Local { base, client, .. } = Local::to(http.listen, http.web_config.as_deref(), WITHIN)
+            .map_err(|why| Failure::new(exit::CONFIG, format!("the daemon cannot be asked: {why}")))?;
         Ok(Daemon { base, token: http.admin_token.clone(), client })
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::ask::Daemon;
 use crate::cli::{AckArguments, Format, SilenceArguments};
 use crate::exit::{self, Failure};
+use crate::text::visible_line;
 use crate::time::Human;
 
 /// Names in a sentence at most.
@@ -217,7 +218,7 @@ fn time(value: &Value) -> Option<Timestamp> {
 
 /// Text for a terminal: names and reasons come from anywhere, and must not move its cursor.
 pub(super) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("?").chars().filter(|c| !c.is_control()).collect()
+    visible_line(value.as_str().unwrap_or("?")).into_owned()
 }
 
 fn pretty(answer: &Value) -> String {

@@ -8,6 +8,7 @@ use crate::cli::Format;
 use crate::journey::compare::{Change, changes};
 use crate::journey::outcome::Verdict;
 use crate::journey::report::{Report, waterfall};
+use crate::text::visible;
 use crate::time::{Human, between};
 
 /// One run, printed; what has changed since `last_good` as well, if there is one.
@@ -22,7 +23,7 @@ pub fn print_run(report: &Report, last_good: Option<&Report>, format: Format) ->
             }
             format!("{value:#}\n")
         }
-        Format::Text => format!(
+        Format::Text => visible(&format!(
             "{}  {}\n\n{}\n{}run   {}\ntrace {}\n",
             report.journey,
             report.verdict_line(),
@@ -30,7 +31,8 @@ pub fn print_run(report: &Report, last_good: Option<&Report>, format: Format) ->
             compared.map_or(String::new(), |(good, changed)| since(good, report, &changed)),
             report.token,
             report.token.trace_id()
-        ),
+        ))
+        .into_owned(),
     }
 }
 

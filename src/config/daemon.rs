@@ -17,7 +17,7 @@ use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
     ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, maintenance, spend,
-    steps, values,
+    steps, values, web,
 };
 use crate::control::Route;
 use crate::journey::{Journey, Name, Verb};
@@ -44,8 +44,8 @@ pub(super) const KEYS: &[&str] = &[
     "journey",
 ];
 pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
-pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "admin_token"];
-pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url"];
+pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "admin_token", "web_config"];
+pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url", "web_config"];
 pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
 pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "every"];
@@ -108,8 +108,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
             context.add(problem.hint("`probes = [\"probes/*.toml\"]` names the files that have them"));
         }
     }
-    let is_webhook = |channel: &Channel| channel.kind.is_some_and(|kind| kind.name == "webhook");
-    let hooks = hooks(context, get("hooks"), channels.values().any(is_webhook), &http);
+    let hooks = hooks(context, get("hooks"), &channels, &http);
     dead_man(context, get("dead_man"));
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
@@ -201,21 +200,36 @@ fn check_told(
 pub(super) fn http(context: &Context, node: Option<&Node>) -> HttpPlan {
     let section = node.and_then(|node| Section::open(context, node, "http", HTTP_KEYS));
     let section = section.as_ref();
+    let (listen, web) = (listen(section, HTTP_LISTEN), section.and_then(web::read));
+    if let Some(section) = section {
+        web::check_http(section, listen, web.as_ref().map(|(_, rules)| rules));
+    }
     HttpPlan {
-        listen: listen(section, HTTP_LISTEN),
+        listen,
         public_url: public_url(section),
         admin_token: section.and_then(|section| context.secret(section.get("admin_token")?, "admin_token")),
+        web_config: web.map(|(path, _)| path),
     }
 }
 
 /// `[hooks]`; there if it is written down or a webhook channel needs it.
-pub(super) fn hooks(context: &Context, node: Option<&Node>, is_needed: bool, http: &HttpPlan) -> Option<HooksPlan> {
-    if node.is_none() && !is_needed {
+pub(super) fn hooks(
+    context: &Context,
+    node: Option<&Node>,
+    channels: &BTreeMap<Name, Channel>,
+    http: &HttpPlan,
+) -> Option<HooksPlan> {
+    let is_webhook = |channel: &Channel| channel.kind.is_some_and(|kind| kind.name == "webhook");
+    if node.is_none() && !channels.values().any(is_webhook) {
         return None;
     }
     let section = node.and_then(|node| Section::open(context, node, "hooks", HOOKS_KEYS));
     let section = section.as_ref();
-    let plan = HooksPlan { listen: listen(section, HOOKS_LISTEN), public_url: public_url(section) };
+    let (listen, web) = (listen(section, HOOKS_LISTEN), section.and_then(web::read));
+    if let Some((section, (_, rules))) = section.zip(web.as_ref()) {
+        web::check_hooks(section, listen, rules, channels.values());
+    }
+    let plan = HooksPlan { listen, public_url: public_url(section), web_config: web.map(|(path, _)| path) };
     if plan.listen == http.listen && plan.listen.port() != 0 {
         let place = section.map(|section| section.get("listen").map_or(&section.node.place, |node| &node.place));
         if let Some(place) = place {

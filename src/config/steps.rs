@@ -8,7 +8,7 @@ use crate::config::expectations::Reader;
 use crate::config::journeys::Catalog;
 use crate::config::problem::{Place, Problem};
 use crate::config::secrets::{is_header_name, is_secret_name};
-use crate::config::values;
+use crate::config::{address, values};
 use crate::journey::expect::{Expectation, Query};
 use crate::journey::template::{BUILT_IN, FUNCTIONS, Template};
 use crate::journey::{Draft, Name, Payload, Poll, Receive, Step, Verb};
@@ -184,7 +184,7 @@ impl<'a> Steps<'a> {
             context.add(problem.hint("give that channel another name"));
         }
         self.catalog.needs_implicit.set(true);
-        let is_http = ["http://", "https://", "{{"].iter().any(|begin| text.starts_with(begin));
+        let is_http = ["http://", "https://"].iter().any(|begin| text.starts_with(begin));
         if !is_http {
             let problem = Problem::error(&object.place, "this is neither a channel nor an HTTP address");
             context.add(problem.hint("an address begins with `https://` or `http://`"));
@@ -192,6 +192,10 @@ impl<'a> Steps<'a> {
         }
         if !text.contains("{{") {
             context.url(object, verb, &["http", "https"])?;
+        } else if !address::is_host_written_out(text) {
+            let problem = Problem::error(&object.place, "the host of an address cannot come out of a message");
+            context.add(problem.hint("a system that is watched must not choose whom we call: write the host out"));
+            return None;
         }
         let url = context.template(object, verb, &self.names);
         Some(Target { name: IMPLICIT.into(), kind: kind_of("http"), url })

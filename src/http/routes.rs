@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, reload, run_again};
@@ -21,9 +22,11 @@ pub enum Visibility {
     Public,
     /// Whoever has the admin token; nobody if none is configured.
     Admin,
-    /// Whoever has an address that we signed, for what it was signed for; or a service whose calls are signed, which their receiver
-    /// checks; nobody if there is none.
+    /// Whoever has an address that we signed, for what it was signed for.
     Signed,
+    /// A service whose calls are signed, which their receiver checks; nobody if there is none. The one kind of route that no
+    /// password of `web_config` is asked for.
+    Called,
 }
 
 /// A route as the table declares it.
@@ -71,7 +74,7 @@ fn routes() -> Vec<Route> {
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
         admin_post("/api/v1/reload", reload::reload),
         Route {
-            info: RouteInfo { method: Method::POST, path: "/slack/interactions", visibility: Visibility::Signed },
+            info: RouteInfo { method: Method::POST, path: "/slack/interactions", visibility: Visibility::Called },
             handler: on(MethodFilter::POST, callbacks::slack),
         },
         get("/events", events::events),
@@ -112,11 +115,16 @@ pub fn table() -> Vec<RouteInfo> {
     routes().into_iter().map(|route| route.info).collect()
 }
 
+/// The routes that other services call.
+pub(super) fn called() -> Vec<RouteInfo> {
+    table().into_iter().filter(|route| route.visibility == Visibility::Called).collect()
+}
+
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for Route { info, handler } in routes() {
         let handler = match info.visibility {
-            Visibility::Public | Visibility::Signed => handler,
+            Visibility::Public | Visibility::Signed | Visibility::Called => handler,
             Visibility::Admin => handler.layer(middleware::from_fn_with_state(shared.clone(), guard)),
         };
         router = router.route(info.path, handler);
@@ -130,18 +138,27 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// Lets the holder of the admin token pass. Without a configured token the route is not there.
 async fn guard(State(shared): State<Arc<Shared>>, headers: HeaderMap, request: Request, next: Next) -> Response {
-    let Some(token) = &shared.views.admin_token else {
+    if shared.views.admin_token.is_none() {
         return api::refuse(StatusCode::NOT_FOUND, "no such route");
-    };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    if bool::from(given.as_bytes().ct_eq(token.reveal().as_bytes())) {
+    }
+    if is_admin(&shared, &headers) {
         return next.run(request).await;
     }
     tracing::warn!(path = request.uri().path(), "a call without the admin token was refused");
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
     (challenge, api::refuse(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` with the admin token"))
         .into_response()
+}
+
+/// Whether the admin token comes with these headers.
+pub(super) fn is_admin(shared: &Shared, headers: &HeaderMap) -> bool {
+    let Some(token) = &shared.views.admin_token else { return false };
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    // Of two, a proxy and we might each believe another.
+    let given = given.next().filter(|_| given.next().is_none()).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    // Hashed, so that not even the length of the token shows in the time that the comparison takes.
+    Sha256::digest(given).ct_eq(&Sha256::digest(token.reveal().as_bytes())).into()
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response {

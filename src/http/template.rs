@@ -9,6 +9,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use sha2::{Digest, Sha256};
 
 use crate::http::charts;
+use crate::text::visible;
 use crate::time::{Human, between};
 
 const STYLE: &str = include_str!("style.css");
@@ -88,7 +89,8 @@ impl Templates {
     }
 }
 
-/// JSON as a template's value. Characters that could hide or turn around what follows are made visible.
+/// JSON as a template's value. Characters that could hide or turn around what follows are made visible; what is left of
+/// right-to-left text is kept apart by `<bdi>`.
 pub(super) fn value(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),
@@ -98,35 +100,12 @@ pub(super) fn value(json: &serde_json::Value) -> Value {
             (None, Some(real)) => Value::from(real),
             (None, None) => Value::from(number.to_string()),
         },
-        serde_json::Value::String(text) => Value::from(visible(text)),
+        serde_json::Value::String(text) => Value::from(&*visible(text)),
         serde_json::Value::Array(items) => Value::from(items.iter().map(value).collect::<Vec<_>>()),
         serde_json::Value::Object(members) => {
             Value::from_pairs(members.iter().map(|(name, member)| (name.clone(), value(member))))
         }
     }
-}
-
-/// Text with its control characters shown, and with the marks that override or embed a direction (Unicode TR 9 section 2)
-/// named; what is left of right-to-left text is kept apart by `<bdi>`.
-fn visible(text: &str) -> String {
-    let is_hidden = |c: char| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if !text.contains(is_hidden) {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\r' => {}
-            c if is_hidden(c) => {
-                let _ = write!(out, "⟨U+{:04X}⟩", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -275,12 +254,6 @@ mod tests {
         for (runs, text) in table {
             assert_eq!(count(&Value::from(runs)), text);
         }
-    }
-
-    #[test]
-    fn hidden_characters_are_shown() {
-        assert_eq!(visible("pay\u{202e}gpj.exe\u{7}"), "pay⟨U+202E⟩gpj.exe⟨U+0007⟩");
-        assert_eq!(visible("zwei\r\nZeilen"), "zwei\nZeilen");
     }
 
     #[test]

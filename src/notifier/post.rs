@@ -61,6 +61,8 @@ impl Http {
             .timeout(TIMEOUT)
             // A redirected POST loses its body or its signature's meaning, and could lead anywhere.
             .redirect(reqwest::redirect::Policy::none())
+            // A proxy from the environment would be told what people are told, and nobody has configured it.
+            .no_proxy()
             // One request in hours: a connection kept open would be dead by then.
             .pool_max_idle_per_host(0)
             .build()

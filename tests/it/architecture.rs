@@ -13,7 +13,7 @@ const CORE: &[&str] = &[
     "breaker",
 ];
 /// What every room above the core may rely on.
-const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands"];
+const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text"];
 /// What the drivers write their numbers and their state to.
 const SHOWN: &[&str] = &["metrics", "board"];
 
@@ -40,8 +40,10 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("exit",      &[]),
     ("clock",     &[&["time"]]),
     ("commands",  &[CORE]),
-    ("log",       &[&["secret"]]),
-    ("health",    &[]),
+    ("text",      &[]),
+    ("gate",      &[&["time", "clock", "secret", "tls"]]),
+    ("log",       &[&["secret", "text"]]),
+    ("health",    &[&["gate", "secret"]]),
     // Edges: never each other, but for one type that is a fact of both.
     ("channel",   &[CORE, GROUND]),
     ("notifier",  &[CORE, GROUND]),

@@ -1,6 +1,8 @@
 //! The `http` channel against servers of our own that do what servers do: answer, stall, break off, redirect, show certificates.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod egress;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

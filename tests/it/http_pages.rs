@@ -1,7 +1,8 @@
 //! The listener for people and machines: its routes, what its pages let through, and what they hold back.
 
 mod gone;
-mod stage;
+mod routes;
+pub(crate) mod stage;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use std::time::Duration;
 use journeyman::board::{ChannelStatus, STUCK};
 use journeyman::channel::Readiness;
 use journeyman::commands::{Callback, Denial};
-use journeyman::http::{STORE_COMPONENT, Visibility, table};
+use journeyman::http::STORE_COMPONENT;
 use journeyman::journey::outcome::{Cause, Verdict};
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use stage::{HOSTILE, LEAKED, Stage, fill, good, journey, millis, shown};
 
 use crate::support::{block_on, wait_for};
@@ -63,59 +64,6 @@ async fn pages(stage: &Stage) -> Vec<String> {
     }
     assert!(pages.len() > 40, "{}", pages.len());
     pages
-}
-
-#[test]
-fn the_table_is_all_there_is_and_admin_routes_need_the_token() {
-    block_on(async {
-        let open = Stage::new(None).await;
-        let closed = Stage::new(Some("the-admin-token")).await;
-        let (mut public, mut admin, mut signed) = (0, 0, 0);
-        for route in table() {
-            let path = route.path.replace("{token}", "jm00000000000000000000000000").replace(['{', '}'], "");
-            let call = |stage: &Stage, token: Option<&str>| {
-                let request = Client::new().request(route.method.clone(), format!("{}{path}", stage.url));
-                match token {
-                    Some(token) => request.bearer_auth(token).send(),
-                    None => request.send(),
-                }
-            };
-            match route.visibility {
-                Visibility::Admin => {
-                    admin += 1;
-                    assert_eq!(call(&open, Some("the-admin-token")).await.unwrap().status(), 404, "{path}");
-                    let refused = call(&closed, Some("the-admin-tokem")).await.unwrap();
-                    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
-                    assert_eq!(refused.headers()["www-authenticate"], "Bearer");
-                    assert_eq!(call(&closed, None).await.unwrap().status(), 401, "{path}");
-                    assert_eq!(call(&closed, Some("")).await.unwrap().status(), 401, "{path}");
-                    // Nobody takes requests on this stage: those that get so far find that out.
-                    let status = call(&closed, Some("the-admin-token")).await.unwrap().status();
-                    assert!(matches!(status.as_u16(), 200 | 400 | 503), "{path}: {status}");
-                }
-                Visibility::Signed => {
-                    signed += 1;
-                    let status = call(&closed, Some("the-admin-token")).await.unwrap().status();
-                    // A link wants its signature; what Slack calls is for nobody unless it is set up.
-                    assert!(matches!(status.as_u16(), 403 | 404), "the token is no signature: {path}: {status}");
-                }
-                Visibility::Public => {
-                    public += 1;
-                    assert_eq!(route.method, Method::GET, "{path} changes something and needs the token");
-                    let status = call(&open, None).await.unwrap().status();
-                    assert!(status != 401 && status != 405 && status.as_u16() < 500, "{path}: {status}");
-                }
-            }
-            let other = Client::new().patch(format!("{}{path}", open.url)).send().await.unwrap();
-            assert_eq!(other.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
-        }
-        assert!(public >= 20 && admin >= 6 && signed == 5, "{public} {admin} {signed}");
-        for path in ["/nowhere", "/journeys", "/api/v1/nothing", "/metrics/", "/.git/config", "/static/../Cargo.toml"] {
-            assert_eq!(get(&open, path).await.status(), StatusCode::NOT_FOUND, "{path}");
-        }
-        open.stop().await;
-        closed.stop().await;
-    });
 }
 
 #[test]

@@ -23,6 +23,8 @@ mod drift;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;
+mod gate;
+mod hostile;
 mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]

@@ -1,6 +1,8 @@
 //! No secret gets out: every kind that can be configured, in a daemon that logs everything it can, with systems that repeat what
 //! they are told in every answer. Then every way out is searched: log, metrics, pages, API, store, alerts.
 
+mod positions;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -161,7 +163,7 @@ admin_token = {{ file = "admin" }}
 [hooks]
 
 [log]
-level = "debug"
+level = "trace"
 
 [alerting]
 group_by = []
@@ -387,7 +389,7 @@ impl Said {
         };
         // Without these nothing was told that could have had a secret in it.
         for (place, part) in [
-            ("the log", "DEBUG"),
+            ("the log", "TRACE"),
             ("the log", "a notice was not taken"),
             ("Slack's chat.postMessage", "What came back"),
             ("a mail's text", "DOWN parrot"),

@@ -15,11 +15,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::block_on;
 use crate::support::daemon::Setup;
+use crate::support::table::Table;
 use crate::webhook_channel::{exchange, find, hex, secret, settings, status, with_gate};
 use forged::{Call, FORM, KEYS, PUBLIC_URL, Scheme, mac, now, schemes, twilio_sign};
 
 #[test]
 fn no_forged_call_is_handed_over_under_any_scheme() {
+    let mut table = Table::new("security", "t15", &["scheme", "forged calls", "refused", "handed over"]);
     for scheme in schemes() {
         let distinct: BTreeSet<_> = scheme.forged.iter().map(|(_, call)| call).collect();
         assert!(distinct.len() >= 40 && !distinct.contains(&scheme.good), "{}: {}", scheme.name, distinct.len());
@@ -32,7 +34,9 @@ fn no_forged_call_is_handed_over_under_any_scheme() {
                 assert!(!told.contains(&scheme.signature) && !told.contains("canary"), "{told}");
             }
             assert!(gate.arrivals.try_recv().is_err(), "{}: nothing was handed over", scheme.name);
-            assert_eq!(gate.counts.of(CallResult::RefusedSignature), scheme.forged.len() as u64);
+            let refused = gate.counts.of(CallResult::RefusedSignature);
+            assert_eq!(refused, scheme.forged.len() as u64);
+            table.row(&[&scheme.name, &distinct.len(), &refused, &gate.counts.of(CallResult::Accepted)]);
             // A call that is right is taken, and so is its copy, which the journey counts.
             for _ in 0..2 {
                 assert_eq!(status(&exchange(gate.address, &scheme.good.bytes()).await), 204, "{}", scheme.name);

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use crate::channel::http::guard::Forbidden;
 use crate::channel::http::phases::Stage;
 use crate::journey::outcome::Cause;
 use crate::time::Human;
@@ -21,6 +22,8 @@ pub(super) struct Signs {
     is_cut_off: bool,
     /// What came is not HTTP.
     is_garbled: bool,
+    /// It is nowhere that we go.
+    forbidden: Option<Forbidden>,
     /// The innermost words.
     words: String,
 }
@@ -33,6 +36,9 @@ impl Signs {
         while let Some(error) = link {
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 signs.tls = Some(error.clone());
+            }
+            if let Some(error) = error.downcast_ref::<Forbidden>() {
+                signs.forbidden = Some(error.clone());
             }
             if let Some(error) = error.downcast_ref::<hyper::Error>() {
                 signs.is_unsent |= error.is_canceled();
@@ -92,6 +98,9 @@ pub(super) fn judge(signs: &Signs, reached: Reached, target: &str) -> Verdict {
     let told = |cause, detail| Verdict { cause, uncertain, detail };
     if let Some(error) = &signs.tls {
         return told(Cause::Tls, crate::tls::words(error, target));
+    }
+    if let Some(forbidden) = &signs.forbidden {
+        return told(Cause::Refused, format!("{target} is an address where we do not go: {forbidden}"));
     }
     match reached.stage {
         Stage::Dns => told(Cause::Unreachable, format!("the name of {target} cannot be resolved: {}", signs.words)),

@@ -16,6 +16,7 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::pki_types::ServerName;
 use tower::{Layer, Service};
 
+use crate::channel::http::guard::Chosen;
 use crate::channel::seen;
 use crate::clock::Clock;
 use crate::journey::report::Phase;
@@ -144,15 +145,17 @@ fn mark(change: impl FnOnce(&mut Laps, Mono)) {
     let _ = WATCH.try_with(|watch| watch.mark(change));
 }
 
-/// The system's resolver, timed.
-pub(super) struct Resolver;
+/// The system's resolver, timed; it gives no address where a request must not go.
+pub(super) struct Resolver(pub(super) Chosen);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let chosen = self.0;
         Box::pin(async move {
             mark(|laps, _| laps.turn_into(Stage::Dns));
             // The connector puts the URL's port in place of 0.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            chosen.judge(found.iter().map(SocketAddr::ip))?;
             mark(|laps, at| laps.go_on(Stage::Connect, at));
             seen::note_addresses(name.as_str(), found.iter().map(SocketAddr::ip));
             Ok(Box::new(found.into_iter()) as Addrs)

@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use crate::channel::http::HttpSettings;
+use crate::channel::http::guard::Chosen;
 use crate::journey::Outgoing;
 use crate::secret::HeaderText;
 
@@ -19,6 +20,10 @@ pub(super) struct Request {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Who chose the host of `url`.
+    pub(super) chosen: Chosen,
+    /// The host that the configuration named.
+    home: Option<String>,
 }
 
 impl Request {
@@ -47,11 +52,18 @@ impl Request {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(media_type));
         }
         headers.insert(TRACEPARENT, header_value("traceparent", &outgoing.token.traceparent())?);
-        Ok(Request { method, url, headers, body: Bytes::from(outgoing.body.clone()) })
+        let home = url.host_str().map(str::to_owned);
+        Ok(Request { method, url, headers, body: Bytes::from(outgoing.body.clone()), chosen: Chosen::ByUs, home })
     }
 
-    /// The request that a redirect asks for (RFC 9110 section 15.4); `None` if the response is not a redirect.
-    pub(super) fn redirected(&self, status: StatusCode, location: Option<&str>) -> Result<Option<Request>, String> {
+    /// The request that a redirect asks for (RFC 9110 section 15.4); `None` if the response is not a redirect. The configuration
+    /// names `hosts` beside the one that was asked first.
+    pub(super) fn redirected(
+        &self,
+        status: StatusCode,
+        location: Option<&str>,
+        hosts: &[String],
+    ) -> Result<Option<Request>, String> {
         let (301 | 302 | 303 | 307 | 308, Some(location)) = (status.as_u16(), location) else { return Ok(None) };
         let mut url = self.url.join(location).map_err(|_| "redirected to something that is not a URL".to_owned())?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -80,6 +92,8 @@ impl Request {
             next.headers =
                 keep.into_iter().filter_map(|name| Some((name.clone(), next.headers.get(name)?.clone()))).collect();
         }
+        let is_named = url.host_str().is_some_and(|host| self.home.iter().chain(hosts).any(|named| named == host));
+        next.chosen = if is_named { Chosen::ByUs } else { Chosen::ByThem };
         next.url = url;
         Ok(Some(next))
     }
@@ -101,7 +115,13 @@ impl Request {
 
 fn address(settings: &HttpSettings, outgoing: &Outgoing) -> Result<Url, String> {
     let mut url = match (&outgoing.url, &settings.url) {
-        (Some(text), _) => Url::parse(text).map_err(|error| format!("the step's URL is not one: {error}"))?,
+        (Some(text), _) => {
+            // A value that leaves its place in the path would ask for something else than was meant.
+            if text.split(['?', '#']).next().is_some_and(|path| path.split(['/', '\\']).any(is_dots)) {
+                return Err("the step's URL has a `.` or `..` in its path".to_owned());
+            }
+            Url::parse(text).map_err(|error| format!("the step's URL is not one: {error}"))?
+        }
         (None, Some(url)) => url.clone(),
         (None, None) => return Err("the step names no URL, and its channel has none".to_owned()),
     };
@@ -121,7 +141,6 @@ fn address(settings: &HttpSettings, outgoing: &Outgoing) -> Result<Url, String> 
 fn append(url: &mut Url, path: &str) -> Result<(), String> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     // A captured id of `..` would turn "delete my message" into "delete all messages".
-    let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split(['/', '\\']).any(is_dots) {
         return Err(format!("the path {path:?} leaves the channel's URL"));
     }
@@ -138,6 +157,10 @@ fn append(url: &mut Url, path: &str) -> Result<(), String> {
         url.set_query(Some(&joined));
     }
     Ok(())
+}
+
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 fn header_name(name: &str) -> Result<HeaderName, String> {
@@ -267,7 +290,7 @@ mod tests {
         let post = Outgoing { body: "{}".into(), content_type: Some("application/json"), ..outgoing() };
         let post = Request::prepare(&settings("https://u:p@h/v1/messages"), &post, false).unwrap();
         let next = |status: u16, location: &str| {
-            post.redirected(StatusCode::from_u16(status).unwrap(), Some(location)).unwrap().unwrap()
+            post.redirected(StatusCode::from_u16(status).unwrap(), Some(location), &[]).unwrap().unwrap()
         };
         for (status, method, length) in
             [(301, "GET", 0), (302, "GET", 0), (303, "GET", 0), (307, "POST", 2), (308, "POST", 2)]
@@ -285,8 +308,35 @@ mod tests {
             assert_eq!(next.url.as_str(), elsewhere);
         }
         let status = |code| StatusCode::from_u16(code).unwrap();
-        assert!(post.redirected(status(304), Some("/v2")).unwrap().is_none());
-        assert!(post.redirected(status(302), None).unwrap().is_none());
-        assert!(post.redirected(status(302), Some("file:///etc/passwd")).is_err());
+        assert!(post.redirected(status(304), Some("/v2"), &[]).unwrap().is_none());
+        assert!(post.redirected(status(302), None, &[]).unwrap().is_none());
+        for scheme in ["file:///etc/passwd", "gopher://h/1", "data:text/plain,x", "ftp://h/", "javascript:1", "ws://h/"]
+        {
+            assert!(post.redirected(status(302), Some(scheme), &[]).is_err(), "{scheme}");
+        }
+    }
+
+    #[test]
+    fn a_response_chooses_nothing_but_what_the_configuration_named_for_it() {
+        let first = Request::prepare(&settings("http://h/v1"), &outgoing(), true).unwrap();
+        let named = ["sso.example".to_owned()];
+        let next = |from: &Request, location: &str| {
+            from.redirected(StatusCode::FOUND, Some(location), &named).unwrap().unwrap()
+        };
+        for (location, chosen) in [
+            ("/v2", Chosen::ByUs),
+            ("https://h:8443/", Chosen::ByUs),
+            ("http://sso.example/login", Chosen::ByUs),
+            ("http://SSO.example/login", Chosen::ByUs),
+            ("http://sso.example.evil.example/", Chosen::ByThem),
+            ("http://h@evil.example/", Chosen::ByThem),
+            ("//evil.example/", Chosen::ByThem),
+            ("http://10.0.0.1/", Chosen::ByThem),
+        ] {
+            assert_eq!(next(&first, location).chosen, chosen, "{location}");
+        }
+        let there = next(&first, "http://evil.example/");
+        assert_eq!(next(&there, "/more").chosen, Chosen::ByThem, "it stays theirs");
+        assert_eq!(next(&there, "http://h/").chosen, Chosen::ByUs, "and is ours again where we are named");
     }
 }

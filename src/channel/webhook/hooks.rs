@@ -1,28 +1,25 @@
 //! The listener that all webhook channels share: bounded in time, bytes and connections, for it faces the internet.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use futures_util::StreamExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use crate::channel::Listener;
 use crate::channel::webhook::WebhookSettings;
+use crate::gate::{self, Door, Inside};
 use crate::journey::Name;
 use crate::journey::message::{Arrival, Message};
 use crate::journey::outcome::labelled;
@@ -38,8 +35,10 @@ pub struct Limits {
     pub body: Duration,
     /// A verified message waits this long for the switchboard to take it.
     pub hand_over: Duration,
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. The one that kept us waiting the longest makes room for another.
     pub connections: usize,
+    /// Connections at once from one address.
+    pub per_address: usize,
 }
 
 impl Default for Limits {
@@ -49,6 +48,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             hand_over: Duration::from_secs(2),
             connections: 512,
+            per_address: 64,
         }
     }
 }
@@ -64,6 +64,8 @@ labelled! {
         RefusedSignature = "refused_signature",
         /// Its body is larger than the channel takes: 413.
         TooLarge = "too_large",
+        /// Its body is compressed, which no message is here: 415.
+        Encoded = "encoded",
         /// Its method is none that the channel takes: 405.
         WrongMethod = "wrong_method",
         /// No channel has its path: 404.
@@ -98,6 +100,7 @@ pub struct Hooks(Arc<Inner>);
 
 struct Inner {
     limits: Limits,
+    door: Door,
     routes: RwLock<BTreeMap<String, Arc<Route>>>,
     /// Told whenever a route goes.
     changes: watch::Sender<()>,
@@ -118,10 +121,20 @@ impl Default for Hooks {
 }
 
 impl Hooks {
-    /// No routes yet, and these limits.
+    /// No routes yet, and these limits, behind a door that everybody may pass.
     pub fn new(limits: Limits) -> Hooks {
+        Hooks::behind(Door::default(), limits)
+    }
+
+    /// No routes yet, behind this door.
+    pub fn behind(door: Door, limits: Limits) -> Hooks {
         let (changes, _) = watch::channel(());
-        Hooks(Arc::new(Inner { limits, routes: RwLock::default(), changes, strays: HookCounts::default() }))
+        Hooks(Arc::new(Inner { limits, door, routes: RwLock::default(), changes, strays: HookCounts::default() }))
+    }
+
+    /// The door before it.
+    pub fn door(&self) -> &Door {
+        &self.0.door
     }
 
     /// What became of the calls that no channel has a route for.
@@ -166,73 +179,26 @@ impl Drop for Registered {
 /// Serves `hooks` until told to stop, then lets the calls in hand end: each is bounded by the limits.
 pub async fn serve(listener: TcpListener, hooks: Hooks, stop: CancellationToken) {
     let limits = hooks.0.limits;
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    error!(%error, "a connection to the hooks listener panicked");
-                }
-                continue;
-            }
-            accepted = accept(&listener, &permits) => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                let (hooks, stop) = (hooks.clone(), stop.clone());
-                connections.spawn(async move {
-                    converse(stream, hooks, stop).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file handles, most likely: they come back when calls end, not by trying harder.
-                warn!(%error, "the hooks listener cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    // First the permit: a connection that we cannot serve stays in the kernel's backlog.
-    let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
-}
-
-async fn converse(stream: TcpStream, hooks: Hooks, stop: CancellationToken) {
-    let limits = hooks.0.limits;
-    let service = service_fn(move |request| {
-        let hooks = hooks.clone();
-        async move { Ok::<_, Infallible>(answer(&hooks, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let of_all = gate::Limits {
+        head: limits.header,
+        connections: limits.connections,
+        per_address: limits.per_address,
+        declared: None,
+        drain: limits.body + limits.hand_over,
     };
-    if let Err(error) = ended {
-        debug!(%error, "a connection to the hooks listener ended early");
+    let door = hooks.door().clone();
+    if let Err(error) = gate::serve(listener, "hooks", of_all, door, hooks, stop).await {
+        error!(%error, "the hooks listener failed");
     }
 }
 
-async fn answer(hooks: &Hooks, request: Request<Incoming>) -> Response<Body> {
+impl Inside for Hooks {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        answer(self, request).await
+    }
+}
+
+async fn answer(hooks: &Hooks, request: Request<Body>) -> Response<Body> {
     let Some(route) = hooks.find(request.uri().path()) else {
         hooks.0.strays.add(CallResult::UnknownPath);
         debug!(result = %CallResult::UnknownPath, "refused a webhook call");
@@ -261,6 +227,7 @@ fn refusal(result: CallResult) -> Response<Body> {
     let mut response = empty(match result {
         CallResult::RefusedSignature => StatusCode::UNAUTHORIZED,
         CallResult::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        CallResult::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         CallResult::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
         CallResult::UnknownPath => StatusCode::NOT_FOUND,
         CallResult::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -270,7 +237,10 @@ fn refusal(result: CallResult) -> Response<Body> {
     if result == CallResult::WrongMethod {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, PUT, GET"));
     }
-    if matches!(result, CallResult::TooLarge | CallResult::Timeout | CallResult::WrongMethod) {
+    if result == CallResult::Encoded {
+        response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if matches!(result, CallResult::TooLarge | CallResult::Timeout | CallResult::WrongMethod | CallResult::Encoded) {
         // What is left of the body is not worth reading for the sake of the connection.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -294,7 +264,7 @@ enum Taken {
 }
 
 /// Reads a call, verifies it, and hands it over. A call that is refused leaves nothing behind.
-async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Result<Taken, Refused> {
+async fn take(route: &Route, limits: Limits, request: Request<Body>) -> Result<Taken, Refused> {
     let settings = &route.settings;
     // Kannel and other SMS gateways call with GET, the message in the query. A body signature does not cover a query.
     let is_method_known = match *request.method() {
@@ -306,6 +276,11 @@ async fn take(route: &Route, limits: Limits, request: Request<Incoming>) -> Resu
         return Err((CallResult::WrongMethod, "a method that the channel does not take"));
     }
     let (head, body) = request.into_parts();
+    // Unpacked, a small body can be of any size; packed, no token is found in it and nobody is told why.
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !head.headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        return Err((CallResult::Encoded, "a compressed body"));
+    }
     let body = match tokio::time::timeout(limits.body, read(body, &head.headers, settings.max_body)).await {
         Ok(read) => read?,
         Err(_) => return Err((CallResult::Timeout, "the body was not here in time")),
@@ -342,14 +317,14 @@ async fn hand_over(route: &Route, limits: Limits, at: Now, message: Message) -> 
 
 /// Reads a body of at most `max` bytes. A longer one is read, and thrown away, up to twice that: a caller that is still
 /// writing when we close would be told "connection reset" instead of 413.
-async fn read(body: Incoming, headers: &HeaderMap, max: usize) -> Result<Vec<u8>, Refused> {
+async fn read(body: Body, headers: &HeaderMap, max: usize) -> Result<Vec<u8>, Refused> {
     let too_large = (CallResult::TooLarge, "the body is larger than `max_body`");
     // What the caller declares can only speed up a refusal; what it sends is counted all the same.
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > max.saturating_mul(2)) {
         return Err(too_large);
     }
-    let mut chunks = Body::new(body).into_data_stream();
+    let mut chunks = body.into_data_stream();
     let mut kept = Vec::new();
     let mut seen = 0usize;
     while let Some(chunk) = chunks.next().await {
@@ -365,6 +340,3 @@ async fn read(body: Incoming, headers: &HeaderMap, max: usize) -> Result<Vec<u8>
     }
     if seen > max { Err(too_large) } else { Ok(kept) }
 }
-
-/// A request's head may have this many bytes: room for every header that gateways and proxies add.
-const MAX_HEAD: usize = 32 << 10;

@@ -229,6 +229,52 @@ mod tests {
         assert!(Verify::github(secrets(&["old"])).check(&head, &body, Timestamp::UNIX_EPOCH).is_err());
     }
 
+    /// Welch's t of two samples.
+    fn welch(one: &[f64], other: &[f64]) -> f64 {
+        let moments = |sample: &[f64]| {
+            let count = sample.len() as f64;
+            let mean = sample.iter().sum::<f64>() / count;
+            (mean, sample.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count)
+        };
+        let ((mean, error), (other_mean, other_error)) = (moments(one), moments(other));
+        (mean - other_mean) / (error + other_error).sqrt()
+    }
+
+    /// What dudect does (Reparaz and others, 2017): the time of a comparison does not tell how much of a signature is right. Both
+    /// classes take turns by chance, and the slowest tenth, in which the machine did something else, is left out.
+    #[test]
+    #[ignore = "measures time, which a busy machine disturbs: `cargo test --release --lib -- --ignored t_of_a_comparison --nocapture`"]
+    #[expect(clippy::disallowed_methods, reason = "it measures real time")]
+    fn t_of_a_comparison() {
+        const CALLS: usize = 200_000;
+        let (key, body) = (secrets(&["k3y-one"]), "payload jm01");
+        let right = format!("sha256={}", hex(&mac::<Hmac<Sha256>>(b"k3y-one", body.as_bytes())));
+        let other = |at: usize| {
+            let digit = if &right[at..=at] == "0" { "1" } else { "0" };
+            format!("{}{digit}{}", &right[..at], &right[at + 1..])
+        };
+        let verify = Verify::github(key);
+        let classes = [other("sha256=".len()), other(right.len() - 1)]
+            .map(|value| Call::post("/", body).header("X-Hub-Signature-256", &value).taken());
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..CALLS {
+            let class = chance.usize(0..2);
+            let (head, body) = &classes[class];
+            let began = std::time::Instant::now();
+            let told = std::hint::black_box(verify.check(std::hint::black_box(head), body, Timestamp::UNIX_EPOCH));
+            took[class].push(began.elapsed().as_nanos() as f64);
+            assert!(told.is_err());
+        }
+        for sample in &mut took {
+            sample.sort_by(f64::total_cmp);
+            sample.truncate(sample.len() * 9 / 10);
+        }
+        let t = welch(&took[0], &took[1]);
+        println!("wrong in the first digit against wrong in the last: t = {t:.2} of {CALLS} calls");
+        assert!(t.abs() < 4.5, "{t}");
+    }
+
     #[test]
     fn a_time_has_one_spelling_and_two_ends() {
         assert_eq!((seconds("1531420618"), seconds("0")), (Some(1_531_420_618), Some(0)));

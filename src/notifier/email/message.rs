@@ -20,6 +20,7 @@ use crate::notice::Notification;
 use crate::notifier::Delivery;
 use crate::notifier::template::{Fault, Template, Templates};
 use crate::secret::Redactor;
+use crate::text::visible;
 use crate::time::{Human, between};
 
 /// A notice that is told later than this says so.
@@ -95,8 +96,9 @@ pub(super) fn content(
     let inline = || waterfall.as_ref().map(|(picture, address)| html::Inline { picture, address });
     Content {
         subject: subject.map_or_else(|| topic.clone(), |subject| one_line(&subject, HEADER)),
-        text: text.unwrap_or_else(|| self::text(notification, &notes, redactor)),
-        html: html.unwrap_or_else(|| html::page(notification, &notes, inline(), redactor)),
+        // What a system said may command a terminal that shows the mail, or turn around what stands beside it.
+        text: visible(&text.unwrap_or_else(|| self::text(notification, &notes, redactor))).into_owned(),
+        html: visible(&html.unwrap_or_else(|| html::page(notification, &notes, inline(), redactor))).into_owned(),
         topic,
         waterfall,
     }

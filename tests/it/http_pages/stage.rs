@@ -14,6 +14,7 @@ use journeyman::clock::Clock;
 use journeyman::commands::Callback;
 use journeyman::control::{Ack, Matcher, Silence};
 use journeyman::detect::{Detector, Finding, Severity};
+use journeyman::gate::Door;
 use journeyman::http::{STORE_COMPONENT, Views, serve};
 use journeyman::incident::{Incident, Member, NotifyReason, Root, Told};
 use journeyman::journey::expect::Check;
@@ -60,19 +61,26 @@ impl Stage {
     pub(crate) async fn new(admin_token: Option<&str>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, admin_token, None).await
+        Stage::over(store, scratch, admin_token, None, Door::default()).await
+    }
+
+    /// With this door before it.
+    pub(crate) async fn behind(door: Door, admin_token: Option<&str>) -> Stage {
+        let scratch = Scratch::new("pages");
+        let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
+        Stage::over(store, scratch, admin_token, None, door).await
     }
 
     /// With somebody who takes Slack's calls.
     pub(crate) async fn taking_calls(callback: Arc<dyn Callback>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, None, Some(callback)).await
+        Stage::over(store, scratch, None, Some(callback), Door::default()).await
     }
 
     /// With a store that answers nothing but faults.
     pub(crate) async fn without_store() -> Stage {
-        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None, None).await
+        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None, None, Door::default()).await
     }
 
     async fn over(
@@ -80,6 +88,7 @@ impl Stage {
         scratch: Scratch,
         admin_token: Option<&str>,
         slack: Option<Arc<dyn Callback>>,
+        door: Door,
     ) -> Stage {
         journeyman::tls::init();
         let clock = Clock::derived(start());
@@ -98,6 +107,7 @@ impl Stage {
             store: store.clone(),
             metrics: Arc::new(Metrics::new(&[], None)),
             clock,
+            door,
             admin_token: admin_token.map(|token| Secret::new(token.to_owned(), &redactor)),
             redactor,
             public_url: Some("https://monitor.example.net/".parse().unwrap()),

@@ -21,6 +21,8 @@ pub struct Setup {
     hooks: SocketAddr,
     store: PathBuf,
     environment: Vec<(String, String)>,
+    /// What asks a daemon that speaks TLS.
+    tls: Option<reqwest::Client>,
 }
 
 impl Setup {
@@ -30,12 +32,17 @@ impl Setup {
         let scratch = Scratch::new(name);
         let [http, hooks] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let store = scratch.path().join("journeyman.db");
-        Setup { scratch, http, hooks, store, environment: Vec::new() }
+        Setup { scratch, http, hooks, store, environment: Vec::new(), tls: None }
     }
 
     /// Keeps the store elsewhere.
     pub fn store(self, path: &Path) -> Setup {
         Setup { store: path.to_owned(), ..self }
+    }
+
+    /// Asks the daemon, which speaks TLS, through this client.
+    pub fn behind_tls(self, client: reqwest::Client) -> Setup {
+        Setup { tls: Some(client), ..self }
     }
 
     /// Gives the daemon this environment variable.
@@ -95,7 +102,8 @@ impl Setup {
     /// Starts the daemon on a `journeyman.toml` that the caller has written, with the addresses of this setup in it; waits until
     /// it is ready.
     pub async fn start_as_written(self) -> Daemon {
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("a client can be built");
+        let plain = || reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("a client can be built");
+        let client = self.tls.clone().unwrap_or_else(plain);
         let process = self.spawn();
         let mut daemon = Daemon { setup: self, process, client };
         daemon.wait_until_ready().await;
@@ -135,7 +143,7 @@ impl Daemon {
 
     /// Where metrics, health, pages and API are, without a slash at the end.
     pub fn http_url(&self) -> String {
-        format!("http://{}", self.setup.http)
+        format!("{}://{}", if self.setup.tls.is_some() { "https" } else { "http" }, self.setup.http)
     }
 
     /// The address of metrics, health, pages and API.

@@ -1,0 +1,50 @@
+//! How this machine's own commands reach the daemon: over loopback, and over TLS if the listener has it. They trust the one
+//! certificate that the file names, whatever name it is for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Client;
+use url::Url;
+
+use crate::gate::rules::Rules;
+
+/// The way to a daemon on this machine.
+pub struct Local {
+    /// Its address, without a path.
+    pub base: Url,
+    /// What asks it.
+    pub client: Client,
+    /// What it wants that only a person has: it has users, and no admin token lets commands in.
+    pub needs_password: bool,
+}
+
+impl Local {
+    /// The way to what listens on `listen` with this `web_config`; an answer takes at most `within`.
+    ///
+    /// # Errors
+    /// In words: the file cannot be used, or no client can be made.
+    pub fn to(listen: SocketAddr, web: Option<&Path>, within: Duration) -> Result<Local, String> {
+        let rules = web.map(Rules::load).transpose()?.unwrap_or_default();
+        let builder = Client::builder().timeout(within).no_proxy();
+        let (scheme, builder) = match rules.certificate() {
+            None => ("http", builder),
+            Some(certificate) => {
+                let tls = crate::tls::client_that_knows(certificate.clone())?;
+                ("https", builder.tls_backend_preconfigured(tls))
+            }
+        };
+        let host = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let base = format!("{scheme}://{}", SocketAddr::new(host, listen.port()));
+        Ok(Local {
+            base: base.parse().map_err(|error| format!("{base}: {error}"))?,
+            client: builder.build().map_err(|error| format!("no client: {error}"))?,
+            needs_password: rules.has_users(),
+        })
+    }
+}
