@@ -16,6 +16,9 @@ mod routes;
 mod run_again;
 mod template;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use template::fuzz;
+
 use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::Arc;

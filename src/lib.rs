@@ -31,6 +31,8 @@ pub mod demo;
 pub mod detect;
 pub mod evaluator;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod incident;

@@ -4,6 +4,9 @@ mod fault;
 mod phases;
 mod request;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use request::fuzz;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
