@@ -95,7 +95,7 @@ fn configuration(target: &Target, chat: &FakeSlack, early: &FakeSlack, smtp: &Fa
     let journey = |name: &str, notify: &[&str], step: &str| {
         format!(
             "[[journey]]\nname = \"{name}\"\nevery = \"500ms\"\ndeadline = \"10s\"\nnotify = {notify:?}\n\
-             alert = {{ down_after = 1, recover_after = 1, remind = \"never\" }}\nstep = [{step}]\n"
+             alert = {{ down_after = 1, recover_after = 1, remind = \"never\", flapping = false }}\nstep = [{step}]\n"
         )
     };
     let ask = |part: usize| format!("{{ request = \"web\", path = \"/{part}\" }}");
