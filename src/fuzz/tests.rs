@@ -34,6 +34,8 @@ fn what_was_found_once_breaks_nothing_any_more() {
             }
         }
     }
+    // Where the target `store_file` writes.
+    let _ = std::fs::remove_dir_all(std::env::temp_dir().join(format!("journeyman-fuzz-{}", std::process::id())));
 }
 
 /// A copy with something flipped, cut out, or said twice.
