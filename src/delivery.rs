@@ -3,6 +3,7 @@
 //! Promise: at least once, in order for each incident and notifier; at most one repetition for each crash or unclear answer
 //! inside the moment of sending, and that one is recognisable by its delivery id.
 
+mod clock_step;
 pub mod combine;
 pub mod policy;
 mod standing;
@@ -31,7 +32,7 @@ use crate::notice::{Notification, delivery_id};
 use crate::notifier::{Delivery, Notifier, NotifyError};
 use crate::scheduler::Observation;
 use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
-use crate::time::{Mono, between, later};
+use crate::time::{Mono, Now, between, later};
 
 /// An attempt may take this long before we stop waiting for it.
 const ATTEMPT: Duration = Duration::from_secs(120);
@@ -94,6 +95,8 @@ pub struct Worker {
     handed_over: HashSet<String>,
     /// Nothing is sent before: the notifier asked us to wait.
     hold: Option<Timestamp>,
+    /// Where the wall clock should be: its offset from the monotonic clock.
+    reference: Now,
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
@@ -162,6 +165,7 @@ impl Outbox {
             is_store_failing: false,
             handed_over: HashSet::new(),
             hold: None,
+            reference: clock.now(),
             next_turn: Mono::default(),
             failing_since: None,
             observations: place.observations.clone(),
@@ -188,6 +192,7 @@ impl Worker {
         loop {
             let now = self.clock.now();
             pulse.beat(now.mono);
+            self.notice_clock_step(now);
             let wait = self.round(&pulse, now.wall).await;
             let wait = wait.min(self.retell(&pulse).await);
             self.show().await;

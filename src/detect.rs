@@ -31,7 +31,7 @@ labelled! {
         ChannelDown = "channel_down",
         /// The daemon was not running, or its own network was away: nothing is known of that time.
         Blind = "blind",
-        /// The store does not take commits.
+        /// The store does not take commits, or had to be mended.
         Storage = "storage",
         /// A notifier does not take notices.
         Delivery = "delivery",

@@ -49,6 +49,9 @@ const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
 const REMIND_OF_WARNING: Duration = Duration::from_secs(86_400);
 /// People are told of a time in which nothing ran, if it was this long: an upgrade is shorter.
 const TELL_BLIND: Duration = Duration::from_secs(300);
+/// Parts of the daemon of which a start may have something to tell.
+const BLIND: &str = "blind";
+const STORAGE: &str = "storage";
 /// The links in a notice that do something are good for so long.
 const LINKS_FOR: Duration = Duration::from_secs(86_400);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
@@ -124,8 +127,8 @@ pub struct Evaluator {
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
-    /// Since the start people are told that the daemon was away; the first verdict ends that.
-    is_blind_told: bool,
+    /// What people are told because of the time before the start: the first verdict ends that.
+    told_of_before: BTreeSet<Subject>,
 }
 
 /// What came of a request, and where that is told.
@@ -182,7 +185,7 @@ impl Evaluator {
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
-            is_blind_told: false,
+            told_of_before: BTreeSet::new(),
         };
         let mut round = Round::default();
         let mut blind = Duration::ZERO;
@@ -206,7 +209,9 @@ impl Evaluator {
                 Subject::Channel(_) if alert.phase.is_firing() => gone.push(subject.clone()),
                 _ => {}
             }
-            evaluator.is_blind_told |= subject == Subject::Daemon("blind".into()) && alert.phase.is_firing();
+            if is_of_before(&subject) && alert.phase.is_firing() {
+                evaluator.told_of_before.insert(subject.clone());
+            }
             evaluator.desk.enrol(evaluator.profile_of(&subject, alert.severity()), alert.clone());
             evaluator.conditions.insert(subject, alert);
         }
@@ -217,16 +222,20 @@ impl Evaluator {
         for subject in gone {
             evaluator.condition(subject, Vec::new(), &mut round, evaluator.parts.clock.now().wall);
         }
+        let mut before = Vec::new();
         if blind >= TELL_BLIND {
             let said = format!("the daemon was not running for {}; nothing is known of that time", Human(blind));
-            let subject = Subject::Daemon("blind".into());
-            evaluator.condition(
-                subject,
-                vec![Finding::new(Detector::Blind, said)],
-                &mut round,
-                evaluator.parts.clock.now().wall,
-            );
-            evaluator.is_blind_told = true;
+            before.push((BLIND, Finding::new(Detector::Blind, said)));
+        }
+        if let Some(said) = evaluator.parts.store.mended() {
+            // It goes on: nobody has to get up for what is lost.
+            let finding = Finding { severity: Severity::Warning, ..Finding::new(Detector::Storage, said) };
+            before.push((STORAGE, finding));
+        }
+        for (part, finding) in before {
+            let subject = Subject::Daemon(part.into());
+            evaluator.condition(subject.clone(), vec![finding], &mut round, evaluator.parts.clock.now().wall);
+            evaluator.told_of_before.insert(subject);
         }
         let now = evaluator.parts.clock.now();
         evaluator.decide(&mut round, now.wall);
@@ -405,8 +414,8 @@ impl Evaluator {
                 return self.look_at_channel(channel.clone(), round, now);
             }
         };
-        if std::mem::take(&mut self.is_blind_told) {
-            self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
+        for subject in std::mem::take(&mut self.told_of_before) {
+            self.condition(subject, Vec::new(), round, now);
         }
         if let Observation::Finished(report)
         | Observation::Confirmed(report)
@@ -596,7 +605,7 @@ impl Evaluator {
 
     /// The daemon's own storage alert. It cannot go through the store, so it goes without.
     fn tell_about_store(&self, error: &crate::store::StoreError, now: Timestamp) {
-        let subject = Subject::Daemon("storage".into());
+        let subject = Subject::Daemon(STORAGE.into());
         let incident = Incident {
             detectors: [Detector::Storage].into(),
             severity: Severity::Critical,
@@ -699,6 +708,11 @@ impl Round {
         changes.extend(self.owed.iter().map(|row| Change::Owe { row: Box::new(row.clone()) }));
         changes
     }
+}
+
+/// Whether it is about the time before a start.
+fn is_of_before(subject: &Subject) -> bool {
+    matches!(subject, Subject::Daemon(part) if matches!(&**part, BLIND | STORAGE))
 }
 
 fn push_spans(changes: &mut Vec<Change>, journey: &Name, spans: impl IntoIterator<Item = SpanChange>) {

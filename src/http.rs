@@ -17,6 +17,9 @@ mod routes;
 mod run_again;
 mod template;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use template::fuzz;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

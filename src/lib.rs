@@ -32,6 +32,8 @@ pub mod detect;
 pub mod evaluator;
 pub mod exit;
 pub mod gate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod incident;

@@ -217,6 +217,12 @@ impl OutboxState {
     pub fn pending(now: Timestamp) -> OutboxState {
         OutboxState { status: OutboxStatus::Pending, attempt: 0, not_before: now, error: None, receipt: None, at: now }
     }
+
+    /// Whether its time has come. It has too when the state is from a future that a clock which was set back has taken away: how
+    /// long that will last, nobody knows.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.not_before <= now || now < self.at
+    }
 }
 
 /// An incident as it is kept and shown.
@@ -321,6 +327,11 @@ pub enum StoreError {
 
 /// Durable state. Batches of concurrent callers may share one commit; each is whole or not at all.
 pub trait Store: Send + Sync {
+    /// What was wrong with what it is kept in when it was opened, and what is lost of it; `None` if nothing was.
+    fn mended(&self) -> Option<&str> {
+        None
+    }
+
     /// Makes a batch durable: all of it or nothing. Returns when it is on disk.
     fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
 

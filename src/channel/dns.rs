@@ -3,6 +3,9 @@
 
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::fuzz;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

@@ -7,6 +7,9 @@ mod output;
 mod program;
 mod verdict;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use verdict::fuzz;
+
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -5,6 +5,9 @@ mod guard;
 mod phases;
 mod request;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use request::fuzz;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

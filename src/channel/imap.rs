@@ -13,6 +13,9 @@ mod session;
 mod sign_in;
 mod tray;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use mail::fuzz;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;

@@ -198,3 +198,20 @@ impl Channel for Smpp {
         Box::pin(receive::listen(self, listener))
     }
 }
+
+/// PDUs of an SMS centre, and the messages in them.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use rusmpp::Pdu;
+    use tokio_util::codec::Decoder;
+    let mut bytes = bytes::BytesMut::from(data);
+    while let Ok(Some(incoming)) = wire::Pdus.decode(&mut bytes) {
+        if let wire::Incoming::Pdu(command) = incoming
+            && let Some(Pdu::DeliverSm(delivery)) = command.pdu()
+        {
+            for alphabet in [Alphabet::Gsm, Alphabet::Latin1] {
+                let _ = message::read(delivery, alphabet);
+            }
+        }
+    }
+}

@@ -7,6 +7,9 @@ mod conversation;
 mod letter;
 mod refusal;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use conversation::fuzz;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;

@@ -203,3 +203,20 @@ impl Channel for Webhook {
         Box::pin(self.receive(listener))
     }
 }
+
+/// A call that nobody signed: first a line with method and target, then header fields, an empty line and the body.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(verify: &Verify, data: &[u8]) {
+    let at = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
+    let (head, body) = (String::from_utf8_lossy(&data[..at]), data.get(at + 2..).unwrap_or_default());
+    let mut lines = head.lines();
+    let (method, target) = lines.next().and_then(|line| line.split_once(' ')).unwrap_or(("POST", "/"));
+    let mut request = axum::http::Request::builder().method(method).uri(target);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        request = request.header(name, value.trim());
+    }
+    let Ok(request) = request.body(()) else { return };
+    let (head, ()) = request.into_parts();
+    assert!(verify.check(&head, body, jiff::Timestamp::UNIX_EPOCH).is_err(), "nobody has signed it");
+    let _ = verify.answer(body);
+}

@@ -165,7 +165,7 @@ impl Node {
         secrets::hide_passwords(source);
         let (root, errors) = DeTable::parse_recoverable(source.text());
         if errors.is_empty() {
-            let node = Node::table(source, source_start(source), root.get_ref());
+            let node = Node::table(context, source, source_start(source), root.get_ref());
             secrets::hide(&node);
             return Some(node);
         }
@@ -183,33 +183,37 @@ impl Node {
         None
     }
 
-    fn table(source: &Arc<Source>, place: Place, table: &DeTable<'_>) -> Node {
+    fn table(context: &Context, source: &Arc<Source>, place: Place, table: &DeTable<'_>) -> Node {
         let mut entries: Vec<_> = table
             .iter()
             .map(|(key, value)| Entry {
                 key: key.get_ref().to_string(),
                 key_place: Place::new(source, key.span()),
-                value: Node::value(source, value),
+                value: Node::value(context, source, value),
             })
             .collect();
         entries.sort_by_key(|entry| entry.key_place.range().start);
         Node { place, data: Data::Table(entries) }
     }
 
-    fn value(source: &Arc<Source>, value: &Spanned<DeValue<'_>>) -> Node {
+    fn value(context: &Context, source: &Arc<Source>, value: &Spanned<DeValue<'_>>) -> Node {
         let place = Place::new(source, value.span());
         let data = match value.get_ref() {
             DeValue::String(text) => Data::Text(text.to_string()),
             DeValue::Integer(number) => {
                 let digits = number.as_str().trim_start_matches('+');
+                if digits.is_empty() {
+                    // The parser takes `0x` for a number.
+                    context.add(Problem::error(&place, "a number has at least one digit"));
+                }
                 let plain = i128::from_str_radix(digits, number.radix()).map(|number| number.to_string());
                 Data::Integer(plain.unwrap_or_else(|_| digits.to_owned()))
             }
             DeValue::Float(number) => Data::Float(number.as_str().trim_start_matches('+').to_owned()),
             DeValue::Boolean(value) => Data::Bool(*value),
             DeValue::Datetime(at) => Data::Datetime(at.to_string()),
-            DeValue::Array(items) => Data::List(items.iter().map(|item| Node::value(source, item)).collect()),
-            DeValue::Table(table) => return Node::table(source, place, table),
+            DeValue::Array(items) => Data::List(items.iter().map(|item| Node::value(context, source, item)).collect()),
+            DeValue::Table(table) => return Node::table(context, source, place, table),
         };
         Node { place, data }
     }

@@ -41,7 +41,7 @@ impl Worker {
 
     /// The first notice in memory whose time has come.
     pub(super) fn due_in_memory(&mut self, now: Timestamp) -> Option<InMemory> {
-        let due = self.first_in_memory().find(|kept| kept.row.state.not_before <= now)?;
+        let due = self.first_in_memory().find(|kept| kept.row.state.is_due(now))?;
         let id = due.row.id.clone();
         let at = self.in_memory.iter().position(|kept| kept.row.id == id)?;
         self.in_memory.remove(at)

@@ -229,6 +229,19 @@ fn mark(word: &str) -> &'static str {
     }
 }
 
+/// Text from anywhere, on a page: no mark of it is HTML's.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    static TEMPLATES: std::sync::LazyLock<Templates> = std::sync::LazyLock::new(Templates::new);
+    let text = String::from_utf8_lossy(data);
+    let context = serde_json::json!({ "code": 404, "message": format!("[[{text}]]") });
+    let page = TEMPLATES.render("error.html", value(&context), Timestamp::UNIX_EPOCH);
+    let page = page.expect("a page is rendered, whatever it says");
+    let shown = page.split_once("[[").and_then(|(_, rest)| rest.rsplit_once("]]"));
+    let (shown, _) = shown.expect("what it says is on it");
+    assert!(!shown.contains(['<', '>', '"', '\'', '\u{202e}', '\0']), "{shown:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

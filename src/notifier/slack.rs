@@ -12,6 +12,14 @@ mod hook;
 mod message;
 mod pace;
 mod press;
+
+/// For the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    pub(crate) use super::answer::fuzz as answer;
+    pub(crate) use super::escape::fuzz as escape;
+    pub(crate) use super::press::fuzz as press;
+}
 #[cfg(feature = "slack")]
 mod socket;
 

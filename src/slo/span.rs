@@ -24,6 +24,14 @@ impl Span {
         Span { start: slot, step: 0, count: 1, verdict, excluded }
     }
 
+    /// Whether there can be such slots: what was read from a store that is damaged may be anything.
+    pub fn is_sound(&self) -> bool {
+        let is_a_time = |millis: i64| jiff::Timestamp::from_millisecond(millis).is_ok();
+        let last = self.step.checked_mul(i64::from(self.count) - 1).and_then(|length| self.start.checked_add(length));
+        let is_spaced = self.step > 0 || self.step == 0 && self.count == 1;
+        self.count > 0 && is_spaced && is_a_time(self.start) && last.is_some_and(is_a_time)
+    }
+
     pub(super) fn end(&self) -> i64 {
         self.start + self.step * i64::from(self.count - 1)
     }
@@ -33,7 +41,7 @@ impl Span {
         let up_to = |at: i64| match (at < self.start, self.step) {
             (true, _) => 0,
             (false, 0) => 1,
-            (false, step) => ((at - self.start) / step + 1).min(i64::from(self.count)),
+            (false, step) => (at.saturating_sub(self.start) / step).saturating_add(1).min(i64::from(self.count)),
         };
         (up_to(until) - up_to(after)).max(0) as u64
     }

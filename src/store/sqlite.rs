@@ -2,15 +2,26 @@
 //!
 //! The writer takes every batch that waits and commits them together (group commit), in WAL mode with `synchronous=FULL`:
 //! what [`Store::apply`] has confirmed survives `kill -9` and a power cut.
+//! A store that is damaged all the same is mended when it is opened, and says what it has lost.
 
+mod lock;
 pub mod past;
+mod rescue;
 mod rows;
 pub mod snapshot;
+mod wal;
 mod writer;
 
+/// For the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    pub(crate) use super::rescue::fuzz as file;
+    pub(crate) use super::rows::fuzz as rows;
+}
+
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +43,7 @@ use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
+use crate::store::sqlite::lock::{Left, Lock};
 use crate::store::sqlite::rows::{
     arrival, blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
     verdict_code,
@@ -63,35 +75,47 @@ pub struct Sqlite {
     questions: mpsc::Sender<Question>,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
     closing: tokio_util::sync::CancellationToken,
+    lock: Arc<Lock>,
+    mended: Option<String>,
 }
 
 impl Sqlite {
-    /// Opens the store at `path`, making it if there is none, and brings its schema up to date.
+    /// Opens the store at `path`, making it if there is none, and brings its schema up to date. One of ours that cannot be read
+    /// is set aside, and what can be read of it is taken over.
     ///
     /// # Errors
-    /// It cannot be written, belongs to a newer version, or is in use.
+    /// It cannot be written, belongs to a newer version, is in use, or is none of ours.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent)
                 .map_err(|error| StoreError::Unwritable(format!("cannot make {}: {error}", parent.display())))?;
         }
-        let lock = lock(path)?;
-        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        restrict(path);
-        schema::migrate(&mut connection, path)?;
-        // An attempt that was under way when the process before us ended may or may not have been taken.
-        let leased = "UPDATE outbox SET status = 'ambiguous' WHERE status = 'leased'";
-        connection.execute(leased, []).map_err(failure)?;
+        let lock = Arc::new(Lock::take(path)?);
+        rescue::resume(path)?;
+        let log = look_at_log(path, lock.found);
+        let (connection, mended) = match ready(path, lock.found) {
+            // Whoever gave the path of something else has not lost it.
+            Err(StoreError::Unreadable(why)) if lock.found != Left::Never => {
+                let mended = rescue::rescue(path, &why)?;
+                (ready(path, Left::Closed)?, Some(mended))
+            }
+            ready => (ready?, log),
+        };
+        if let Some(mended) = &mended {
+            tracing::error!(store = %path.display(), "{mended}");
+        }
         let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        lock.leave(Left::Open);
         let (jobs, job_queue) = mpsc::channel(QUEUE);
         let (questions, question_queue) = mpsc::channel(QUEUE);
         let closing = tokio_util::sync::CancellationToken::new();
-        let writer = Writer { connection, journeys: HashMap::new(), _lock: lock };
+        let writer = Writer { connection, journeys: HashMap::new(), lock: lock.clone() };
+        let log = log_of(path);
         let threads = vec![
-            spawn("store-writer", move || write(writer, job_queue))?,
+            spawn("store-writer", move || write(writer, job_queue, &log))?,
             spawn("store-reader", move || read(&reader, question_queue))?,
         ];
-        Ok(Sqlite { jobs, questions, threads: threads.into(), closing })
+        Ok(Sqlite { jobs, questions, threads: threads.into(), closing, lock, mended })
     }
 
     /// Asks the reading connection.
@@ -100,9 +124,10 @@ impl Sqlite {
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
+        let lock = self.lock.clone();
         let question: Question = Box::new(move |connection| {
             // Whoever asked may have gone; then nobody needs the answer.
-            let _ = answer.send(question(connection).map_err(failure));
+            let _ = answer.send(question(connection).map_err(|error| noted(&lock, error)));
         });
         self.questions.send(question).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
@@ -127,16 +152,46 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     builder.spawn(work).map_err(|error| StoreError::Unwritable(format!("cannot start a thread: {error}")))
 }
 
-/// One process at a time: two writers would count slots twice.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let name = PathBuf::from(format!("{}.lock", path.display()));
-    let unwritable = |error: std::io::Error| StoreError::Unwritable(format!("cannot open {}: {error}", name.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(name.display().to_string())),
-        Err(std::fs::TryLockError::Error(error)) => Err(unwritable(error)),
+/// A connection to a store that this build can work with.
+fn ready(path: &Path, found: Left) -> Result<Connection, StoreError> {
+    if found == Left::Damaged {
+        return Err(StoreError::Unreadable("a part of it could not be read when it was last used".to_owned()));
     }
+    // SQLite takes it for a new one, and throws its log away.
+    if found != Left::Never && path.metadata().is_ok_and(|file| file.len() == 0) {
+        return Err(StoreError::Unreadable("it is empty, and was not".to_owned()));
+    }
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    restrict(path);
+    schema::migrate(&mut connection, path)?;
+    rescue::check(&connection)?;
+    // An attempt that was under way when the process before us ended may or may not have been taken.
+    let leased = "UPDATE outbox SET status = 'ambiguous' WHERE status = 'leased'";
+    connection.execute(leased, []).map_err(failure)?;
+    Ok(connection)
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}-wal", path.display()))
+}
+
+/// What is lost of the write-ahead log, in words. SQLite goes on without it, and says nothing.
+fn look_at_log(path: &Path, found: Left) -> Option<String> {
+    let log = std::fs::read(log_of(path));
+    if found == Left::Open && path.exists() && log.is_err() {
+        // No alert: whoever has opened it with another tool has written the log into the store by that.
+        tracing::warn!(
+            store = %path.display(),
+            "the store was not closed, and has no write-ahead log: if that was lost, so is what was stored last"
+        );
+    }
+    let log = wal::read(&log.ok()?);
+    (log.lost > 0).then(|| {
+        format!(
+            "the store's write-ahead log is damaged after {} commits: up to {} behind that are lost",
+            log.commits, log.lost
+        )
+    })
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
@@ -145,7 +200,12 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY).map_err(failure)?;
     connection.set_prepared_statement_cache_capacity(64);
     if !is_reader {
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failure)?;
+        let mode =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map_err(failure)?;
+        // SQLite goes on without a log where it cannot have one; the reader would then wait for the writer.
+        if mode != "wal" {
+            return Err(StoreError::Unwritable(format!("it takes no write-ahead log, only {mode}")));
+        }
         connection.pragma_update(None, "synchronous", "FULL").map_err(failure)?;
     }
     Ok(connection)
@@ -174,13 +234,21 @@ fn readable<T>(row: rusqlite::Result<T>) -> Option<T> {
     row.inspect_err(|error| tracing::warn!(%error, "what another version left of a run cannot be read")).ok()
 }
 
+/// The next start looks closer at a store of which a part cannot be read.
+fn noted(lock: &Lock, error: rusqlite::Error) -> StoreError {
+    if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) {
+        lock.leave(Left::Damaged);
+    }
+    failure(error)
+}
+
 fn read(connection: &Connection, mut questions: mpsc::Receiver<Question>) {
     while let Some(question) = questions.blocking_recv() {
         question(connection);
     }
 }
 
-fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>) {
+fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, log: &Path) {
     let mut group: Vec<(Vec<Change>, Answer<()>)> = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         let mut next = Some(first);
@@ -197,10 +265,19 @@ fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>) {
         writer.commit(&mut group);
     }
     // Leaves one tidy file behind.
-    let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    let is_tidy = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok();
+    let Writer { connection, lock, .. } = writer;
+    drop(connection);
+    if is_tidy || !log.exists() {
+        lock.leave(Left::Closed);
+    }
 }
 
 impl Store for Sqlite {
+    fn mended(&self) -> Option<&str> {
+        self.mended.as_deref()
+    }
+
     fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if self.closing.is_cancelled() {
@@ -217,20 +294,28 @@ impl Store for Sqlite {
     }
 
     fn journey(&self, name: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>> {
-        Box::pin(self.ask(move |connection| {
-            let found: Option<(i64, Option<String>)> = connection
-                .query_row("SELECT id, alert FROM journey WHERE name = ?", [&*name], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let Some((id, alert)) = found else { return Ok(SavedJourney::default()) };
-            let sql = "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? ORDER BY start";
-            let spans = connection.prepare_cached(sql)?.query_map([id], span)?.collect::<Result<_, _>>()?;
-            let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
-            let last_good = connection.query_row(sql, [id], |row| from_json(row, 0)).optional()?;
-            let alerts = alert.map(|text| parse(&text)).transpose()?.unwrap_or_default();
+        Box::pin(async move {
+            let saved = self.ask(move |connection| {
+                let found: Option<(i64, Option<String>)> = connection
+                    .query_row("SELECT id, alert FROM journey WHERE name = ?", [&*name], |row| {
+                        Ok((row.get(0)?, row.get(1)?))
+                    })
+                    .optional()?;
+                let Some((id, alert)) = found else { return Ok(None) };
+                let sql = "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? ORDER BY start";
+                let spans = connection.prepare_cached(sql)?.query_map([id], span)?.collect::<Result<_, _>>()?;
+                let alerts = alert.map(|text| parse(&text)).transpose()?.unwrap_or_default();
+                Ok(Some((id, spans, alerts)))
+            });
+            let Some((id, spans, alerts)) = saved.await? else { return Ok(SavedJourney::default()) };
+            let last_good = self.ask(move |connection| {
+                let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
+                connection.query_row(sql, [id], |row| from_json(row, 0)).optional()
+            });
+            // It is shown beside what fails; without it, nothing is.
+            let last_good = last_good.await.ok().flatten();
             Ok(SavedJourney { spans, alerts, last_good })
-        }))
+        })
     }
 
     fn conditions(&self) -> BoxFuture<'_, Result<Vec<(Subject, AlertState)>, StoreError>> {
@@ -300,7 +385,7 @@ impl Store for Sqlite {
             let row = statement.query_row(params![&*notifier, millis(now)], outbox_row).optional()?;
             Ok(match row {
                 None => Due::Nothing,
-                Some(row) if row.state.not_before <= now => Due::Row(Box::new(row)),
+                Some(row) if row.state.is_due(now) => Due::Row(Box::new(row)),
                 Some(row) => Due::At(row.state.not_before),
             })
         }))
@@ -421,7 +506,10 @@ impl Store for Sqlite {
     }
 
     fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(self.change(move |writer| writer.forget(retention).map_err(failure)))
+        Box::pin(self.change(move |writer| {
+            let gone = writer.forget(retention);
+            gone.map_err(|error| noted(&writer.lock, error))
+        }))
     }
 
     fn revive(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -64,6 +64,8 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("demo",      &[GROUND, &["config"]]),
     ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
     ("main",      &[&["program"]]),
+    // What the fuzzer and the tests alone compile.
+    ("fuzz",      &[CORE, GROUND, SHOWN, EDGES, &["config"]]),
     // The list of rooms.
     ("lib",       &[]),
 ];

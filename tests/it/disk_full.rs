@@ -3,19 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "what the oracle cannot read is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use journeyman::clock::Clock;
 use reqwest::StatusCode;
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{Answer, CHANNEL, FakeSlack, TOKEN};
 use crate::support::fake_smtp::FakeSmtp;
+use crate::support::table::Table;
 use crate::support::target::{Mode, Target};
-use crate::support::{Scratch, block_on, wait_for};
+use crate::support::{Scratch, block_on, is_long, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 /// What the product promises.
@@ -93,7 +95,7 @@ fn configuration(target: &Target, chat: &FakeSlack, early: &FakeSlack, smtp: &Fa
     let journey = |name: &str, notify: &[&str], step: &str| {
         format!(
             "[[journey]]\nname = \"{name}\"\nevery = \"500ms\"\ndeadline = \"10s\"\nnotify = {notify:?}\n\
-             alert = {{ down_after = 1, recover_after = 1, remind = \"never\" }}\nstep = [{step}]\n"
+             alert = {{ down_after = 1, recover_after = 1, remind = \"never\", flapping = false }}\nstep = [{step}]\n"
         )
     };
     let ask = |part: usize| format!("{{ request = \"web\", path = \"/{part}\" }}");
@@ -231,6 +233,73 @@ fn check_told_once(chat: &FakeSlack, early: &FakeSlack, smtp: &FakeSmtp) {
     assert_eq!(about(early, "early").len(), 2, "first and resolved");
     assert_eq!(told(chat, smtp, "journeyman: storage"), [1, 1], "every notifier once");
     assert_eq!(told(chat, smtp, "victim"), [2, 2], "first and resolved");
+}
+
+/// It fills up at moments that nobody chose, for as long as nobody chose, while a journey fails and recovers all the time.
+#[test]
+fn a_disk_that_is_full_again_and_again_is_one_story_and_no_alert_is_lost() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    block_on(async {
+        let seed = fastrand::u64(..);
+        eprintln!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut table = Table::new("robustness", "t9", &["test", "tried", "held"]);
+        let (target, smtp) = (Target::start(3).await, FakeSmtp::start().await);
+        let (chat, early) = (FakeSlack::start().await, FakeSlack::start().await);
+        let (main, probes) = configuration(&target, &chat, &early, &smtp);
+        let setup = Setup::new("disk-full-often").store(&disk.mount.join("journeyman.db"));
+        setup.write("token", TOKEN);
+        let mut daemon = setup.start(&main, &probes).await;
+        let started = daemon.metric("process_start_time_seconds", &[]).await;
+        let lasts = if is_long() { Duration::from_secs(3_600) } else { Duration::from_secs(12) };
+        let clock = Clock::system();
+        let (mut times, mut flips, mut slowest) = (0u32, 0usize, Duration::ZERO);
+        while clock.now().mono.0 < lasts {
+            disk.fill();
+            times += 1;
+            let asked = target.requests(STEADY);
+            // Told one by one: what is not told yet would be told with the next.
+            for mode in [Mode::Fails, Mode::Well] {
+                target.set(VICTIM, mode);
+                flips += 1;
+                wait_for("both to hear of the victim", SOON, async || {
+                    (told(&chat, &smtp, "victim") == [flips; 2]).then_some(())
+                })
+                .await;
+            }
+            let longer = Duration::from_millis(random.u64(..1_500));
+            let since = clock.now().mono;
+            wait_for("probing to go on", SOON, async || {
+                (target.requests(STEADY) > asked && clock.now().mono.since(since) >= longer).then_some(())
+            })
+            .await;
+            disk.free();
+            let freed = clock.now().mono;
+            wait_for("it to heal", HEALED, async || {
+                (daemon.metric("journeyman_store_up", &[]).await? == 1.0).then_some(())
+            })
+            .await;
+            slowest = slowest.max(clock.now().mono.since(freed));
+        }
+        assert_eq!(daemon.metric("process_start_time_seconds", &[]).await, started, "without a restart");
+        calm(&daemon).await;
+        let storage = told(&chat, &smtp, "journeyman: storage");
+        // Once an hour at most, if that comes and goes.
+        let most = 1 + lasts.as_secs() as usize / 3_600;
+        assert!(storage.iter().all(|count| (1..=most).contains(count)), "{storage:?}");
+        let deliveries = about(&chat, "victim");
+        assert_eq!(deliveries.iter().collect::<BTreeSet<_>>().len(), flips, "each once: {deliveries:?}");
+        assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
+        table.row(&[
+            &"T9 disk full",
+            &format!("{times} times within {} s, {flips} alerts of a journey meanwhile (seed {seed})", lasts.as_secs()),
+            &format!(
+                "probing and telling went on, each alert once, {} storage alert, healed within {} ms, no restart",
+                storage[0],
+                slowest.as_millis()
+            ),
+        ]);
+    });
 }
 
 /// What happened while the disk was full is in the store all the same.

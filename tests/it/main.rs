@@ -7,6 +7,7 @@ mod architecture;
 mod changed;
 #[cfg(feature = "checks")]
 mod checks;
+mod clock_steps;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod conditions;
 mod config;
@@ -15,6 +16,7 @@ mod connect;
 mod control;
 mod crash;
 mod daemon;
+mod daylight;
 mod delivery;
 mod demo_sandbox;
 mod detection;
@@ -34,6 +36,7 @@ mod kafka;
 mod kannel;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+mod mutated_config;
 #[cfg(feature = "nats")]
 mod nats;
 mod notices;
@@ -63,6 +66,8 @@ mod smtp;
 mod spend;
 #[cfg(feature = "sqs")]
 mod sqs;
+mod store_damage;
+mod store_faults;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

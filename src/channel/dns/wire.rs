@@ -180,6 +180,18 @@ fn text(data: &RData) -> String {
     data.to_string()
 }
 
+/// An answer to a question for addresses; its id is taken for the question's.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let [high, low, ..] = data else { return };
+    let Ok(question) = Question::new("example.com", "A") else { return };
+    let question = Question { id: u16::from_be_bytes([*high, *low]), ..question };
+    if let Some(answer) = question.answer(data) {
+        let _ = (answer.is_truncated(), answer.word(), answer.found());
+        let _ = answer.message("127.0.0.1:53").json();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hickory_proto::op::OpCode;

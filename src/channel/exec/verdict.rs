@@ -254,6 +254,16 @@ fn performance(measured: &[Measurement]) -> Option<serde_json::Value> {
     (!members.is_empty()).then(|| serde_json::json!({ "perfdata": members }))
 }
 
+/// What a script printed, after each way to end.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use std::os::unix::process::ExitStatusExt;
+    let (stdout, stderr) = data.split_at(data.len() - data.len() / 4);
+    for status in [0, 1 << 8, 2 << 8, 3 << 8, 9] {
+        let _ = read(ExitStatus::from_raw(status), stdout.to_vec(), stderr);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -172,6 +172,24 @@ fn header_value(name: &str, value: &str) -> Result<HeaderValue, String> {
         .map_err(|_| format!("the value of header {name:?} has characters that no header may have"))
 }
 
+/// Where a redirect leads: never to another kind of URL, and never with credentials to another origin.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(url) = Url::parse("https://shop.example.net/orders/1?x=2") else { return };
+    let headers = HeaderMap::from_iter([(reqwest::header::AUTHORIZATION, HeaderValue::from_static("Bearer x"))]);
+    let request = Request { method: Method::POST, url, headers, body: Bytes::from_static(b"{}") };
+    for status in [StatusCode::FOUND, StatusCode::SEE_OTHER, StatusCode::PERMANENT_REDIRECT] {
+        if let Ok(Some(next)) = request.redirected(status, Some(&text)) {
+            assert!(matches!(next.url.scheme(), "http" | "https"), "{text:?}");
+            assert!(next.url.origin() == request.url.origin() || next.headers.is_empty(), "{text:?}");
+        }
+    }
+    if let Ok(url) = Url::parse(&text) {
+        let _ = (crate::channel::address::host(&url), crate::channel::address::decoded(url.username()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

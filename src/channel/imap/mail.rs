@@ -154,6 +154,12 @@ fn hops(stations: &[Station]) -> (Vec<Hop>, Vec<String>) {
     (pairs.collect(), skews)
 }
 
+/// A mail from anywhere.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let _ = read(&Raw { bytes: data, size: Some(1 << 20), delivered: None, folder: "INBOX", is_spam: false });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

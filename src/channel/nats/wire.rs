@@ -196,6 +196,27 @@ pub(crate) fn wrong_subject(subject: &str, may_have_wildcards: bool) -> Option<&
     open.is_some_and(|at| at + 1 != tokens.len()).then_some("`>` stands alone in the last part")
 }
 
+/// What a server says is the same, however it is cut into pieces on its way.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let said = |pieces: &[&[u8]]| {
+        let (mut buffer, mut said) = (BytesMut::new(), Vec::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            loop {
+                match take(&mut buffer) {
+                    Ok(Some(next)) => said.push(next),
+                    Ok(None) => break,
+                    Err(why) => return (said, Some(why)),
+                }
+            }
+        }
+        (said, None)
+    };
+    let (first, second) = data.split_at(data.len() / 2);
+    assert_eq!(said(&[data]), said(&[first, second]));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -289,6 +289,27 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Lines of a server's reply, and what it means at every stage.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut reply = Reply { code: 0, lines: Vec::new() };
+    for (code, is_last, words) in text.lines().map_while(parse) {
+        reply.code = code;
+        reply.lines.push(words.to_owned());
+        if is_last {
+            break;
+        }
+    }
+    use Stage::{Auth, Data, Dot, Greeting, Recipient, Sender, StartTls};
+    for stage in [Greeting, StartTls, Auth, Sender, Recipient, Data, Dot] {
+        let refusal = refused(stage, &reply, "127.0.0.1:25", "ops@example.net");
+        assert!(!refusal.detail.contains(char::is_control), "{refusal:?}");
+    }
+    let content = stuffed(data);
+    assert!(content.ends_with(b"\r\n") && !content.starts_with(b".\r\n"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -249,6 +249,23 @@ fn aside(text: &str) -> String {
     if shown.is_empty() { shown } else { format!(" ({shown})") }
 }
 
+/// Answers of Slack's, or of whatever stands between.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (field, body) = text.split_once('\n').unwrap_or(("", &text));
+    for code in [200, 302, 400, 403, 404, 410, 429, 500, 503] {
+        if let Err(Refusal::Over(NotifyError::After { wait, .. })) = webhook(code, Some(field), body) {
+            assert!(wait <= LONGEST_WAIT, "{field:?}");
+        }
+    }
+    if let Ok(answer) = serde_json::from_str(body)
+        && let Err(refusal) = read(Ok(answer))
+    {
+        let _ = refusal.into_error();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use slack_morphism::errors::{

@@ -68,6 +68,22 @@ fn is_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Nothing that Slack would act upon comes out, and nothing that is too long.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for limit in [1, 7, 150, 3_000] {
+        for out in [line(&text, limit), block(&text, limit)] {
+            assert!(length(&out) <= limit, "{out:?} is longer than {limit}");
+            assert!(!out.contains(['<', '>']) && !out.contains("```"), "{out:?}");
+            let lower = out.to_ascii_lowercase();
+            assert!(CROWDS.iter().all(|crowd| !lower.contains(&format!("@{crowd}"))), "{out:?}");
+            let mut entities = out.split('&').skip(1);
+            assert!(entities.all(|rest| ["amp;", "lt;", "gt;"].iter().any(|end| rest.starts_with(end))), "{out:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;

@@ -141,5 +141,15 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
     }
 }
 
+/// A press that anybody claims was made.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let now = Timestamp::UNIX_EPOCH;
+    let press = payload(data).or_else(|_| serde_json::from_slice(data)).ok().and_then(|payload| read(&payload));
+    if let Some(press) = press {
+        assert!(judge(&press, &press.team, b"nobody knows this key", now).is_err(), "nobody has granted that");
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -107,13 +107,14 @@ pub(super) fn settled_code(how: Settled) -> i64 {
 }
 
 pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
-    Ok(Span {
-        start: row.get(0)?,
-        step: row.get(1)?,
-        count: row.get(2)?,
-        verdict: verdict(row.get(3)?)?,
-        excluded: row.get(4)?,
-    })
+    let span = Span {
+        start: row.get("start")?,
+        step: row.get("step")?,
+        count: row.get("count")?,
+        verdict: verdict(row.get("verdict")?)?,
+        excluded: row.get("excluded")?,
+    };
+    if span.is_sound() { Ok(span) } else { Err(rusqlite::Error::IntegralValueOutOfRange(1, span.step)) }
 }
 
 pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
@@ -207,3 +208,39 @@ pub(super) fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
 
 // Every cause and reason must have a place in WHYS, or it would be forgotten.
 const _: () = assert!(WHYS.len() == 1 + Cause::ALL.len() + UnknownWhy::ALL.len() + ExcludedWhy::ALL.len());
+
+/// What a row says, as a damaged store may give it back: what can be read is what would be written again.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use crate::notifier::Receipt;
+    use crate::{alert, control, incident, journey, notice, slo};
+    fn same<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) {
+        let Ok(value) = parse::<T>(text) else { return };
+        let written = json(&value).expect("what was read can be written");
+        assert_eq!(parse::<T>(&written).expect("and read again"), value);
+    }
+    let text = String::from_utf8_lossy(data);
+    same::<journey::report::Report>(&text);
+    same::<alert::JourneyAlerts>(&text);
+    same::<alert::AlertState>(&text);
+    same::<incident::Incident>(&text);
+    same::<control::Silence>(&text);
+    same::<notice::Notification>(&text);
+    same::<Receipt>(&text);
+
+    let number = |bytes: &[u8]| bytes.iter().fold(0i64, |number, byte| number << 8 | i64::from(*byte));
+    let span = |bytes: &[u8]| Span {
+        start: number(&bytes[..8]),
+        step: number(&bytes[8..14]),
+        count: number(&bytes[14..18]) as u32,
+        verdict: Verdict::ALL[usize::from(bytes[18]) % Verdict::ALL.len()],
+        excluded: bytes[19] & 1 == 1,
+    };
+    let mut spans: Vec<_> = data.chunks_exact(20).map(span).filter(Span::is_sound).collect();
+    spans.sort_by_key(|span| span.start);
+    spans.dedup_by_key(|span| span.start);
+    let now = time(1_790_000_000_000);
+    let mut history = slo::History::new(Duration::from_secs(30 * 86_400), spans, now);
+    history.advance(now).into_iter().for_each(drop);
+    let _ = (history.last_slot(), history.observe(now, Verdict::Good));
+}

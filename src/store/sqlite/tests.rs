@@ -59,7 +59,11 @@ async fn a_newer_schema_and_garbage_are_refused_in_words() {
     assert!(matches!(error, StoreError::TooNew { found: 99, known: 3 }), "{error}");
     assert!(error.to_string().contains("run the newer build"));
     std::fs::write(place.file(), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
-    assert!(matches!(Sqlite::open(&place.file()), Err(StoreError::Unreadable(_))));
+    let strange = place.0.join("strange.db");
+    std::fs::copy(place.file(), &strange).unwrap();
+    assert!(matches!(Sqlite::open(&strange), Err(StoreError::Unreadable(_))), "it was never ours");
+    let store = Sqlite::open(&place.file()).unwrap();
+    assert!(store.mended().unwrap().contains("nothing of it could be read"), "{:?}", store.mended());
 }
 
 #[tokio::test]
@@ -170,4 +174,123 @@ fn every_reason_has_a_code_of_its_own() {
     for label in causes.chain(unknown).chain(excluded) {
         assert!(WHYS.contains(&label), "{label} has no code in the store");
     }
+}
+
+/// A store that its process has not closed, and its log.
+async fn left_open(place: &Place) -> Vec<u8> {
+    let store = Sqlite::open(&place.file()).unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = Sqlite::open(&place.file()).unwrap();
+    for sequence in 1..=8 {
+        store.apply(owe(sequence)).await.unwrap();
+    }
+    std::fs::read(log_of(&place.file())).unwrap()
+}
+
+#[tokio::test]
+async fn every_bit_of_a_log_that_is_turned_is_noticed_and_what_stands_before_it_is_used() {
+    let place = Place::new("log");
+    let log = left_open(&place).await;
+    let whole = wal::read(&log);
+    assert_eq!((whole.commits, whole.lost), (8, 0));
+    const FRAME: usize = 4_096 + 24;
+    // The frames at which commits end.
+    let ends: Vec<_> = log[32..].chunks_exact(FRAME).enumerate().filter(|(_, frame)| frame[4..8] != [0; 4]).collect();
+    let ends: Vec<usize> = ends.into_iter().map(|(at, _)| at).collect();
+    assert_eq!(ends.len(), 8, "{ends:?}");
+    // All of the headers, and every seventh byte of the pages.
+    let is_looked_at = |at: &usize| *at < 32 || (at - 32) % FRAME < 24 || at.is_multiple_of(7);
+    let last = ends[7];
+    for at in (0..32 + (last + 1) * FRAME).filter(is_looked_at) {
+        let mut damaged = log.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let found = wal::read(&damaged);
+        let frame = at.checked_sub(32).map(|at| at / FRAME);
+        let before = frame.map_or(0, |frame| ends.iter().filter(|end| **end < frame).count() as u64);
+        assert_eq!(found.commits, before, "byte {at}");
+        // Of a commit whose own last frame is damaged it cannot be said whether it ever was one.
+        // So it is if the sum is damaged that it goes on from.
+        let is_sum = frame.is_some_and(|frame| (16..24).contains(&(at - 32 - frame * FRAME)));
+        let is_an_end =
+            frame.is_none_or(|frame| ends.contains(&(frame + usize::from(is_sum))) || ends.contains(&frame));
+        // And a frame can be made to look like the last of a commit.
+        let is_made_one = frame.is_some_and(|frame| (4..8).contains(&(at - 32 - frame * FRAME)));
+        let (lost, found) = (8 - before, found.lost);
+        assert!(
+            found == lost || is_an_end && found + 1 == lost || is_made_one && found == lost + 1,
+            "byte {at}: {found}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_short_is_no_commit_and_what_is_no_log_is_none() {
+    let place = Place::new("cut");
+    let log = left_open(&place).await;
+    for length in (0..log.len()).step_by(61) {
+        let found = wal::read(&log[..length]);
+        assert!(found.commits <= 8 && found.lost == 0, "{length}: {found:?}");
+    }
+    assert_eq!(wal::read(b"not a log, whatever its length".repeat(400).as_slice()), wal::Log::default());
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_costs_itself_and_no_start() {
+    let place = Place::new("rows");
+    drop(Sqlite::open(&place.file()).unwrap());
+    Connection::open(place.file())
+        .unwrap()
+        .execute_batch(
+            "INSERT INTO journey VALUES (1, 'sms', NULL);
+             INSERT INTO span VALUES (1, 1000, 60000, 5, 0, 0), (1, 9000000, 0, 0, 0, 0), (1, 9000001, 9223372036854775807, 9, 0, 0);
+             INSERT INTO condition VALUES ('channel: a', '{}'), ('channel: b', '{\"phase\":');",
+        )
+        .unwrap();
+    let store = Sqlite::open(&place.file()).unwrap();
+    let told = store.mended().unwrap();
+    assert!(told.contains("2 rows of table span") && told.contains("1 rows of table condition"), "{told}");
+    let spans = store.journey("sms".into()).await.unwrap().spans;
+    assert_eq!(spans.iter().map(|span| span.start).collect::<Vec<_>>(), [1_000]);
+    assert_eq!(store.conditions().await.unwrap().len(), 1);
+    assert!(place.0.join("state.db.damaged-1").exists());
+    drop(store);
+    assert_eq!(Sqlite::open(&place.file()).unwrap().mended(), None, "once");
+}
+
+#[tokio::test]
+async fn a_rescue_that_was_cut_short_is_ended_by_the_next_start() {
+    let place = Place::new("short-rescue");
+    let log = left_open(&place).await;
+    // The damaged one has its new name, its log has not, and the new one waits.
+    std::fs::rename(place.file(), place.0.join("state.db.mending")).unwrap();
+    std::fs::write(log_of(&place.file()), &log).unwrap();
+    let store = Sqlite::open(&place.file()).unwrap();
+    assert_eq!(store.outbox(None, 99).await.unwrap().len(), 8);
+    assert!(place.0.join("state.db.damaged-1-wal").exists(), "its log never meets the new one");
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_read_later_is_looked_at_by_the_next_start() {
+    let place = Place::new("later");
+    let file = place.file();
+    drop(Sqlite::open(&file).unwrap());
+    let run = "WITH RECURSIVE nth(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM nth WHERE n < 2000)
+        INSERT INTO run SELECT 1, n * 60000, 0, 0, 0, NULL FROM nth; INSERT INTO journey VALUES (1, 'sms', NULL);";
+    let connection = Connection::open(&file).unwrap();
+    connection.execute_batch(run).unwrap();
+    let sql = "SELECT max(pageno) FROM dbstat WHERE name = 'run' AND pagetype = 'leaf'";
+    let page = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    connection.close().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[(page - 1) * 4_096..page * 4_096].fill(0);
+    std::fs::write(&file, bytes).unwrap();
+    let store = Sqlite::open(&file).unwrap();
+    assert_eq!(store.mended(), None, "a start does not read every run");
+    assert!(matches!(store.runs("sms".into(), 9_999).await, Err(StoreError::Unreadable(_))));
+    drop(store);
+    let store = Sqlite::open(&file).unwrap();
+    assert!(store.mended().unwrap().contains("part of table run"), "{:?}", store.mended());
+    let runs = store.runs("sms".into(), 9_999).await.unwrap().len();
+    assert!((1_000..2_001).contains(&runs), "{runs}");
 }

@@ -1,7 +1,7 @@
 //! The writing side: one transaction for every batch that waits.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -12,8 +12,9 @@ use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::ledger::Settled;
 use crate::slo::SpanChange;
+use crate::store::sqlite::lock::Lock;
 use crate::store::sqlite::rows::{blob, json, micros, millis, settled_code, spent_key, verdict_code, why_code};
-use crate::store::sqlite::{Answer, failure};
+use crate::store::sqlite::{Answer, noted};
 use crate::store::{Change, OutboxRow, Retention};
 use crate::time::earlier;
 
@@ -25,7 +26,7 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     /// Journeys' row ids by name.
     pub(super) journeys: HashMap<Name, i64>,
-    pub(super) _lock: File,
+    pub(super) lock: Arc<Lock>,
 }
 
 impl Writer {
@@ -34,7 +35,8 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let result = self.commit_all(group.iter().flat_map(|(batch, _)| batch)).map_err(failure);
+        let result =
+            self.commit_all(group.iter().flat_map(|(batch, _)| batch)).map_err(|error| noted(&self.lock, error));
         if let Err(error) = &result {
             // Ids that were given in a transaction that is no more.
             self.journeys.clear();

@@ -53,6 +53,14 @@ use std::time::Duration;
 /// Under `tests/run` a missing server is a failure; elsewhere its tests say loudly that they tested nothing.
 const REQUIRED: &str = "JOURNEYMAN_TESTS_REQUIRE_SERVERS";
 
+/// With this set, tests that go through a great many cases go through all of them: docs/testing.md.
+const LONG: &str = "JOURNEYMAN_TESTS_LONG";
+
+/// Whether all cases are wanted, however long that takes.
+pub fn is_long() -> bool {
+    std::env::var_os(LONG).is_some()
+}
+
 /// From the start of a server to its first answer, on a machine that is busy with other tests.
 pub const START: Duration = Duration::from_secs(90);
 
