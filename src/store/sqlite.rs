@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Subject};
+use crate::boots::Boot;
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -31,7 +32,7 @@ use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::rows::{
-    blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
+    blob, boot, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
     verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
@@ -252,6 +253,13 @@ impl Store for Sqlite {
         Box::pin(self.ask(|connection| {
             let sql = "SELECT token, name, slot, recorded, keep_until, settled FROM ledger JOIN journey ON journey.id = journey";
             connection.prepare_cached(sql)?.query_map([], ledger_entry)?.collect()
+        }))
+    }
+
+    fn boots(&self) -> BoxFuture<'_, Result<Vec<Boot>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT id, started, alive, ended FROM boot ORDER BY id DESC";
+            connection.prepare_cached(sql)?.query_map([], boot)?.collect()
         }))
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Row;
 
+use crate::boots::Boot;
 use crate::detect::drift::Ran;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
 use crate::journey::spend::Spent;
@@ -94,6 +95,7 @@ pub(super) const WHYS: &[&str] = &[
     "maintenance",
     "paused",
     "spend",
+    "observer",
 ];
 
 pub(super) fn settled_code(how: Settled) -> i64 {
@@ -111,6 +113,10 @@ pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
         verdict: verdict(row.get(3)?)?,
         excluded: row.get(4)?,
     })
+}
+
+pub(super) fn boot(row: &Row<'_>) -> rusqlite::Result<Boot> {
+    Ok(Boot { id: row.get(0)?, started: time(row.get(1)?), alive: time(row.get(2)?), ended: row.get(3)? })
 }
 
 pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
