@@ -130,6 +130,7 @@ pub fn build(
     for lender in &notifiers {
         let (direct, inbox) = mpsc::channel(DIRECT);
         directs.insert(lender.name.clone(), inbox);
+        board.set_component(&component(&lender.name), true, true, "no notice yet", clock.now().wall);
         lanes.insert(lender.name.clone(), Lane { wake: Arc::default(), direct });
     }
     let outbox = Arc::new(Outbox { lanes });
@@ -379,7 +380,8 @@ impl Worker {
         }
         self.handed_over.clear();
         self.observe(None);
-        self.board.set_component(&format!("notifier {}", self.name), true, true, "takes notices", now);
+        self.board.set_component(&component(&self.name), true, true, "takes notices", now);
+        self.board.worked(&component(&self.name), self.clock.now());
         match self.store.revive(self.name.clone(), now).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(notifier = %self.name, rows, "notices that were given up are tried again"),
@@ -402,7 +404,7 @@ impl Worker {
         if is_bad {
             self.observe(Some(format!("{} does not take notices: {error}", self.name)));
         }
-        self.board.set_component(&format!("notifier {}", self.name), !is_bad, true, error.to_string(), now);
+        self.board.set_component(&component(&self.name), !is_bad, true, error.to_string(), now);
     }
 
     /// Says that it cannot tell people, or can again, once each.
@@ -488,6 +490,11 @@ impl Worker {
         let oldest = mine.and_then(|summary| summary.oldest).map_or(0.0, |oldest| between(oldest, now).as_secs_f64());
         self.metrics.oldest.set(oldest);
     }
+}
+
+/// What `/health` calls a notifier.
+pub fn component(notifier: &str) -> String {
+    format!("notifier {notifier}")
 }
 
 #[cfg(test)]
