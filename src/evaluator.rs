@@ -6,6 +6,7 @@
 
 mod channels;
 mod notices;
+mod tail;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,10 +28,12 @@ use crate::evaluator::channels::Channels;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
+use crate::journey::outcome::{Outcome, UnknownWhy};
 use crate::journey::token::Token;
-use crate::journey::{Dependency, Journey, Name};
+use crate::journey::{Dependency, Journey, Name, own};
 use crate::judge;
 use crate::metrics::{DaemonMetrics, Metrics};
+use crate::observer::Observer;
 use crate::scheduler::{Observation, Wish};
 use crate::slo::{self, Composition, Hop, SpanChange};
 use crate::store::{Change, OutboxRow, Store};
@@ -90,6 +93,10 @@ pub struct Parts {
     pub group_by: Vec<ResourceKind>,
     /// More incidents than these within a minute are told in one message.
     pub digest_after: usize,
+    /// Beats with every slot of the monitor's own journey, if there is one.
+    pub own: Option<Arc<Pulse>>,
+    /// Holds runs back that may have failed by our own network, if it can be told.
+    pub observer: Option<Arc<Observer>>,
 }
 
 /// Owns every journey's state.
@@ -132,6 +139,8 @@ struct Round {
     incidents_changed: bool,
     /// What is open or silenced is to be shown anew.
     docket_changed: bool,
+    /// The own journey has a verdict to pass on.
+    is_own: bool,
     /// Runs that somebody asked for, and that have ended.
     asked: Vec<Token>,
     /// Requests that are done once this round is written.
@@ -176,7 +185,9 @@ impl Evaluator {
             let saved = evaluator.parts.store.journey(journey.name.clone()).await?;
             let now = evaluator.parts.clock.now();
             let mut watched = Watched::new(journey.clone(), saved, &evaluator.parts, now.wall);
-            blind = blind.max(watched.count_missed(&mut round, counted));
+            let missed = watched.count_missed(&mut round, counted);
+            // What only we would have seen is no loss to anybody.
+            blind = if own::is_own(&journey.name) { blind } else { blind.max(missed) };
             watched.refresh(now.wall);
             let [health, budget] =
                 judge::profiles(journey, evaluator.parts.location.as_deref(), &evaluator.parts.group_by);
@@ -393,7 +404,14 @@ impl Evaluator {
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
         }
-        if let Observation::Finished(report) | Observation::Confirmed(report) = &observation {
+        let is_own = own::is_own(&name);
+        if is_own {
+            self.own_slot(&observation);
+        }
+        let is_verdict = matches!(observation, Observation::Finished(_));
+        if let Observation::Finished(report) | Observation::Confirmed(report) = &observation
+            && report.outcome != (Outcome::Unknown { why: UnknownWhy::Observer })
+        {
             // Before the journey: what it fails of is known when it is looked where it belongs.
             for channel in self.channels.take(report, now) {
                 self.look_at_channel(channel, round, now);
@@ -410,6 +428,9 @@ impl Evaluator {
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
+        }
+        if is_own && is_verdict {
+            self.pass_on_own(round, now);
         }
         round.touched.insert(name);
     }
@@ -430,6 +451,12 @@ impl Evaluator {
 
     /// What was found about a channel, or a part of the daemon.
     fn condition(&mut self, subject: Subject, findings: Vec<Finding>, round: &mut Round, now: Timestamp) {
+        if let Subject::Daemon(part) = &subject
+            && !part.starts_with("delivery ")
+        {
+            let said = findings.first().map_or("well", |finding| finding.said.as_str());
+            self.parts.board.set_component(part, findings.is_empty(), false, said, now);
+        }
         let known = self.conditions.get(&subject);
         let severity = findings.iter().map(|finding| finding.severity).max();
         if known.is_none() && severity.is_none() {
@@ -495,7 +522,11 @@ impl Evaluator {
         let due: Vec<_> =
             self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect();
         for name in due {
+            let is_held = self.parts.observer.as_ref().is_some_and(|observer| observer.holds(&name));
             if let Some(watched) = self.journeys.get_mut(&name) {
+                if is_held {
+                    watched.alerts.detectors.heard = Some(now);
+                }
                 watched.look(false, &mut self.desk, round, now);
                 round.touched.insert(name);
             }
@@ -532,7 +563,7 @@ impl Evaluator {
             Ok(()) => {
                 self.unwritten.clear();
                 self.store_works(now.wall);
-                if !round.owed.is_empty() || had_unwritten {
+                if !round.owed.is_empty() || had_unwritten || round.is_own {
                     self.parts.outbox.wake();
                 }
             }
@@ -557,6 +588,7 @@ impl Evaluator {
         }
         self.parts.daemon.store_up.set(1.0);
         self.parts.board.set_component("store", true, true, "takes commits", now);
+        self.parts.board.worked("store", self.parts.clock.now());
     }
 
     fn store_fails(&mut self, error: &crate::store::StoreError, now: Timestamp) {

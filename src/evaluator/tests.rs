@@ -93,6 +93,8 @@ impl Stage {
             notifiers: vec!["ops".into(), "chat".into()],
             group_by: vec![ResourceKind::Channel],
             digest_after: 20,
+            own: None,
+            observer: None,
         };
         let now = self.clock.now();
         let evaluator = Evaluator::load(parts, std::slice::from_ref(&self.journey), now.wall, commanded).await.unwrap();

@@ -94,6 +94,8 @@ labelled! {
         Skipped = "skipped",
         /// This build cannot run the journey.
         Unavailable = "unavailable",
+        /// Our own network was down: reference endpoints could not be reached either.
+        Observer = "observer",
         /// A fault of ours; the log has it.
         Internal = "internal",
     }
