@@ -23,6 +23,7 @@ use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
+use crate::observer::Observer;
 use crate::runner::mailbox::Mailbox;
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Switchboard;
@@ -47,6 +48,8 @@ pub struct Runner {
     pub mint: Arc<Mint>,
     /// Takes secrets out of evidence.
     pub redactor: Redactor,
+    /// Knows whether our own network is down, where references are configured.
+    pub observer: Option<Arc<Observer>>,
 }
 
 impl Runner {
@@ -108,7 +111,8 @@ impl Runner {
             let mut happened = (Event::Begin, None);
             loop {
                 if let Some(report) = drive.take(happened, stop).await {
-                    return self.end(*report, drive.run.journey());
+                    let report = self.end(*report, drive.run.journey());
+                    return Box::pin(self.doubt(report, stop)).await;
                 }
                 happened = drive.next(stop).await;
             }
@@ -147,6 +151,18 @@ impl Runner {
             report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
         }
         report.redact(|text| self.redactor.redact(text));
+        report
+    }
+
+    /// A run that failed as it would have by our own network is looked at again, if that can be told.
+    async fn doubt(&self, mut report: Report, stop: &CancellationToken) -> Report {
+        if let Some(observer) = &self.observer {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = observer.judge(&mut report) => {}
+            }
+        }
         report
     }
 
