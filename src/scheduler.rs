@@ -4,6 +4,7 @@
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
 mod asked;
+mod careful;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -32,6 +33,7 @@ use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, SpendMetrics};
 use crate::runner::{Runner, not_run};
 use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
+use crate::scheduler::careful::Careful;
 use crate::time::{Human, Mono, Now, between, later};
 
 pub use asked::Wish;
@@ -127,6 +129,8 @@ pub struct Scheduler {
     /// What may still be sent today through channels with a limit.
     spending: Spending,
     spend_metrics: BTreeMap<Name, SpendMetrics>,
+    /// After a crash loop.
+    careful: Option<Careful>,
 }
 
 /// What a run is done with, and where it is told.
@@ -268,6 +272,7 @@ impl Scheduler {
             untold: VecDeque::new(),
             spending: Spending::default(),
             spend_metrics: BTreeMap::new(),
+            careful: None,
         }
     }
 
@@ -310,6 +315,7 @@ impl Scheduler {
                 self.stepped = None;
                 self.untold.push_back(clock_condition(Vec::new()));
             }
+            self.end_careful(now.mono);
             self.start_due(now);
             let due = self.heap.peek().map_or(now.mono + BEAT, |Reverse((due, _))| *due);
             tokio::select! {
@@ -610,6 +616,7 @@ mod tests {
             clock,
             mint,
             redactor: crate::secret::Redactor::new(),
+            observer: None,
         });
         let (observations, mut observed) = mpsc::channel(8);
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
