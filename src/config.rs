@@ -22,6 +22,7 @@ mod spend;
 mod steps;
 mod templates;
 mod values;
+pub mod watcher;
 mod wording;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::channel::{self, ChannelPolicy};
 use crate::config::document::{Context, Data, Node};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
+use crate::config::watcher::WatcherPlan;
 use crate::control::Route;
 use crate::incident::root::ResourceKind;
 use crate::journey::{Dependency, Journey, Name};
@@ -194,6 +196,10 @@ pub struct Plan {
     pub location: Option<String>,
     /// Runs in flight at most; a quarter is kept for critical journeys.
     pub max_runs: usize,
+    /// Who watches the watcher.
+    pub watcher: WatcherPlan,
+    /// What all files come to in a few digits.
+    pub fingerprint: String,
     /// Knows every secret of the configuration.
     pub redactor: Redactor,
 }
@@ -220,6 +226,8 @@ pub struct NotifierPlan {
     pub fallback: Option<Name>,
     /// How long to wait for it.
     pub fallback_after: Duration,
+    /// Whether the daemon starts only if it is there: it is proven at the start. `Some(false)` is proven and only told.
+    pub required: Option<bool>,
 }
 
 /// The listener for metrics, health, pages and API.
@@ -277,7 +285,9 @@ mod tests {
             ("hooks", daemon::HOOKS_KEYS.to_vec()),
             ("store", daemon::STORE_KEYS.to_vec()),
             ("log", daemon::LOG_KEYS.to_vec()),
-            ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
+            ("self_journey", watcher::OWN_KEYS.to_vec()),
+            ("dead_man", watcher::DEAD_MAN_KEYS.to_vec()),
+            ("observer", watcher::OBSERVER_KEYS.to_vec()),
             ("dependencies", dependencies::KEYS.to_vec()),
             ("maintenance", maintenance::KEYS.to_vec()),
             ("alerting", alerting::KEYS.to_vec()),
