@@ -2,13 +2,18 @@
 
 mod channels;
 pub mod connect;
+mod dead_man;
 pub mod demo;
 mod drift;
+mod network;
 pub mod notify;
+mod own;
+mod preflight;
 pub mod preview;
 pub mod replay;
 pub mod slo;
 mod tasks;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::channels::Channels;
 use crate::app::tasks::Tasks;
+use crate::app::watcher::{Around, Unwatched, Watch};
 use crate::board::Board;
+use crate::boots::Boot;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::commands::Commands;
@@ -39,12 +46,13 @@ use crate::ledger::Settled;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::Buttons;
 use crate::notifier::{self, Notifier};
+use crate::observer::Observer;
 use crate::runner::Runner;
 use crate::runner::switchboard::Switchboard;
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
 use crate::store::sqlite::{Sqlite, snapshot};
-use crate::store::{Store, StoreError};
+use crate::store::{Change, Store, StoreError};
 
 /// Observations that wait for the evaluator at most; a run beyond that waits to report.
 const OBSERVATIONS: usize = 4_096;
@@ -56,6 +64,10 @@ const DRAIN_RUNS: Duration = Duration::from_secs(10);
 const DRAIN_NOTICES: Duration = Duration::from_secs(5);
 /// How long any other part may take to end.
 const DRAIN_PART: Duration = Duration::from_secs(2);
+/// All of it. The supervisor is asked for so long: its own limit may be shorter.
+const DRAIN: Duration = Duration::from_secs(25);
+/// To prove what is required, and to migrate a store.
+const PREFLIGHT: Duration = Duration::from_secs(120);
 
 /// A started daemon, as whoever started it sees it.
 #[derive(Clone, Debug)]
@@ -73,25 +85,36 @@ pub struct Started {
 /// # Errors
 /// A part that cannot be built, or one that ended and must not; with the exit code for it.
 pub async fn run(
-    plan: Plan,
+    mut plan: Plan,
     clock: Clock,
     stop: CancellationToken,
     started: impl FnOnce(Started),
 ) -> Result<(), Failure> {
+    tasks::tell_supervisor(&[tasks::more_time(PREFLIGHT)]);
+    let missing = preflight::prove(&plan, clock).await?;
     let store = open_store(&plan).await?;
     let listener = bind(plan.http.listen, "http.listen").await?;
+    let hooks = channels::bind_hooks(&plan).await?;
+    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
+    let journeys = plan.journeys.len();
+    own::join(&mut plan, &key, hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()));
     let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers, hooks).await?;
+    let mut watch = Watch::open(&plan, &store, &metrics, &board, clock).await.map_err(|error| match error {
+        Unwatched::Store(error) => store_failure(&plan, &error),
+        Unwatched::Built(why) => Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}")),
+    })?;
+    let runner = build_runner(&plan, clock, &store, mint, &mut channels, watch.observer()).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let (outbox, workers) =
-        delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
+    let mut lenders = lenders(&plan, clock, &metrics, &key)?;
+    lenders.extend(watch.lender(&metrics));
+    let (outbox, workers) = delivery::build(lenders, &store, clock, &board, &observations);
+    preflight::show(&missing, &board, clock);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
     let parts = Parts {
@@ -126,6 +149,8 @@ pub async fn run(
         notifiers: plan.notifiers.keys().cloned().collect(),
         group_by: plan.group_by.clone(),
         digest_after: plan.digest_after,
+        own: watch.pulse(&board, clock),
+        observer: watch.observer(),
     };
     let courses = drift::courses(&plan.journeys, &spending);
     let (commands, commanded) = crate::commands::channel();
@@ -145,7 +170,8 @@ pub async fn run(
         clock,
     )
     .with_spending(spending, spend_metrics)
-    .with_wishes(wished, board.clone());
+    .with_wishes(wished, board.clone())
+    .after_crashes(watch.crashes());
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: channels.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
@@ -172,15 +198,11 @@ pub async fn run(
     let (plan_tick, plan_ticks) = mpsc::channel(1);
     let (chore, chores) = mpsc::channel(8);
     let mut tasks = Tasks::default();
-    tasks.spawn("http", {
-        let stop = stop_http.clone();
-        async move {
-            if let Err(error) = crate::http::serve(listener, views, stop).await {
-                tracing::error!(%error, "the http listener failed");
-            }
-        }
-    });
+    tasks.spawn("http", tasks::serve_apart(listener, views, stop_http.clone()));
     tasks.spawn("drift", drift::watch(courses, store.clone(), observations.clone(), clock, stop_readers.clone()));
+    let around =
+        Around { store: store.clone(), board: board.clone(), metrics: metrics.clone(), daemon: daemon.clone(), clock };
+    let boot = watch.spawn(&mut tasks, &around, observations.clone(), &stop_readers, &stop_workers);
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
     if let Some(buttons) = buttons {
         tasks.spawn("buttons", buttons.run(stop_http.clone()));
@@ -196,16 +218,16 @@ pub async fn run(
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
     let housekeeping = Housekeeping { runner, store: store.clone(), metrics, daemon, keep_runs: plan.store.keep_runs };
     tasks.spawn("housekeeping", housekeeping.run(chores, channels.counts, clock, stop_http.clone()));
-    tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, stop_http.clone()));
+    let draining = CancellationToken::new();
+    tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, draining.clone(), stop_http.clone()));
     let pulse = board.pulse("scheduler", clock.now().mono);
     tasks.spawn("scheduler", scheduler.run(plan_ticks, pulse, stop_scheduler.clone(), DRAIN_RUNS));
 
-    board.set_component("store", true, true, "takes commits", clock.now().wall);
     ready.store(true, Ordering::Release);
     tasks::tell_supervisor(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        journeys = plan.journeys.len(),
+        journeys,
         channels = plan.channels.len(),
         notifiers = plan.notifiers.len(),
         http = %addresses.http,
@@ -222,17 +244,22 @@ pub async fn run(
     } else {
         tracing::info!("stopping: no new runs; those under way have {} s", DRAIN_RUNS.as_secs());
     }
-    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping]);
+    draining.cancel();
+    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, tasks::more_time(DRAIN)]);
     ready.store(false, Ordering::Release);
     stop_scheduler.cancel();
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "switchboard", "drift"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "switchboard", "drift", "network"], DRAIN_PART).await;
     // The evaluator ends when its last observation is decided; the workers then send what that led to.
     tasks.wait_for(&["evaluator"], DRAIN_PART).await;
     stop_workers.cancel();
-    tasks.wait_for(&["delivery"], DRAIN_NOTICES + DRAIN_PART).await;
+    tasks.wait_for(&["delivery", "pipeline", "dead man", "keeper"], DRAIN_NOTICES + DRAIN_PART).await;
+    if ended.is_none() {
+        // Not a crash, however short it lived. If that cannot be written, it looks like one.
+        let _ = store.apply(vec![Change::Boot { boot: Boot { ended: true, ..boot } }]).await;
+    }
     if let Err(error) = store.close().await {
         tracing::warn!(%error, "the store did not close cleanly");
     }
@@ -271,8 +298,9 @@ pub async fn once(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
-    let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
+    let hooks = channels::bind_hooks(&plan).await?;
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers, hooks).await?;
+    let runner = build_runner(&plan, clock, &store, mint, &mut channels, None).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     spawn_channels(&mut tasks, &mut channels, &runner, &board, observations, clock, &stop_readers);
@@ -427,6 +455,7 @@ async fn build_runner(
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
     channels: &mut Channels,
+    observer: Option<Arc<Observer>>,
 ) -> Result<Arc<Runner>, Failure> {
     let failed = |error| store_failure(plan, &error);
     // A token whose run was cut by the end of the process before us: what comes for it now is late.
@@ -442,6 +471,7 @@ async fn build_runner(
         clock,
         mint,
         redactor: plan.redactor.clone(),
+        observer,
     }))
 }
 
@@ -460,12 +490,17 @@ fn spawn_channels(
     for reader in std::mem::take(&mut channels.readers) {
         let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };
         let (told, notes) = (observations.clone(), open.reading().clone());
-        tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, clock, stop.clone()));
+        let observer = runner.observer.clone();
+        tasks.spawn("reader", tasks::mirror_readiness(open, board.clone(), told, observer, clock, stop.clone()));
         tasks.spawn("reader", async move { notes.over(reader.channel.listen(reader.listener)).await });
     }
     let (_, closed) = mpsc::channel(1);
     let arrivals = std::mem::replace(&mut channels.arrivals, closed);
-    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), arrivals, observations, stop.clone()));
+    let pulse = board.pulse("switchboard", clock.now().mono);
+    tasks.spawn(
+        "switchboard",
+        tasks::match_arrivals(runner.clone(), arrivals, observations, pulse, clock, stop.clone()),
+    );
 }
 
 /// What the calendar's ticks ask for.

@@ -47,10 +47,10 @@ pub(super) async fn open(
     metrics: &Arc<Metrics>,
     mint: &Arc<Mint>,
     stop: &CancellationToken,
+    hooks: Option<(TcpListener, Hooks)>,
 ) -> Result<Channels, Failure> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
-    let hooks = bind_hooks(plan).await?;
     let mut channels = Channels {
         open: BTreeMap::new(),
         readers: Vec::new(),
@@ -97,7 +97,8 @@ pub(super) async fn open(
     Ok(channels)
 }
 
-async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
+/// Binds the listener for inbound webhooks, if the plan has one.
+pub(super) async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {
     let Some(hooks) = &plan.hooks else { return Ok(None) };
     let listener = super::bind(hooks.listen, "hooks.listen").await?;
     Ok(Some((listener, Hooks::default())))
