@@ -2,17 +2,22 @@
 
 mod channels;
 pub mod connect;
+mod dead_man;
 pub mod demo;
 mod drift;
 mod gates;
 mod heritage;
 mod journal;
+mod network;
 pub mod notify;
+mod own;
+mod preflight;
 pub mod preview;
 mod reload;
 pub mod replay;
 pub mod slo;
 mod tasks;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +33,9 @@ use crate::app::channels::{Inlets, Opened, Opener, readings};
 use crate::app::heritage::Heritage;
 use crate::app::reload::{Live, Staff, Switch};
 use crate::app::tasks::Tasks;
-use crate::board::Board;
+use crate::app::watcher::{Around, Unwatched, Watch};
+use crate::board::{Board, Pulse};
+use crate::boots::Boot;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::commands::{Callbacks, Commands};
@@ -46,13 +53,14 @@ use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::{Buttons, SlackSettings};
 use crate::notifier::{self, Notifier};
+use crate::observer::Observer;
 use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
 use crate::runner::{Ends, Runner};
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
 use crate::store::sqlite::{Sqlite, snapshot};
-use crate::store::{Store, StoreError};
+use crate::store::{Change, Store, StoreError};
 
 pub use crate::app::reload::Source;
 
@@ -66,8 +74,10 @@ const DRAIN_RUNS: Duration = Duration::from_secs(10);
 const DRAIN_NOTICES: Duration = Duration::from_secs(5);
 /// How long any other part may take to end.
 const DRAIN_PART: Duration = Duration::from_secs(2);
-/// How long the whole may take at most.
-const DRAIN: Duration = Duration::from_secs(20);
+/// All of it. The supervisor is asked for so long: its own limit may be shorter.
+const DRAIN: Duration = Duration::from_secs(25);
+/// To prove what is required, and to migrate a store.
+const PREFLIGHT: Duration = Duration::from_secs(120);
 
 /// A started daemon, as whoever started it sees it.
 #[derive(Clone, Debug)]
@@ -86,30 +96,42 @@ pub struct Started {
 /// # Errors
 /// A part that cannot be built, or one that ended and must not; with the exit code for it.
 pub async fn run(
-    plan: Plan,
+    mut plan: Plan,
     source: Option<Source>,
     clock: Clock,
     stop: CancellationToken,
     started: impl FnOnce(Started),
 ) -> Result<(), Failure> {
+    tasks::tell_supervisor(&[tasks::more_time(PREFLIGHT)]);
+    let missing = preflight::prove(&plan, clock).await?;
     let store = open_store(&plan).await?;
     let listener = bind(plan.http.listen, "http.listen").await?;
     let door = gates::open(plan.http.web_config.as_deref(), clock)?;
+    let hooks = channels::bind_hooks(&plan, clock).await?;
+    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
+    let journeys = plan.journeys.len();
+    let hooks_address = hooks.address();
+    own::join(&mut plan, &key, hooks_address);
     let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let (opener, inlets) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let mut watch = Watch::open(&plan, &store, &metrics, &board, clock).await.map_err(|error| match error {
+        Unwatched::Store(error) => store_failure(&plan, &error),
+        Unwatched::Built(why) => Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}")),
+    })?;
+    let (opener, inlets) = channels::opener(hooks, watch.observer(), clock, &board, &metrics, &mint, &stop_readers);
     let mut opened = opener.open(&plan, plan.channels.keys())?;
-    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
-    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened).await?;
+    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, watch.observer()).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let workplace =
         Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
-    let lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key)?;
+    let mut lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key)?;
+    lenders.extend(watch.lender(&metrics));
     let (outbox, workers) = delivery::build(lenders, &workplace);
+    preflight::show(&missing, &board, clock);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
     let parts = Parts {
@@ -124,6 +146,8 @@ pub async fn run(
         public_url: plan.http.public_url.clone(),
         waiting: resume::waiting_slots(&left),
         policy: policy(&plan, &spending),
+        own: watch.pulse(&board, clock),
+        observer: watch.observer(),
     };
     let (courses, on_course) = watch::channel(Arc::new(drift::courses(&plan.journeys, &spending)));
     let (commands, commanded) = crate::commands::channel();
@@ -149,7 +173,8 @@ pub async fn run(
     .with_spending(spending, spend_metrics)
     .with_left(left)
     .with_wishes(wished, board.clone())
-    .with_replans(replanned);
+    .with_replans(replanned)
+    .after_crashes(watch.crashes());
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: inlets.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
@@ -179,18 +204,15 @@ pub async fn run(
     let (plan_tick, plan_ticks) = mpsc::channel(1);
     let (chore, chores) = mpsc::channel(8);
     let mut tasks = Tasks::default();
-    tasks.spawn("http", {
-        let stop = stop_http.clone();
-        async move {
-            if let Err(error) = crate::http::serve(listener, views, stop).await {
-                tracing::error!(%error, "the http listener failed");
-            }
-        }
-    });
+    tasks.spawn("http", tasks::serve_apart(listener, views, stop_http.clone()));
     tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
+    let around =
+        Around { store: store.clone(), board: board.clone(), metrics: metrics.clone(), daemon: daemon.clone(), clock };
+    let boot = watch.spawn(&mut tasks, &around, observations.clone(), &stop_readers, &stop_workers);
     let readers = start_channels(&mut tasks, &opener, opened, &observations);
     let hooks_door = inlets.hooks_door.clone();
-    take_arrivals(&mut tasks, inlets, before, &runner, observations, &stop_readers);
+    let pulse = board.pulse("switchboard", clock.now().mono);
+    take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
     let mut switch = Switch { callbacks, commands, stop: stop_http.clone(), current: CancellationToken::new() };
     switch.turn(buttons, &mut tasks);
     let pulse = board.pulse("evaluator", clock.now().mono);
@@ -216,16 +238,16 @@ pub async fn run(
         doors,
     };
     tasks.spawn("housekeeping", housekeeping.run(chores, clock, stop_http.clone()));
-    tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, stop_http.clone()));
+    let draining = CancellationToken::new();
+    tasks.spawn("watchdog", tasks::feed_watchdog(board.clone(), clock, draining.clone(), stop_http.clone()));
     let pulse = board.pulse("scheduler", clock.now().mono);
     tasks.spawn("scheduler", scheduler.run(plan_ticks, pulse, stop_scheduler.clone(), DRAIN_RUNS));
 
-    board.set_component("store", true, true, "takes commits", clock.now().wall);
     ready.store(true, Ordering::Release);
     tasks::tell_supervisor(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        journeys = plan.journeys.len(),
+        journeys,
         channels = plan.channels.len(),
         notifiers = plan.notifiers.len(),
         http = %addresses.http,
@@ -247,6 +269,7 @@ pub async fn run(
         replans,
         courses,
         key,
+        hooks: hooks_address,
     };
     reload::show_start(&live);
     if let Some(source) = source {
@@ -270,18 +293,22 @@ pub async fn run(
         tracing::info!("stopping: no new runs; those under way have {} s", DRAIN_RUNS.as_secs());
     }
     // However short the supervisor's patience is set, the drain has its time.
-    let patience = u32::try_from(DRAIN.as_micros()).unwrap_or(u32::MAX);
-    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
+    draining.cancel();
+    tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, tasks::more_time(DRAIN)]);
     ready.store(false, Ordering::Release);
     stop_scheduler.cancel();
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift", "network"], DRAIN_PART).await;
     // The evaluator ends when its last observation is decided; the workers then send what that led to.
     tasks.wait_for(&["evaluator"], DRAIN_PART).await;
     stop_workers.cancel();
-    tasks.wait_for(&["delivery"], DRAIN_NOTICES + DRAIN_PART).await;
+    tasks.wait_for(&["delivery", "pipeline", "dead man", "keeper"], DRAIN_NOTICES + DRAIN_PART).await;
+    if ended.is_none() {
+        // Not a crash, however short it lived. If that cannot be written, it looks like one.
+        let _ = store.apply(vec![Change::Boot { boot: Boot { ended: true, ..boot } }]).await;
+    }
     if let Err(error) = store.close().await {
         tracing::warn!(%error, "the store did not close cleanly");
     }
@@ -320,13 +347,15 @@ pub async fn once(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let (opener, inlets) = channels::opener(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let hooks = channels::bind_hooks(&plan, clock).await?;
+    let (opener, inlets) = channels::opener(hooks, None, clock, &board, &metrics, &mint, &stop_readers);
     let mut opened = opener.open(&plan, plan.channels.keys())?;
-    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened).await?;
+    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened, None).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     start_channels(&mut tasks, &opener, opened, &observations);
-    take_arrivals(&mut tasks, inlets, before, &runner, observations, &stop_readers);
+    let pulse = board.pulse("switchboard", clock.now().mono);
+    take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
     let order = runner.order(journey.clone(), clock.now().wall);
     let report = runner.run(order, Ends { cut: &stop, leave: None }).await;
     stop_readers.cancel();
@@ -516,6 +545,7 @@ async fn build_runner(
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
     opened: &mut BTreeMap<Name, Opened>,
+    observer: Option<Arc<Observer>>,
 ) -> Result<(Arc<Runner>, Vec<Left>, Vec<Arrival>), Failure> {
     let mut heritage = Heritage::read(plan, store).await?;
     let switchboard = Arc::new(Switchboard::new(mint.clone(), readings(plan), heritage.known()));
@@ -528,6 +558,7 @@ async fn build_runner(
         clock,
         mint,
         redactor: plan.redactor.clone(),
+        observer,
     });
     Ok((runner, heritage.left, before))
 }
@@ -549,6 +580,7 @@ fn take_arrivals(
     before: Vec<Arrival>,
     runner: &Arc<Runner>,
     observations: mpsc::Sender<Observation>,
+    (pulse, clock): (Arc<Pulse>, Clock),
     stop: &CancellationToken,
 ) {
     let Inlets { hooks, arrivals, noted, .. } = inlets;
@@ -556,7 +588,10 @@ fn take_arrivals(
         tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
     }
     tasks.spawn("journal", journal::keep(runner.clone(), noted, stop.clone()));
-    tasks.spawn("switchboard", tasks::match_arrivals(runner.clone(), before, arrivals, observations, stop.clone()));
+    tasks.spawn(
+        "switchboard",
+        tasks::match_arrivals(runner.clone(), before, arrivals, observations, pulse, clock, stop.clone()),
+    );
 }
 
 /// What the calendar's ticks ask for.

@@ -1,24 +1,27 @@
 //! The board: what the pages, the API and the health routes show. Written by the drivers, read by anyone, never waited on.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::alert::Phase;
+pub use crate::board::parts::Component;
+use crate::board::parts::Parts;
 use crate::channel::Readiness;
 use crate::control::{AskedRun, Silence};
 use crate::detect::Finding;
 use crate::incident::{Incident, Member};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
-use crate::journey::{Journey, Name};
+use crate::journey::{Journey, Name, own};
 use crate::slo::{Composition, Counts, SloStatus};
-use crate::time::Mono;
+use crate::time::{Mono, Now};
 
 /// Cells of the strip that shows a journey's last 24 hours: half an hour each.
 pub const STRIP_CELLS: usize = 48;
@@ -81,30 +84,18 @@ pub struct ChannelStatus {
     pub last_success: Option<Timestamp>,
 }
 
-/// A part of the daemon, for `/health`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Component {
-    /// Whether it works.
-    pub ok: bool,
-    /// Whether the daemon can do its main work without it.
-    pub critical: bool,
-    /// What is wrong, or what it does.
-    pub detail: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
 /// A loop that must go on: it beats, and whoever watches sees how long ago.
 #[derive(Debug)]
 pub struct Pulse {
     name: &'static str,
+    limit: Duration,
     beat: AtomicU64,
 }
 
 /// A loop sleeps no longer than this without a beat.
 pub const BEAT: Duration = Duration::from_secs(5);
-/// A loop that has not beaten for this long is stuck.
-pub const STUCK: Duration = Duration::from_secs(20);
+/// A loop that has not beaten for this long is stuck. With a watchdog of 30 s the process is replaced within 45 s of that.
+pub const STUCK: Duration = Duration::from_secs(15);
 
 impl Pulse {
     /// The loop went round.
@@ -121,6 +112,17 @@ impl Pulse {
     pub fn age(&self, now: Mono) -> Duration {
         now.since(Mono(Duration::from_millis(self.beat.load(Ordering::Relaxed))))
     }
+
+    fn is_stuck(&self, now: Mono) -> bool {
+        self.age(now) >= self.limit
+    }
+
+    fn shown(&self, now: Mono, wall: Timestamp) -> Component {
+        let age = self.age(now);
+        let detail = format!("last went round {:.1} s ago (limit {} s)", age.as_secs_f64(), self.limit.as_secs());
+        let last = crate::time::earlier(wall, age);
+        Component::new(true, true, detail, last).aged(Some(last), age, Some(self.limit))
+    }
 }
 
 /// Everything that is shown.
@@ -131,7 +133,7 @@ pub struct Board {
     channels: RwLock<BTreeMap<Name, ChannelStatus>>,
     /// At most one of each journey.
     asked: RwLock<BTreeMap<Name, AskedRun>>,
-    components: RwLock<BTreeMap<String, Component>>,
+    parts: RwLock<Parts>,
     pulses: RwLock<Vec<Arc<Pulse>>>,
     version: watch::Sender<u64>,
 }
@@ -143,7 +145,7 @@ impl Default for Board {
             docket: RwLock::default(),
             channels: RwLock::default(),
             asked: RwLock::default(),
-            components: RwLock::default(),
+            parts: RwLock::default(),
             pulses: RwLock::default(),
             version: watch::Sender::new(0),
         }
@@ -166,9 +168,10 @@ impl Board {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Every journey, by name.
+    /// Every journey of people's, by name. The monitor's own is none of theirs: ask for it by its name.
     pub fn journeys(&self) -> Vec<Arc<JourneyStatus>> {
-        self.journeys.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let journeys = self.journeys.read().unwrap_or_else(PoisonError::into_inner);
+        journeys.values().filter(|status| !own::is_own(&status.journey.name)).cloned().collect()
     }
 
     /// One journey.
@@ -235,32 +238,58 @@ impl Board {
 
     /// Says how a part of the daemon is. Keeps since when, while it stays as it was.
     pub fn set_component(&self, name: &str, ok: bool, critical: bool, detail: impl Into<String>, now: Timestamp) {
-        let mut components = self.components.write().unwrap_or_else(PoisonError::into_inner);
-        let since = components.get(name).filter(|before| before.ok == ok).map_or(now, |before| before.since);
-        components.insert(name.to_owned(), Component { ok, critical, detail: detail.into(), since });
+        self.parts_mut().say(name, ok, critical, detail.into(), now);
     }
 
     /// A part of the daemon is there no more.
     pub fn remove_component(&self, name: &str) {
-        self.components.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.parts_mut().remove(name);
     }
 
-    /// Every part of the daemon, by name; stuck loops are among them.
+    /// A part that was set has really done its work.
+    pub fn worked(&self, name: &str, now: Now) {
+        self.parts_mut().worked(name, now);
+    }
+
+    /// A part that was set has to do its work at least this often, from now on; one that does not is bad.
+    pub fn expect_work(&self, name: &str, limit: Duration, now: Mono) {
+        self.parts_mut().expect(name, limit, now);
+    }
+
+    fn parts_mut(&self) -> RwLockWriteGuard<'_, Parts> {
+        self.parts.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every part of the daemon, by name; loops and channels are among them.
     pub fn components(&self, now: Mono, wall: Timestamp) -> BTreeMap<String, Component> {
-        let mut components = self.components.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for pulse in self.pulses.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            let age = pulse.age(now);
-            let detail = format!("last went round {:.1} s ago (limit {} s)", age.as_secs_f64(), STUCK.as_secs());
-            let since = crate::time::earlier(wall, age);
-            components
-                .insert(format!("loop {}", pulse.name()), Component { ok: age < STUCK, critical: true, detail, since });
+        let mut components = self.parts.read().unwrap_or_else(PoisonError::into_inner).shown(now, wall);
+        for (name, status) in self.channels() {
+            // What a broker or a target does is news about them, not about us.
+            let part = components.entry(format!("channel {name}"));
+            let part = part.or_insert_with(|| Component::new(true, false, said_of_channel(&status), wall));
+            part.last_success = status.last_success;
         }
+        let mut loops: BTreeMap<&str, &Pulse> = BTreeMap::new();
+        let pulses = self.pulses.read().unwrap_or_else(PoisonError::into_inner);
+        for pulse in pulses.iter() {
+            // Of several of one name the one that is furthest behind.
+            let worst = loops.entry(pulse.name()).or_insert(pulse);
+            if pulse.age(now) > worst.age(now) {
+                *worst = pulse;
+            }
+        }
+        components.extend(loops.iter().map(|(name, pulse)| (format!("loop {name}"), pulse.shown(now, wall))));
         components
     }
 
     /// A pulse for a loop of this name, watched from now on.
     pub fn pulse(&self, name: &'static str, now: Mono) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse { name, beat: AtomicU64::new(0) });
+        self.pulse_within(name, STUCK, now)
+    }
+
+    /// As [`Board::pulse`], for what goes round as seldom as this.
+    pub fn pulse_within(&self, name: &'static str, limit: Duration, now: Mono) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse { name, limit, beat: AtomicU64::new(0) });
         pulse.beat(now);
         self.pulses.write().unwrap_or_else(PoisonError::into_inner).push(pulse.clone());
         pulse
@@ -274,11 +303,62 @@ impl Board {
     /// The loops that are stuck.
     pub fn stuck(&self, now: Mono) -> Vec<&'static str> {
         let pulses = self.pulses.read().unwrap_or_else(PoisonError::into_inner);
-        pulses.iter().filter(|pulse| pulse.age(now) >= STUCK).map(|pulse| pulse.name()).collect()
+        pulses.iter().filter(|pulse| pulse.is_stuck(now)).map(|pulse| pulse.name()).collect()
     }
 
     /// Changes whenever a journey does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+}
+
+fn said_of_channel(status: &ChannelStatus) -> String {
+    match (&status.last_fault, status.last_success) {
+        (Some((at, fault)), worked) if worked.is_none_or(|worked| worked < *at) => fault.clone(),
+        (_, Some(_)) => "worked when it was last used".to_owned(),
+        (_, None) => "not used yet".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whichever loop stops is seen within the limit, and nothing else is blamed.
+    #[test]
+    fn any_loop_that_stops_is_stuck_and_bad_within_its_limit() {
+        const LOOPS: [&str; 4] = ["scheduler", "evaluator", "delivery", "store"];
+        let at = |second| Mono(Duration::from_secs(second));
+        let wall = Timestamp::from_second(1_790_000_000).unwrap();
+        for broken in LOOPS {
+            let board = Board::default();
+            let pulses = LOOPS.map(|name| board.pulse(name, at(0)));
+            // One of its kind that goes on must not hide it.
+            let other = board.pulse(broken, at(0));
+            for second in 1..=STUCK.as_secs() {
+                pulses.iter().filter(|pulse| pulse.name() != broken).for_each(|pulse| pulse.beat(at(second)));
+                other.beat(at(second));
+                let expected: &[&str] = if second < STUCK.as_secs() { &[] } else { &[broken] };
+                assert_eq!(board.stuck(at(second)), expected);
+                let components = board.components(at(second), wall);
+                let bad: Vec<_> = components.iter().filter(|(_, part)| !part.ok).map(|(name, _)| &name[5..]).collect();
+                assert_eq!(bad, expected, "{second} s");
+            }
+            assert!(STUCK <= Duration::from_secs(15), "what /health promises");
+        }
+    }
+
+    #[test]
+    fn a_channel_shows_when_it_last_worked_and_never_makes_us_ill() {
+        let board = Board::default();
+        let at = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
+        let status = ChannelStatus { kind: "http", readiness: None, last_fault: None, last_success: None };
+        board.set_channel(&"web".into(), status);
+        let web = || board.components(Mono::default(), at(9)).remove("channel web").unwrap();
+        assert_eq!(web().detail, "not used yet");
+        board.update_channel("web", |status| status.last_success = Some(at(1)));
+        assert_eq!((web().last_success, &*web().detail), (Some(at(1)), "worked when it was last used"));
+        board.update_channel("web", |status| status.last_fault = Some((at(2), "unreachable: refused".to_owned())));
+        assert_eq!((web().ok, web().critical, &*web().detail), (true, false, "unreachable: refused"));
     }
 }

@@ -199,6 +199,8 @@ pub struct ChannelPolicy {
     pub spend: Option<SpendLimit>,
     /// A certificate that expires within this is told of; `None` is never.
     pub certificate_warning: Option<Duration>,
+    /// Whether the daemon starts only if it is there: it is proven at the start. `Some(false)` is proven and only told.
+    pub required: Option<bool>,
 }
 
 impl Default for ChannelPolicy {
@@ -211,6 +213,7 @@ impl Default for ChannelPolicy {
             filter: Vec::new(),
             spend: None,
             certificate_warning: Some(CERTIFICATE_WARNING),
+            required: None,
         }
     }
 }

@@ -24,6 +24,7 @@ mod spend;
 mod steps;
 mod templates;
 mod values;
+pub mod watcher;
 mod web;
 mod wording;
 
@@ -42,6 +43,7 @@ pub use crate::config::files::Stamp;
 pub use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render};
+use crate::config::watcher::WatcherPlan;
 use crate::control::Route;
 use crate::incident::root::ResourceKind;
 use crate::journey::{Dependency, Journey, Name};
@@ -210,6 +212,10 @@ pub struct Plan {
     pub max_runs: usize,
     /// Whether the configuration is read again when its files change.
     pub reload_on_change: bool,
+    /// Who watches the watcher.
+    pub watcher: WatcherPlan,
+    /// What all files come to in a few digits.
+    pub fingerprint: String,
     /// Knows every secret of the configuration.
     pub redactor: Redactor,
     /// What the definition of each journey is: another one is another journey.
@@ -231,6 +237,13 @@ pub struct ChannelPlan {
     identity: Identity,
 }
 
+impl ChannelPlan {
+    /// A channel that nobody wrote down: the same in every plan that has it.
+    pub fn own(kind: &'static channel::Kind, settings: channel::Settings) -> ChannelPlan {
+        ChannelPlan { kind, policy: ChannelPolicy::default(), settings, identity: Identity::default() }
+    }
+}
+
 /// A notifier to be built.
 #[derive(Clone, Debug)]
 pub struct NotifierPlan {
@@ -242,6 +255,8 @@ pub struct NotifierPlan {
     pub fallback: Option<Name>,
     /// How long to wait for it.
     pub fallback_after: Duration,
+    /// Whether the daemon starts only if it is there: it is proven at the start. `Some(false)` is proven and only told.
+    pub required: Option<bool>,
     /// What its definition is.
     identity: Identity,
 }
@@ -305,7 +320,9 @@ mod tests {
             ("hooks", daemon::HOOKS_KEYS.to_vec()),
             ("store", daemon::STORE_KEYS.to_vec()),
             ("log", daemon::LOG_KEYS.to_vec()),
-            ("dead_man", daemon::DEAD_MAN_KEYS.to_vec()),
+            ("self_journey", watcher::OWN_KEYS.to_vec()),
+            ("dead_man", watcher::DEAD_MAN_KEYS.to_vec()),
+            ("observer", watcher::OBSERVER_KEYS.to_vec()),
             ("dependencies", dependencies::KEYS.to_vec()),
             ("maintenance", maintenance::KEYS.to_vec()),
             ("alerting", alerting::KEYS.to_vec()),

@@ -147,6 +147,8 @@ impl Outbox {
         let (direct, inbox) = mpsc::channel(DIRECT);
         let wake = Arc::<Notify>::default();
         let lane = Lane { wake: wake.clone(), direct };
+        let now = place.clock.now().wall;
+        place.board.set_component(&component(&lender.name), true, true, "no notice yet", now);
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).insert(lender.name.clone(), lane);
         Worker {
             wake,
@@ -165,7 +167,7 @@ impl Outbox {
             is_store_failing: false,
             handed_over: HashSet::new(),
             hold: None,
-            reference: clock.now(),
+            reference: place.clock.now(),
             next_turn: Mono::default(),
             failing_since: None,
             observations: place.observations.clone(),
@@ -401,7 +403,8 @@ impl Worker {
         }
         self.handed_over.clear();
         self.observe(None);
-        self.board.set_component(&format!("notifier {}", self.name), true, true, "takes notices", now);
+        self.board.set_component(&component(&self.name), true, true, "takes notices", now);
+        self.board.worked(&component(&self.name), self.clock.now());
         match self.store.revive(self.name.clone(), now).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(notifier = %self.name, rows, "notices that were given up are tried again"),
@@ -424,7 +427,7 @@ impl Worker {
         if is_bad {
             self.observe(Some(format!("{} does not take notices: {error}", self.name)));
         }
-        self.board.set_component(&format!("notifier {}", self.name), !is_bad, true, error.to_string(), now);
+        self.board.set_component(&component(&self.name), !is_bad, true, error.to_string(), now);
     }
 
     /// Says that it cannot tell people, or can again, once each.
@@ -510,6 +513,11 @@ impl Worker {
         let oldest = mine.and_then(|summary| summary.oldest).map_or(0.0, |oldest| between(oldest, now).as_secs_f64());
         self.metrics.oldest.set(oldest);
     }
+}
+
+/// What `/health` calls a notifier.
+pub fn component(notifier: &str) -> String {
+    format!("notifier {notifier}")
 }
 
 #[cfg(test)]

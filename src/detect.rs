@@ -35,6 +35,8 @@ labelled! {
         Storage = "storage",
         /// A notifier does not take notices.
         Delivery = "delivery",
+        /// The daemon starts again and again.
+        CrashLoop = "crash_loop",
         /// Duplicates, wrong order, altered or misrouted messages.
         Integrity = "integrity",
         /// So many slow runs in a row.
@@ -72,9 +74,12 @@ impl Detector {
     /// How bad it is when this detector fires, unless it knows better.
     pub fn severity(self) -> Severity {
         match self {
-            Detector::Down | Detector::Partial | Detector::ChannelDown | Detector::Storage | Detector::Delivery => {
-                Severity::Critical
-            }
+            Detector::Down
+            | Detector::Partial
+            | Detector::ChannelDown
+            | Detector::Storage
+            | Detector::Delivery
+            | Detector::CrashLoop => Severity::Critical,
             Detector::Blind
             | Detector::Integrity
             | Detector::Slow
@@ -96,6 +101,7 @@ impl Detector {
             Detector::Partial => "LOSING",
             Detector::Blind => "BLIND",
             Detector::Storage | Detector::Delivery => "FAILING",
+            Detector::CrashLoop => "CRASHING",
             Detector::Integrity => "WRONG",
             Detector::Slow | Detector::Drift => "SLOW",
             Detector::Stale => "STALE",

@@ -7,6 +7,7 @@
 mod adopt;
 mod channels;
 mod notices;
+mod tail;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,10 +30,12 @@ use crate::evaluator::channels::Channels;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
+use crate::journey::outcome::{Outcome, UnknownWhy};
 use crate::journey::token::Token;
-use crate::journey::{Dependency, Journey, Name};
+use crate::journey::{Dependency, Journey, Name, own};
 use crate::judge;
 use crate::metrics::{DaemonMetrics, Metrics};
+use crate::observer::Observer;
 use crate::scheduler::{Observation, Wish};
 use crate::slo::{self, Composition, Hop, SpanChange};
 use crate::store::{Change, OutboxRow, Store};
@@ -79,6 +82,10 @@ pub struct Parts {
     pub public_url: Option<url::Url>,
     /// Slots whose runs go on from the process before: they are no missed ones.
     pub waiting: HashMap<Name, Vec<Timestamp>>,
+    /// Beats with every slot of the monitor's own journey, if there is one.
+    pub own: Option<Arc<Pulse>>,
+    /// Holds runs back that may have failed by our own network, if it can be told.
+    pub observer: Option<Arc<Observer>>,
     /// What the plan says.
     pub policy: Policy,
 }
@@ -146,6 +153,8 @@ struct Round {
     incidents_changed: bool,
     /// What is open or silenced is to be shown anew.
     docket_changed: bool,
+    /// The own journey has a verdict to pass on.
+    is_own: bool,
     /// Runs that somebody asked for, and that have ended.
     asked: Vec<Token>,
     /// Requests that are done once this round is written.
@@ -191,7 +200,9 @@ impl Evaluator {
         let mut blind = Duration::ZERO;
         for journey in journeys {
             let saved = evaluator.parts.store.journey(journey.name.clone()).await?;
-            blind = blind.max(evaluator.enrol(journey, saved, counted, &mut round));
+            let missed = evaluator.enrol(journey, saved, counted, &mut round);
+            // What only we would have seen is no loss to anybody.
+            blind = if own::is_own(&journey.name) { blind } else { blind.max(missed) };
         }
         evaluator.learn_dependants();
         // Whoever comes later waits for nothing of before.
@@ -417,11 +428,16 @@ impl Evaluator {
         for subject in std::mem::take(&mut self.told_of_before) {
             self.condition(subject, Vec::new(), round, now);
         }
+        let is_own = own::is_own(&name);
+        if is_own {
+            self.own_slot(&observation);
+        }
+        let is_verdict = matches!(observation, Observation::Finished(_));
         if let Observation::Finished(report)
         | Observation::Confirmed(report)
         | Observation::Repeated(report)
-        | Observation::Asked { report, .. } =
-            &observation
+        | Observation::Asked { report, .. } = &observation
+            && report.outcome != (Outcome::Unknown { why: UnknownWhy::Observer })
         {
             // Before the journey: what it fails of is known when it is looked where it belongs.
             for channel in self.channels.take(report, now) {
@@ -440,6 +456,9 @@ impl Evaluator {
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
+        }
+        if is_own && is_verdict {
+            self.pass_on_own(round, now);
         }
         round.touched.insert(name);
     }
@@ -460,6 +479,12 @@ impl Evaluator {
 
     /// What was found about a channel, or a part of the daemon.
     fn condition(&mut self, subject: Subject, findings: Vec<Finding>, round: &mut Round, now: Timestamp) {
+        if let Subject::Daemon(part) = &subject
+            && !part.starts_with("delivery ")
+        {
+            let said = findings.first().map_or("well", |finding| finding.said.as_str());
+            self.parts.board.set_component(part, findings.is_empty(), false, said, now);
+        }
         let known = self.conditions.get(&subject);
         let severity = findings.iter().map(|finding| finding.severity).max();
         if known.is_none() && severity.is_none() {
@@ -525,7 +550,11 @@ impl Evaluator {
         let due: Vec<_> =
             self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect();
         for name in due {
+            let is_held = self.parts.observer.as_ref().is_some_and(|observer| observer.holds(&name));
             if let Some(watched) = self.journeys.get_mut(&name) {
+                if is_held {
+                    watched.alerts.detectors.heard = Some(now);
+                }
                 watched.look(false, &mut self.desk, round, now);
                 round.touched.insert(name);
             }
@@ -562,7 +591,7 @@ impl Evaluator {
             Ok(()) => {
                 self.unwritten.clear();
                 self.store_works(now.wall);
-                if !round.owed.is_empty() || had_unwritten {
+                if !round.owed.is_empty() || had_unwritten || round.is_own {
                     self.parts.outbox.wake();
                 }
             }
@@ -587,6 +616,7 @@ impl Evaluator {
         }
         self.parts.daemon.store_up.set(1.0);
         self.parts.board.set_component("store", true, true, "takes commits", now);
+        self.parts.board.worked("store", self.parts.clock.now());
     }
 
     fn store_fails(&mut self, error: &crate::store::StoreError, now: Timestamp) {

@@ -39,9 +39,10 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Callbacks, Commands, Reloads};
 use crate::gate::{self, Door, Inside, Limits};
+use crate::journey::own;
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
-use crate::store::{Store, StoreError};
+use crate::store::{OutboxRow, OutboxStatus, OutboxSummary, Store, StoreError};
 
 pub use health::STORE_COMPONENT;
 pub use routes::{RouteInfo, Visibility, table};
@@ -138,6 +139,21 @@ impl Inside for Pages {
 }
 
 impl Shared {
+    /// What people are owed, newest first. The monitor's own round trip is nobody's notice.
+    async fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> Result<Vec<OutboxRow>, String> {
+        let mut rows = self.ask(self.views.store.outbox(status, limit + 1)).await?;
+        rows.retain(|row| !own::is_own(&row.notifier));
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// The same in numbers.
+    async fn outbox_summary(&self) -> Result<Vec<OutboxSummary>, String> {
+        let mut summary = self.ask(self.views.store.outbox_summary()).await?;
+        summary.retain(|notifier| !own::is_own(&notifier.notifier));
+        Ok(summary)
+    }
+
     /// Asks the store, and not for ever; a fault in words.
     async fn ask<T>(&self, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
         match tokio::time::timeout(STORE_PATIENCE, question).await {

@@ -5,6 +5,7 @@ pub mod expect;
 pub mod message;
 pub mod objective;
 pub mod outcome;
+pub mod own;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -91,6 +91,12 @@ families! {
     CONFIG_ACCEPTED: "gauge" "journeyman_config_last_load_accepted" "Whether the configuration was in order when it was read last.";
     CONFIG_ACCEPTED_AT: "gauge" "journeyman_config_last_accepted_timestamp_seconds" "Since when the configuration that runs does so.";
     CLOCK_STEPS: "counter" "journeyman_clock_steps_total" "Steps of the wall clock that were noticed.";
+    SELF_LAST: "gauge" "journeyman_self_journey_last_success_timestamp_seconds" "When the monitor's own journey last went all the way, through the outbox to a delivery worker.";
+    DEAD_MAN_LAST: "gauge" "journeyman_dead_man_last_success_timestamp_seconds" "When a dead man's switch last took a call that all is well.";
+    DEAD_MAN_FAILURES: "counter" "journeyman_dead_man_failures_total" "Calls to a dead man's switch that it did not take.";
+    SAFE_MODE: "gauge" "journeyman_safe_mode" "Whether the daemon runs fewer journeys at once because its last starts crashed.";
+    OFFLINE: "gauge" "journeyman_observer_offline" "Whether no reference endpoint answers: our own network is down, and what fails by it is unknown.";
+    OFFLINE_SECONDS: "counter" "journeyman_observer_offline_seconds_total" "Time that no reference endpoint answered.";
     BUILD: "gauge" "journeyman_build_info" "The version, as a label.";
     STARTED: "gauge" "process_start_time_seconds" "When the process started.";
     MEMORY: "gauge" "process_resident_memory_bytes" "Resident memory.";
@@ -340,12 +346,40 @@ impl Metrics {
             store_up: self.gauge(STORE_UP, &[]),
             store_commit: self.histogram(STORE_COMMIT, &[]),
             clock_steps: self.counter(CLOCK_STEPS, &[]),
+            safe_mode: self.gauge(SAFE_MODE, &[]),
             started: self.gauge(STARTED, &[]),
             memory: self.gauge(MEMORY, &[]),
             cpu: self.counter(CPU, &[]),
         };
         handles.store_up.set(1.0);
         handles.in_flight.set(0.0);
+        handles.safe_mode.set(0.0);
+        handles
+    }
+
+    /// When the own journey last went all the way.
+    pub fn own(&self) -> Gauge {
+        let last = self.gauge(SELF_LAST, &[]);
+        last.set(0.0);
+        last
+    }
+
+    /// The handles of a dead man's switch, by its place among them.
+    pub fn dead_man(&self, switch: &str) -> DeadManMetrics {
+        let of = [("switch", switch)];
+        let handles = DeadManMetrics {
+            last_success: self.gauge(DEAD_MAN_LAST, &of),
+            failures: self.counter(DEAD_MAN_FAILURES, &of),
+        };
+        handles.last_success.set(0.0);
+        handles
+    }
+
+    /// The handles of the observer.
+    pub fn observer(&self) -> ObserverMetrics {
+        let handles =
+            ObserverMetrics { offline: self.gauge(OFFLINE, &[]), seconds: self.counter(OFFLINE_SECONDS, &[]) };
+        handles.offline.set(0.0);
         handles
     }
 
@@ -642,6 +676,22 @@ impl ConfigMetrics {
     }
 }
 
+/// The handles of a dead man's switch.
+pub struct DeadManMetrics {
+    /// When it last took a call that all is well.
+    pub last_success: Gauge,
+    /// Calls that it did not take.
+    pub failures: Counter,
+}
+
+/// The handles of the observer.
+pub struct ObserverMetrics {
+    /// Whether our network is down.
+    pub offline: Gauge,
+    /// For how long it was.
+    pub seconds: Counter,
+}
+
 /// The daemon's own handles.
 pub struct DaemonMetrics {
     /// Open critical incidents.
@@ -672,6 +722,8 @@ pub struct DaemonMetrics {
     pub store_commit: Histogram,
     /// Steps of the wall clock.
     pub clock_steps: Counter,
+    /// Whether it has started carefully.
+    pub safe_mode: Gauge,
     /// When the process started.
     pub started: Gauge,
     /// Resident memory in bytes.

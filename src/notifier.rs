@@ -3,6 +3,7 @@
 pub mod alertmanager;
 pub mod email;
 pub mod memory;
+pub mod null;
 pub mod pagerduty;
 mod post;
 pub mod slack;

@@ -25,6 +25,7 @@ use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
+use crate::observer::Observer;
 use crate::runner::mailbox::Mailbox;
 use crate::runner::open::{Channels, OpenChannel, Opened};
 use crate::runner::resume::{KEPT_FOR, Left};
@@ -50,6 +51,8 @@ pub struct Runner {
     pub mint: Arc<Mint>,
     /// Takes secrets out of evidence.
     pub redactor: Redactor,
+    /// Knows whether our own network is down, where references are configured.
+    pub observer: Option<Arc<Observer>>,
 }
 
 /// A run that is to be made.
@@ -110,7 +113,8 @@ impl Runner {
             let mut happened = (Event::Begin, None);
             loop {
                 if let Some(report) = drive.take(happened, ends.cut).await {
-                    return Some(self.end(*report, drive.run.journey()));
+                    let report = self.end(*report, drive.run.journey());
+                    return Some(Box::pin(self.doubt(report, ends.cut)).await);
                 }
                 happened = drive.next(ends).await?;
             }
@@ -166,6 +170,18 @@ impl Runner {
             report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
         }
         report.redact(|text| self.redactor.redact(text));
+        report
+    }
+
+    /// A run that failed as it would have by our own network is looked at again, if that can be told.
+    async fn doubt(&self, mut report: Report, stop: &CancellationToken) -> Report {
+        if let Some(observer) = &self.observer {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = observer.judge(&mut report) => {}
+            }
+        }
         report
     }
 

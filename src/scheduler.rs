@@ -4,6 +4,7 @@
 //! the planner's look-ahead reaches their next occurrence, so that a wall clock that steps, or a zone that changes, is heeded.
 
 mod asked;
+mod careful;
 mod replan;
 mod resumed;
 
@@ -37,6 +38,7 @@ use crate::metrics::{DaemonMetrics, SpendMetrics};
 use crate::runner::resume::Left;
 use crate::runner::{Ends, Order, Runner, not_run};
 use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
+use crate::scheduler::careful::Careful;
 use crate::time::{Human, Mono, Now, between, later};
 
 pub use asked::Wish;
@@ -142,6 +144,8 @@ pub struct Scheduler {
     spend_metrics: BTreeMap<Name, SpendMetrics>,
     /// What the process before left behind.
     left: Vec<Left>,
+    /// After a crash loop.
+    careful: Option<Careful>,
 }
 
 /// What a run is done with, and where it is told.
@@ -289,6 +293,7 @@ impl Scheduler {
             spending: Spending::default(),
             spend_metrics: BTreeMap::new(),
             left: Vec::new(),
+            careful: None,
         }
     }
 
@@ -343,6 +348,7 @@ impl Scheduler {
                 self.stepped = None;
                 self.untold.push_back(clock_condition(Vec::new()));
             }
+            self.end_careful(now.mono);
             self.start_due(now);
             let due = self.heap.peek().map_or(now.mono + BEAT, |Reverse((due, _))| *due);
             tokio::select! {
@@ -683,6 +689,7 @@ mod tests {
             clock,
             mint,
             redactor: crate::secret::Redactor::new(),
+            observer: None,
         });
         let (observations, mut observed) = mpsc::channel(8);
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());

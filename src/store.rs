@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertState, JourneyAlerts, Subject};
+use crate::boots::Boot;
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -139,6 +140,16 @@ pub enum Change {
         notifier: Name,
         /// Nothing is sent to it before.
         until: Timestamp,
+    },
+    /// The monitor's own journey has a verdict: its only row in the outbox is owed anew, whatever became of it before.
+    Own {
+        /// The row.
+        row: Box<OutboxRow>,
+    },
+    /// The daemon has started, lives, or ends in order.
+    Boot {
+        /// The start as it stands.
+        boot: Boot,
     },
     /// An outbox row's state changed.
     Outbox {
@@ -358,6 +369,8 @@ pub trait Store: Send + Sync {
 
     /// The arrivals that nothing has followed from yet, in order. Their monotonic times are zero: another process took them.
     fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>>;
+    /// The last starts of the daemon, the newest first; at most [`crate::boots::KEPT`].
+    fn boots(&self) -> BoxFuture<'_, Result<Vec<Boot>, StoreError>>;
 
     /// What was spent, by channel, day and journey, of the last days.
     fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>>;

@@ -78,6 +78,7 @@ async fn a_run_that_waits_weighs_little() {
         clock,
         mint,
         redactor: plan.redactor.clone(),
+        observer: None,
     });
     let journey = plan.journeys.first().expect("a journey");
     let under_way = async |runs: i64| {

@@ -1,6 +1,7 @@
 //! Opens the channels of a plan. Nothing here touches the network but the listener for inbound webhooks, which is bound.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::journey::token::Mint;
 use crate::metrics::Metrics;
+use crate::observer::Observer;
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Reading;
 use crate::scheduler::Observation;
@@ -36,6 +38,7 @@ pub(super) struct Opener {
     metrics: Arc<Metrics>,
     mint: Arc<Mint>,
     hooks: Option<Hooks>,
+    observer: Option<Arc<Observer>>,
     arrivals: mpsc::Sender<Arrival>,
     journal: Journal,
     stop: CancellationToken,
@@ -75,30 +78,31 @@ pub(super) struct Inlets {
     pub(super) noted: (mpsc::Receiver<Noted>, mpsc::Sender<Arrival>),
 }
 
-/// Makes what opens channels, binds the listener for inbound webhooks, and gives where arrivals come out.
-pub(super) async fn opener(
-    plan: &Plan,
+/// Makes what opens channels, and gives where arrivals come out.
+pub(super) fn opener(
+    hooks: BoundHooks,
+    observer: Option<Arc<Observer>>,
     clock: Clock,
     board: &Arc<Board>,
     metrics: &Arc<Metrics>,
     mint: &Arc<Mint>,
     stop: &CancellationToken,
-) -> Result<(Opener, Inlets), Failure> {
+) -> (Opener, Inlets) {
+    let BoundHooks { hooks, door } = hooks;
     let (sender, arrivals) = mpsc::channel(ARRIVALS);
     let (journal, noted) = Journal::new(ARRIVALS);
-    let hooks_door = gates::open(plan.hooks.as_ref().and_then(|hooks| hooks.web_config.as_deref()), clock)?;
-    let hooks = bind_hooks(plan, &hooks_door).await?;
     let opener = Opener {
         clock,
         board: board.clone(),
         metrics: metrics.clone(),
         mint: mint.clone(),
         hooks: hooks.as_ref().map(|(_, hooks)| hooks.clone()),
+        observer,
         arrivals: sender.clone(),
         journal,
         stop: stop.clone(),
     };
-    Ok((opener, Inlets { hooks, hooks_door, arrivals, noted: (noted, sender) }))
+    (opener, Inlets { hooks, hooks_door: door, arrivals, noted: (noted, sender) })
 }
 
 impl Opener {
@@ -139,8 +143,7 @@ impl Opener {
         let reader = receives.then(|| {
             let (arrivals, journal) = (self.arrivals.clone(), self.journal.clone());
             let (stop, mint, since) = (self.stop.child_token(), self.mint.clone(), None);
-            let listener =
-                Listener { channel: name.clone(), clock, arrivals, journal, since, readiness, mint, stop };
+            let listener = Listener { channel: name.clone(), clock, arrivals, journal, since, readiness, mint, stop };
             Reader { channel, listener }
         });
         Ok(Some(Opened { open: Arc::new(open), kind: planned.kind.name, reader }))
@@ -163,7 +166,8 @@ impl Opener {
         };
         let stop = listener.stop.clone();
         let notes = open.reading().clone();
-        let mirror = tasks::mirror_readiness(open, self.board.clone(), observations.clone(), self.clock, stop.clone());
+        let (board, told, observer) = (self.board.clone(), observations.clone(), self.observer.clone());
+        let mirror = tasks::mirror_readiness(open, board, told, observer, self.clock, stop.clone());
         tasks.spawn_until("reader", &stop, mirror);
         tasks.spawn_until("reader", &stop, async move { notes.over(channel.listen(listener)).await });
         stop
@@ -177,8 +181,28 @@ pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
     receiving.into_iter().filter_map(reading).collect()
 }
 
-async fn bind_hooks(plan: &Plan, door: &Door) -> Result<Option<(TcpListener, Hooks)>, Failure> {
-    let Some(hooks) = &plan.hooks else { return Ok(None) };
-    let listener = super::bind(hooks.listen, "hooks.listen").await?;
-    Ok(Some((listener, Hooks::behind(door.clone(), Limits::default()))))
+/// The listener for inbound webhooks, if the plan has one, and its door.
+pub(super) struct BoundHooks {
+    hooks: Option<(TcpListener, Hooks)>,
+    door: Door,
+}
+
+impl BoundHooks {
+    /// Where it listens.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+}
+
+/// Binds the listener for inbound webhooks, if the plan has one.
+pub(super) async fn bind_hooks(plan: &Plan, clock: Clock) -> Result<BoundHooks, Failure> {
+    let door = gates::open(plan.hooks.as_ref().and_then(|hooks| hooks.web_config.as_deref()), clock)?;
+    let hooks = match &plan.hooks {
+        Some(hooks) => {
+            let listener = super::bind(hooks.listen, "hooks.listen").await?;
+            Some((listener, Hooks::behind(door.clone(), Limits::default())))
+        }
+        None => None,
+    };
+    Ok(BoundHooks { hooks, door })
 }

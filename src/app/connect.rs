@@ -50,9 +50,18 @@ impl std::fmt::Display for Proof {
 /// # Errors
 /// A channel or notifier that cannot even be opened.
 pub async fn connect(plan: &Plan, clock: Clock) -> Result<Vec<Proof>, Failure> {
+    prove(plan, clock, |_| true).await
+}
+
+/// The same for those whose `required` is like this.
+pub(super) async fn prove(
+    plan: &Plan,
+    clock: Clock,
+    is_asked: impl Fn(Option<bool>) -> bool,
+) -> Result<Vec<Proof>, Failure> {
     let opening = Opening { clock, hooks: plan.hooks.as_ref().map(|_| Hooks::default()) };
     let mut proofs: Vec<BoxFuture<'_, Proof>> = Vec::new();
-    for (name, planned) in &plan.channels {
+    for (name, planned) in plan.channels.iter().filter(|(_, planned)| is_asked(planned.policy.required)) {
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
         let Some(channel) = planned.settings.open(&opening).map_err(why)? else { continue };
         proofs.push(Box::pin(async move {
@@ -68,7 +77,7 @@ pub async fn connect(plan: &Plan, clock: Clock) -> Result<Vec<Proof>, Failure> {
             )
         }));
     }
-    for (name, planned) in &plan.notifiers {
+    for (name, planned) in plan.notifiers.iter().filter(|(_, planned)| is_asked(planned.required)) {
         let notifier = open_notifier(planned, &plan.redactor, clock, None)
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         proofs.push(Box::pin(async move {

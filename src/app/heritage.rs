@@ -53,11 +53,7 @@ impl Heritage {
 
     /// Before any reader begins: what the runs wait for is expected, readers look back as far as it takes, and what was
     /// acknowledged is seen again. Gives what no run waits for.
-    pub(super) fn hand_to(
-        &mut self,
-        switchboard: &Switchboard,
-        channels: &mut BTreeMap<Name, Opened>,
-    ) -> Vec<Arrival> {
+    pub(super) fn hand_to(&mut self, switchboard: &Switchboard, channels: &mut BTreeMap<Name, Opened>) -> Vec<Arrival> {
         for left in &self.left {
             switchboard.take_up(left);
             for name in left.journey.receivers() {

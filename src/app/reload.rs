@@ -4,6 +4,7 @@
 mod triggers;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alert::Subject;
 use crate::app::channels::{Opener, readings};
 use crate::app::drift::{self, Course};
+use crate::app::own;
 use crate::app::tasks::Tasks;
 use crate::app::{DRAIN_NOTICES, DRAIN_PART, lenders, open_buttons, open_spending, policy, slack_settings};
 use crate::commands::{Callbacks, Commands, Reload, Reloaded};
@@ -22,7 +24,7 @@ use crate::delivery::{Outbox, Worker, Workplace};
 use crate::detect::{Detector, Finding};
 use crate::evaluator::Adoption;
 use crate::journey::Name;
-use crate::metrics::{ConfigMetrics, Metrics, seconds};
+use crate::metrics::{ConfigMetrics, Metrics};
 use crate::notifier::slack::Buttons;
 use crate::runner::Runner;
 use crate::scheduler::{Observation, Replan};
@@ -53,6 +55,8 @@ pub(super) struct Live {
     pub(super) replans: mpsc::Sender<Replan>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
     pub(super) key: Arc<[u8]>,
+    /// Where the listener for inbound webhooks is.
+    pub(super) hooks: Option<SocketAddr>,
 }
 
 /// The workers, and what ends each.
@@ -130,7 +134,13 @@ impl Live {
             Ok(difference) => {
                 tracing::info!(by, %difference, "the configuration was read again");
                 self.shown.accepted(now);
-                self.workplace.board.set_component(COMPONENT, true, false, format!("{difference}, by {by}"), now);
+                self.workplace.board.set_component(
+                    COMPONENT,
+                    true,
+                    false,
+                    self.running(&format!("{by}: {difference}")),
+                    now,
+                );
                 self.tell(Vec::new());
                 let changes = serde_json::to_value(&difference).unwrap_or_default();
                 Ok(Reloaded { said: difference.to_string(), changes })
@@ -139,7 +149,7 @@ impl Live {
                 let why: String = self.plan.redactor.clean(&why).chars().take(SHOWN).collect();
                 tracing::error!(by, why, "the configuration was not accepted; the one before goes on");
                 self.shown.refused();
-                let detail = format!("the one of {} goes on: {why}", self.path.display());
+                let detail = format!("the one before goes on, {}: {why}", self.plan.fingerprint);
                 self.workplace.board.set_component(COMPONENT, false, false, detail, now);
                 let first = why.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
                 let said = format!("a changed configuration was not accepted, and the one before goes on: {first}");
@@ -149,6 +159,12 @@ impl Live {
         };
         // Whoever asked may be gone.
         let _ = answer.send(result);
+    }
+
+    /// Which configuration runs, and since when.
+    fn running(&self, how: &str) -> String {
+        let now = self.workplace.clock.now().wall;
+        format!("{} (loaded at {}; {how})", self.plan.fingerprint, now.strftime("%Y-%m-%d %H:%M:%S UTC"))
     }
 
     fn tell(&self, findings: Vec<Finding>) {
@@ -163,10 +179,11 @@ impl Live {
         let (path, redactor) = (self.path.clone(), self.plan.redactor.clone());
         let loaded = tokio::task::spawn_blocking(move || config::reload(&path, &redactor)).await;
         let loaded = loaded.map_err(|error| format!("reading it failed: {error}"))?;
-        let (plan, warnings) = loaded.map_err(|problems| config::render(&problems, false))?;
+        let (mut plan, warnings) = loaded.map_err(|problems| config::render(&problems, false))?;
         if !warnings.is_empty() {
             tracing::warn!(warnings = config::render(&warnings, false), "the configuration has warnings");
         }
+        own::join(&mut plan, &self.key, self.hooks);
         let difference = Difference::between(&self.plan, &plan).map_err(|keys| {
             let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
             format!("{} changed, which only a restart can take up; nothing of it was", keys.join(", "))
@@ -277,6 +294,5 @@ impl Live {
 pub(super) fn show_start(live: &Live) {
     let now = live.workplace.clock.now().wall;
     live.shown.accepted(now);
-    let detail = format!("{}, as it was at the start ({} s)", live.path.display(), seconds(now));
-    live.workplace.board.set_component(COMPONENT, true, false, detail, now);
+    live.workplace.board.set_component(COMPONENT, true, false, live.running("the start"), now);
 }

@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{Housekeeping, gates};
-use crate::board::Board;
+use crate::board::{BEAT, Board, Pulse};
 use crate::calendar::Chore;
 use crate::channel::Readiness;
 use crate::channel::webhook::CallResult;
 use crate::clock::Clock;
+use crate::http::Views;
 use crate::journey::message::Arrival;
 use crate::ledger::Kind;
 use crate::metrics::DaemonMetrics;
+use crate::observer::Observer;
 use crate::runner::Runner;
 use crate::runner::open::OpenChannel;
 use crate::scheduler::Observation;
@@ -110,28 +113,57 @@ impl Tasks {
     }
 }
 
+/// Serves people and machines from a thread of its own: how we are must be told also when a worker of the runtime is stuck, with
+/// whatever else waited for it.
+pub(super) async fn serve_apart(listener: TcpListener, views: Views, stop: CancellationToken) {
+    let serve = move |listener: std::net::TcpListener| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { crate::http::serve(TcpListener::from_std(listener)?, views, stop).await })
+    };
+    let (ended, end) = oneshot::channel();
+    let served = listener.into_std().and_then(|listener| {
+        let thread = std::thread::Builder::new().name("http".to_owned());
+        // Nobody waits for it any more if the process is ending.
+        thread.spawn(move || drop(ended.send(serve(listener))))
+    });
+    let result = match served {
+        Ok(_) => end.await.unwrap_or_else(|_| Err(std::io::Error::other("its thread panicked"))),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "the http listener failed");
+    }
+}
+
 /// Hands arrivals to the runs that wait for them, those that came `before` us first; what came too late goes to the evaluator.
 pub(super) async fn match_arrivals(
     runner: Arc<Runner>,
     before: Vec<Arrival>,
     mut arrivals: mpsc::Receiver<Arrival>,
     observations: mpsc::Sender<Observation>,
+    pulse: Arc<Pulse>,
+    clock: Clock,
     stop: CancellationToken,
 ) {
     let mut before = before.into_iter();
+    // A plan in which nobody receives has no reader from the start, and that is no fault.
+    let mut has_readers = true;
     loop {
+        let now = clock.now().mono;
+        pulse.beat(now);
         let arrival = match before.next() {
             Some(arrival) => Some(arrival),
             None => tokio::select! {
                 biased;
-                arrival = arrivals.recv() => arrival,
+                arrival = arrivals.recv(), if has_readers => arrival,
                 // Readers have stopped by now; what they left in the channel was taken first.
-                () = stop.cancelled() => None,
+                () = stop.cancelled() => return,
+                () = clock.sleep_until(now + BEAT) => continue,
             },
         };
         let Some(arrival) = arrival else {
-            // A plan in which nobody receives has no reader from the start, and that is no fault.
-            return stop.cancelled().await;
+            has_readers = false;
+            continue;
         };
         let (channel, at) = (arrival.channel.clone(), arrival.at.wall);
         let sighting = runner.switchboard.arrive(arrival);
@@ -158,6 +190,7 @@ pub(super) async fn mirror_readiness(
     open: Arc<OpenChannel>,
     board: Arc<Board>,
     observations: mpsc::Sender<Observation>,
+    observer: Option<Arc<Observer>>,
     clock: Clock,
     stop: CancellationToken,
 ) {
@@ -193,6 +226,21 @@ pub(super) async fn mirror_readiness(
         board.set_component(&format!("channel {}", open.name), ok, false, detail.clone(), clock.now().wall);
         tokio::select! {
             () = clock.sleep_until(away_since + CHANNEL_DOWN), if !ok && !open.is_known_down() => {
+                // It may be well, and we cut off from it: that is told once, for all.
+                let is_ours = async {
+                    match &observer {
+                        Some(observer) => observer.is_offline().await,
+                        None => false,
+                    }
+                };
+                let is_ours = tokio::select! {
+                    () = stop.cancelled() => return,
+                    is_ours = is_ours => is_ours,
+                };
+                if is_ours || readiness.has_changed().unwrap_or(false) {
+                    // Told when it still cannot and we can.
+                    continue;
+                }
                 open.set_known_down(true);
                 let said = format!("it could not receive for {}: {detail}", Human(CHANNEL_DOWN));
                 let _ = observations.send(reading(Some(said))).await;
@@ -273,14 +321,21 @@ fn observe_process(metrics: &DaemonMetrics) {
     }
 }
 
-/// Feeds the supervisor's watchdog while every loop goes round. A stuck loop starves it, and we are started anew.
-pub(super) async fn feed_watchdog(board: Arc<Board>, clock: Clock, stop: CancellationToken) {
+/// Feeds the supervisor's watchdog while every loop goes round: those that start runs, match arrivals, decide, commit and tell, and
+/// the own journey through all of them. One that is stuck starves it, and we are started anew. While we drain, loops end in their
+/// order and within their time, which is all that is asked of them.
+pub(super) async fn feed_watchdog(
+    board: Arc<Board>,
+    clock: Clock,
+    draining: CancellationToken,
+    stop: CancellationToken,
+) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         stop.cancelled().await;
         return;
     };
     loop {
-        let stuck = board.stuck(clock.now().mono);
+        let stuck = if draining.is_cancelled() { Vec::new() } else { board.stuck(clock.now().mono) };
         if stuck.is_empty() {
             tell_supervisor(&[sd_notify::NotifyState::Watchdog]);
         } else {
@@ -291,6 +346,11 @@ pub(super) async fn feed_watchdog(board: Arc<Board>, clock: Clock, stop: Cancell
             () = tokio::time::sleep(limit / 3) => {}
         }
     }
+}
+
+/// Asks the supervisor not to lose patience for so long, whatever its own limit is.
+pub(super) fn more_time(time: Duration) -> sd_notify::NotifyState<'static> {
+    sd_notify::NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
 }
 
 /// Tells systemd, if it started us.

@@ -49,7 +49,7 @@ use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query
 use crate::journey::value::Value;
 
 pub(super) const COMMON_KEYS: &[&str] =
-    &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend", "certificate_warning"];
+    &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend", "certificate_warning", "required"];
 /// What a kind of channel has to say in `[channels.NAME]`.
 pub(super) struct Grammar {
     /// The value of `type`.
@@ -138,6 +138,7 @@ pub(super) fn read(context: &Context, node: Option<&Node>) -> BTreeMap<Name, Cha
     let mut paths: BTreeMap<String, Place> = BTreeMap::new();
     for entry in node.and_then(|node| context.table(node, "channels")).unwrap_or_default() {
         context.check_name(&entry.key, &entry.key_place);
+        context.check_own(&entry.key, &entry.key_place);
         let channel = channel(context, entry);
         if let Some(Settings::Webhook(settings)) = channel.plan.as_ref().map(|plan| &plan.settings) {
             let place = entry.value.get("path").map_or(&entry.key_place, |path| &path.place);
@@ -221,6 +222,7 @@ fn policy(section: &Section<'_>, kind: &Kind) -> ChannelPolicy {
         filter,
         spend: section.get("spend").and_then(|node| spend::read(section.context, node)),
         certificate_warning: section.duration_or_never("certificate_warning", default.certificate_warning),
+        required: section.flag("required"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The daemon's own tables: listeners, store, log, dead man's switch; and the plan of everything.
+//! The daemon's own tables: listeners, store, log; and the plan of everything.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,8 @@ use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
-    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, maintenance, spend,
-    steps, values, web,
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, fingerprint,
+    maintenance, spend, steps, values, watcher, web,
 };
 use crate::control::Route;
 use crate::journey::{Journey, Name, Verb};
@@ -32,7 +32,9 @@ pub(super) const KEYS: &[&str] = &[
     "hooks",
     "store",
     "log",
+    "self_journey",
     "dead_man",
+    "observer",
     "defaults",
     "fragment",
     "channels",
@@ -48,7 +50,6 @@ pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "admin_token", "
 pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url", "web_config"];
 pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
-pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "every"];
 
 const HTTP_LISTEN: &str = "127.0.0.1:9464";
 const HOOKS_LISTEN: &str = "127.0.0.1:9465";
@@ -109,7 +110,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         }
     }
     let hooks = hooks(context, get("hooks"), &channels, &http);
-    dead_man(context, get("dead_man"));
+    let watcher = watcher::read(context, get);
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
@@ -151,6 +152,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         location,
         max_runs,
         reload_on_change: root.as_ref().is_none_or(|root| root.bool("reload_on_change", true)),
+        watcher,
+        fingerprint: fingerprint::of(std::iter::once(main).chain(probes)),
         redactor: context.redactor.clone(),
         definitions,
         sections: KEYS.iter().filter_map(|key| Some((*key, Identity::of([get(key)?])))).collect(),
@@ -308,14 +311,4 @@ pub(super) fn log(context: &Context, node: Option<&Node>) -> LogPlan {
         plan.level = text.to_owned();
     }
     plan
-}
-
-/// `[dead_man]`
-pub(super) fn dead_man(context: &Context, node: Option<&Node>) {
-    let Some(section) = node.and_then(|node| Section::open(context, node, "dead_man", DEAD_MAN_KEYS)) else { return };
-    section.require("url", "the address that is pinged");
-    let _ = section.get("url").map(|node| context.url(node, "url", &["https", "http"]));
-    let _ = section.duration("every");
-    let problem = Problem::warning(&section.node.place, "this version does not ping a dead man's switch yet");
-    context.add(problem.hint("let Prometheus alert on `up` of this daemon until then"));
 }

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Place, Problem, Source};
 use crate::config::{secrets, values};
+use crate::journey::own;
 use crate::secret::Redactor;
 use crate::time::parse_duration;
 
@@ -59,6 +60,14 @@ impl Context {
     pub(super) fn check_name(&self, name: &str, place: &Place) {
         if !is_name(name) {
             self.add(Problem::error(place, format!("`{name}` cannot be a name")).hint(NAME_HINT));
+        }
+    }
+
+    /// Says so if a name is one of the monitor's own.
+    pub(super) fn check_own(&self, name: &str, place: &Place) {
+        if own::is_own(name) {
+            let problem = Problem::error(place, format!("`{name}` is what the monitor calls a part of itself"));
+            self.add(problem.hint("choose another name"));
         }
     }
 
@@ -318,12 +327,16 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn bool(&self, key: &str, default: bool) -> bool {
-        match self.get(key) {
-            None => default,
-            Some(Node { data: Data::Bool(value), .. }) => *value,
-            Some(node) => {
+        self.flag(key).unwrap_or(default)
+    }
+
+    /// True or false, if it says.
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Node { data: Data::Bool(value), .. } => Some(*value),
+            node => {
                 self.context.expected(node, key, "true or false");
-                default
+                None
             }
         }
     }

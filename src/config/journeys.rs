@@ -116,6 +116,7 @@ pub(super) fn read<'a>(
     }
     let mut seen: BTreeMap<Name, Place> = BTreeMap::new();
     for loaded in journeys.iter().filter(|loaded| !loaded.journey.name.is_empty()) {
+        context.check_own(&loaded.journey.name, &loaded.place);
         if let Some(other) = seen.insert(loaded.journey.name.clone(), loaded.place.clone()) {
             let problem = Problem::error(&loaded.place, format!("two journeys are named `{}`", loaded.journey.name));
             context.add(problem.also(&other, "the other one"));

@@ -20,7 +20,7 @@ use crate::notifier::template::Templates;
 use crate::notifier::webhook::WebhookSettings;
 use crate::secret::Secret;
 
-pub(super) const COMMON_KEYS: &[&str] = &["type", "fallback", "fallback_after"];
+pub(super) const COMMON_KEYS: &[&str] = &["type", "fallback", "fallback_after", "required"];
 pub(super) const SLACK_KEYS: &[&str] =
     &["token", "channel", "api_url", "webhook_url", "signing_secret", "app_token", "template"];
 pub(super) const EMAIL_KEYS: &[&str] = &["smtp", "password", "from", "to", "template"];
@@ -49,6 +49,7 @@ pub(super) fn read(context: &Context, node: Option<&Node>) -> BTreeMap<Name, Not
     let mut notifiers = BTreeMap::new();
     for entry in node.and_then(|node| context.table(node, "notifiers")).unwrap_or_default() {
         context.check_name(&entry.key, &entry.key_place);
+        context.check_own(&entry.key, &entry.key_place);
         notifiers.insert(Name::from(entry.key.as_str()), notifier(context, entry));
     }
     check_fallbacks(context, &notifiers);
@@ -94,7 +95,9 @@ fn notifier(context: &Context, entry: &Entry) -> Notifier {
     };
     let fallback = notifier.fallback.as_ref().map(|(name, _)| name.clone());
     let identity = Identity::of([&entry.value]);
-    notifier.plan = settings.map(|settings| NotifierPlan { settings, templates, fallback, fallback_after, identity });
+    let required = section.flag("required");
+    notifier.plan =
+        settings.map(|settings| NotifierPlan { settings, templates, fallback, fallback_after, required, identity });
     notifier
 }
 

@@ -90,6 +90,8 @@ impl Stage {
             public_url: None,
             waiting: HashMap::from([(self.journey.name.clone(), self.waiting.clone())]),
             policy: policy(),
+            own: None,
+            observer: None,
         };
         let now = self.clock.now();
         let evaluator = Evaluator::load(parts, std::slice::from_ref(&self.journey), now.wall, commanded).await.unwrap();

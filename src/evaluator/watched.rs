@@ -180,6 +180,10 @@ impl Watched {
         }
         let sample = Sample { slot: report.slot, verdict, cause: report.outcome.cause(), is_confirmation: false };
         self.alerts.detectors.take(sample, &self.rules, now);
+        if report.outcome == (Outcome::Unknown { why: UnknownWhy::Observer }) {
+            // Why there is no verdict is known, and told once for all journeys.
+            self.alerts.detectors.heard = Some(now);
+        }
         let is_bad_run = matches!(verdict, Verdict::Failed | Verdict::Slow | Verdict::Late);
         self.look(is_bad_run, desk, round, now);
     }

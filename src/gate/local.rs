@@ -35,16 +35,21 @@ impl Local {
                 ("https", builder.tls_backend_preconfigured(tls))
             }
         };
-        let host = match listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
-        let base = format!("{scheme}://{}", SocketAddr::new(host, listen.port()));
+        let base = format!("{scheme}://{}", reach(listen));
         Ok(Local {
             base: base.parse().map_err(|error| format!("{base}: {error}"))?,
             client: builder.build().map_err(|error| format!("no client: {error}"))?,
             needs_password: rules.has_users(),
         })
     }
+}
+
+/// Where what listens on `listen` is reached from this machine.
+pub fn reach(listen: SocketAddr) -> SocketAddr {
+    let host = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(host, listen.port())
 }

@@ -104,8 +104,8 @@ pub(super) struct OutboxQuery {
 
 pub(super) async fn outbox(State(shared): State<Arc<Shared>>, Query(query): Query<OutboxQuery>) -> Response {
     let limit = Limit { limit: query.limit };
-    let rows = shared.ask(shared.views.store.outbox(query.status, limit.rows())).await;
-    let summary = shared.ask(shared.views.store.outbox_summary()).await;
+    let rows = shared.outbox(query.status, limit.rows()).await;
+    let summary = shared.outbox_summary().await;
     match (rows, summary) {
         (Ok(rows), Ok(summary)) => {
             let notices: Vec<_> = rows.into_iter().map(NoticeView::new).collect();

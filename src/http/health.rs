@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -67,7 +68,11 @@ pub(super) async fn live(State(shared): State<Arc<Shared>>) -> Response {
     answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck": stuck }))
 }
 
-/// Whether we do our work: all is built, every loop goes round, and what we learn can be kept.
+/// No clock that is right shows a time before this version was made. By one that does, certificates are not valid yet and every
+/// slot will be missed when it is set.
+const MADE: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+/// Whether we do our work: all is built, every loop goes round, what we learn can be kept, and the clock is not absurd.
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let views = &shared.views;
     let now = views.clock.now();
@@ -80,6 +85,9 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         Some(store) if store.ok => {}
         Some(store) => reasons.push(format!("store: {}", views.redactor.clean(&store.detail))),
         None => reasons.push("store: not heard of yet".to_owned()),
+    }
+    if now.wall < MADE {
+        reasons.push(format!("clock: it says that it is {}", now.wall.strftime("%Y-%m-%d")));
     }
     answer(reasons.is_empty(), json!({ "ready": reasons.is_empty(), "reasons": reasons }))
 }

@@ -16,6 +16,7 @@ use crate::http::model::{
     StepView, cell_start, shown,
 };
 use crate::http::{Shared, api, charts, run_again, template};
+use crate::journey::own;
 use crate::journey::report::Report;
 use crate::store::IncidentRow;
 
@@ -89,9 +90,7 @@ pub(super) fn refuse(shared: &Shared, status: StatusCode, message: &str) -> Resp
 }
 
 pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
-    let store = &shared.views.store;
-    let (notifiers, notices) =
-        tokio::join!(shared.ask(store.outbox_summary()), shared.ask(store.outbox(None, RECENT_NOTICES)));
+    let (notifiers, notices) = tokio::join!(shared.outbox_summary(), shared.outbox(None, RECENT_NOTICES));
     page(&shared, StatusCode::OK, "status.html", move |shared| {
         let now = shared.views.clock.now().wall;
         let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
@@ -110,7 +109,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
         let notices: Vec<_> = notices.unwrap_or_default().into_iter().map(NoticeView::new).collect();
         let mut open: Vec<_> = statuses.iter().filter(|status| status.phase.is_firing()).collect();
         open.sort_by_key(|status| (model::State::of(status), status.incident.as_ref().map(|incident| incident.since)));
-        let channels = shared.views.board.channels().into_iter();
+        let channels = shared.views.board.channels().into_iter().filter(|(name, _)| !own::is_own(name));
+        let own = shared.views.board.journey(own::NAME).map(|own| JourneyView::new(&own, &docket, now));
         let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status)).collect();
         vec![
             ("here", Value::from("status")),
@@ -126,6 +126,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
             ),
             ("silences", safe(shared, &SilenceView::all(&shared.views))),
             ("channels", safe(shared, &channels)),
+            ("own", safe(shared, &own)),
             ("notifiers", safe(shared, &notifiers.unwrap_or_default())),
             ("notices_error", safe(shared, &notices_error)),
             ("state", safe(shared, &filter.state)),
@@ -269,8 +270,7 @@ pub(super) async fn incidents(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 pub(super) async fn outbox(State(shared): State<Arc<Shared>>) -> Response {
-    let store = &shared.views.store;
-    let (rows, notifiers) = tokio::join!(shared.ask(store.outbox(None, ROWS)), shared.ask(store.outbox_summary()));
+    let (rows, notifiers) = tokio::join!(shared.outbox(None, ROWS), shared.outbox_summary());
     page(&shared, StatusCode::OK, "outbox.html", move |shared| {
         let error = rows.as_ref().err().or(notifiers.as_ref().err()).cloned();
         let rows: Vec<_> = rows.unwrap_or_default().into_iter().map(NoticeView::new).collect();

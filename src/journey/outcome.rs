@@ -94,6 +94,8 @@ labelled! {
         Skipped = "skipped",
         /// This build cannot run the journey.
         Unavailable = "unavailable",
+        /// Our own network was down: reference endpoints could not be reached either.
+        Observer = "observer",
         /// A fault of ours; the log has it.
         Internal = "internal",
         /// The process ended in the middle of the run, and what came of it cannot be known any more.

@@ -95,6 +95,7 @@ mod tests {
             clock,
             mint,
             redactor: crate::secret::Redactor::new(),
+            observer: None,
         });
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
         (Scheduler::new(journeys, at(0), runner, 4, mpsc::channel(8).0, metrics, clock), directory)

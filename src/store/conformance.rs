@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::alert::Phase;
+use crate::boots::KEPT;
 use crate::control::Matcher;
 use crate::detect::{Detectors, Severity};
 use crate::incident::{NotifyReason, Root};
@@ -116,6 +117,8 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     keeps_evidence_that_no_slot_has(&open).await;
     keeps_runs_until_they_have_ended(&open).await;
     keeps_what_was_acknowledged_until_something_followed(&open).await;
+    remembers_its_starts(&open).await;
+    owes_the_own_row_anew(&open).await;
 }
 
 /// A run that waits for a message of this journey's since `slot`.
@@ -187,6 +190,36 @@ async fn keeps_what_was_acknowledged_until_something_followed(open: &impl Fn() -
     let later = Retention { runs_before: at(0), good_evidence_before: at(0), ledger_before: at(99_000) };
     store.forget(later).await.unwrap();
     assert!(bodies().await.is_empty(), "nobody knows any more whose it was");
+}
+
+async fn remembers_its_starts(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    assert_eq!(store.boots().await.unwrap(), []);
+    let boot = |id: i64, alive: i64, ended| Boot { id, started: at(id * 100), alive: at(alive), ended };
+    let kept = KEPT as i64;
+    let all = (1..=kept + 5).map(|id| Change::Boot { boot: boot(id, id * 100, false) });
+    store.apply(all.collect()).await.unwrap();
+    store.apply(vec![Change::Boot { boot: boot(kept + 5, 9_999, true) }]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let boots = open().boots().await.unwrap();
+    assert_eq!(boots.len(), KEPT);
+    assert_eq!(boots.first(), Some(&boot(kept + 5, 9_999, true)), "the last word about it");
+    assert_eq!(boots.last(), Some(&boot(6, 600, false)));
+}
+
+async fn owes_the_own_row_anew(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let own = |created: i64| row("own", 1, "own", created);
+    for created in [10, 20] {
+        store.apply(vec![Change::Own { row: Box::new(own(created)) }]).await.unwrap();
+        let Due::Row(found) = store.next_due("own".into(), at(60)).await.unwrap() else { panic!("it must be due") };
+        assert_eq!(found.created, at(created));
+        store.apply(vec![sent(&found, "1")]).await.unwrap();
+        assert_eq!(store.next_due("own".into(), at(60)).await.unwrap(), Due::Nothing);
+    }
+    let rows = store.outbox(Some(OutboxStatus::Sent), 99).await.unwrap();
+    assert_eq!(rows.iter().filter(|row| &*row.notifier == "own").count(), 1);
     store.close().await.unwrap();
 }
 

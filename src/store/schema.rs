@@ -7,7 +7,12 @@ use rusqlite::Connection;
 use crate::store::StoreError;
 
 /// What each version adds to the one before. The schema version is the number of these that were applied.
-const VERSIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const VERSIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// Whether a store that is only read has the schema that this build knows.
 ///

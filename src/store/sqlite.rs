@@ -31,6 +31,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Subject};
+use crate::boots::Boot;
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -45,8 +46,8 @@ use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::lock::{Left, Lock};
 use crate::store::sqlite::rows::{
-    arrival, blob, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent, time,
-    verdict_code,
+    arrival, blob, boot, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent,
+    time, verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
@@ -362,6 +363,13 @@ impl Store for Sqlite {
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([], |row| Ok(readable(arrival(row))))?;
             Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        }))
+    }
+
+    fn boots(&self) -> BoxFuture<'_, Result<Vec<Boot>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            let sql = "SELECT id, started, alive, ended FROM boot ORDER BY id DESC";
+            connection.prepare_cached(sql)?.query_map([], boot)?.collect()
         }))
     }
 

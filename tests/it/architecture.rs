@@ -10,7 +10,7 @@ use regex::Regex;
 /// Pure decisions: no runtime, no clock, no files, no sockets.
 const CORE: &[&str] = &[
     "time", "journey", "slo", "detect", "alert", "control", "incident", "judge", "replay", "ledger", "notice",
-    "breaker",
+    "breaker", "boots",
 ];
 /// What every room above the core may rely on.
 const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text"];
@@ -34,6 +34,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("ledger",    &[&["journey", "time"]]),
     ("notice",    &[&["incident", "alert", "control", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),
+    ("boots",     &[&["time"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
@@ -48,18 +49,20 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("channel",   &[CORE, GROUND]),
     ("notifier",  &[CORE, GROUND]),
     ("metrics",   &[CORE, GROUND]),
+    ("dead_man",  &[CORE, GROUND]),
+    ("observer",  &[CORE, GROUND]),
     ("store",     &[CORE, GROUND, &["notifier::Receipt"]]),
     ("board",     &[CORE, GROUND, &["channel::Readiness"]]),
     ("http",      &[CORE, GROUND, SHOWN, &["store", "channel::Readiness", "notifier::Receipt"]]),
-    ("config",    &[CORE, GROUND, &["channel", "notifier"]]),
+    ("config",    &[CORE, GROUND, &["channel", "notifier", "dead_man", "observer"]]),
     // Drivers: they talk by channels of tokio, and know of each other at most what is said there.
-    ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store"]]),
+    ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store", "observer"]]),
     ("scheduler", &[CORE, GROUND, SHOWN, &["runner"]]),
-    ("evaluator", &[CORE, GROUND, SHOWN, &["store", "scheduler::Observation", "scheduler::Wish", "delivery::Outbox"]]),
+    ("evaluator", &[CORE, GROUND, SHOWN, &["store", "observer", "scheduler::Observation", "scheduler::Wish", "delivery::Outbox"]]),
     ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier", "scheduler::Observation"]]),
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.
-    ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "log"]]),
+    ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("cli",       &[CORE, GROUND, &["config", "health"]]),
     ("demo",      &[GROUND, &["config"]]),
     ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
@@ -69,7 +72,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     // The list of rooms.
     ("lib",       &[]),
 ];
-const EDGES: &[&str] = &["channel", "notifier", "store", "http"];
+const EDGES: &[&str] = &["channel", "notifier", "store", "http", "dead_man", "observer"];
 const DRIVERS: &[&str] = &["runner", "scheduler", "evaluator", "delivery", "calendar"];
 
 /// What the core may use that is not ours. Of these only the standard library can reach the world: not by the modules that follow.

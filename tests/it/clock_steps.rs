@@ -97,7 +97,7 @@ fn whatever_the_wall_clock_does_journeys_keep_their_pace_and_people_are_told() {
         let http = format!("http://{}", plan.http.listen);
         let stop = CancellationToken::new();
         let mut daemon = JoinSet::new();
-        daemon.spawn(Box::pin(app::run(plan, Clock::steered(start, &STEERING), stop.clone(), |_| {})));
+        daemon.spawn(Box::pin(app::run(plan, None, Clock::steered(start, &STEERING), stop.clone(), |_| {})));
         wait_for("runs", SOON, async || {
             let is_there = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{http}/ready")).send();
             is_there.await.ok().filter(|_| target.requests(STEADY) >= 2)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use journeyman::channel;
 use journeyman::channel::webhook::{Algorithm, Encoding, SigHash, Verify, VonageMethod};
 use journeyman::channel::websocket::Frames;
+use journeyman::config::watcher::{Door, OwnPlan};
 use journeyman::config::{Plan, Problem, Severity, load, load_text, render};
 use journeyman::control::route;
 use journeyman::journey::expect::Query;
@@ -337,6 +338,8 @@ fn what_is_not_written_has_its_default() {
     assert!(plan.hooks.is_none() && plan.http.admin_token.is_none() && plan.location.is_none());
     assert_eq!(plan.store.path, Path::new("tests/it/config/good/journeyman.db"));
     assert_eq!((plan.max_runs, plan.log.json, plan.log.level.as_str()), (512, false, "info"));
+    assert_eq!(plan.watcher.own, Some(OwnPlan { every: seconds(30), door: Door::Public }));
+    assert!(plan.watcher.dead_man.is_none() && plan.watcher.references.is_empty());
     let home = journey(&plan, "home-page");
     assert_eq!((home.budget, home.deadline, home.late), (None, seconds(30), seconds(300)));
     assert_eq!((home.objective.as_ref(), home.muted, home.critical), (None, false, false));
@@ -481,8 +484,15 @@ fn every_key_arrives_in_the_plan() {
     assert_eq!((alerts.resend_every, alerts.expires_after), (seconds(30), seconds(6 * 3_600)));
     let notifier::Settings::Alertmanager(here) = &plan.notifiers["alerts-here"].settings else { panic!() };
     assert_eq!((here.urls.len(), here.resend_every, here.expires_after), (1, seconds(60), seconds(3_600)));
+    assert_eq!(plan.watcher.own, Some(OwnPlan { every: seconds(10), door: Door::Listener }));
+    let dead_man = plan.watcher.dead_man.as_ref().unwrap();
+    assert_eq!((dead_man.switches.len(), dead_man.every), (2, seconds(120)));
+    let references: Vec<_> = plan.watcher.references.iter().map(ToString::to_string).collect();
+    assert_eq!(references, ["https://one.example.net", "tcp://[2001:db8::1]:53"]);
+    assert_eq!((plan.channels["api"].policy.required, plan.channels["hook"].policy.required), (Some(true), None));
+    assert_eq!(plan.notifiers["slack"].required, Some(false));
     let shown = format!("{plan:?}");
-    for secret in ["hooks.slack.com", "0123456789abcdef0123456789abcdef", "canary-password"] {
+    for secret in ["hooks.slack.com", "0123456789abcdef0123456789abcdef", "canary-password", "canary-switch"] {
         assert!(!shown.contains(secret));
     }
     assert_eq!(plan.redactor.clean("no 0123456789abcdef0123456789abcdef, canary-password"), "no •••, •••");

@@ -76,6 +76,7 @@ mod story_pipeline;
 mod story_secrets;
 mod story_sms;
 mod support;
+mod watch;
 mod webhook_channel;
 mod webhook_schemes;
 #[cfg(feature = "websocket")]

@@ -326,9 +326,17 @@ fn config(setup: &Setup, front: &TlsFront) -> String {
             [notifiers.nowhere]
             type = "webhook"
             url = "http://127.0.0.1:{nowhere}"
+            [self_journey]
+            every = "1s"
+            [dead_man]
+            url = "{hook}"
+            every = "1s"
+            [observer]
+            reference = ["http://{http}/live", "tcp://{http}", "tcp://127.0.0.1:{nobody}"]
         "#,
         front.address().port(),
-        front.ca_file().display()
+        front.ca_file().display(),
+        http = setup.http_address(),
     )
 }
 

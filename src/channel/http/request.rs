@@ -178,9 +178,10 @@ pub(crate) fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(url) = Url::parse("https://shop.example.net/orders/1?x=2") else { return };
     let headers = HeaderMap::from_iter([(reqwest::header::AUTHORIZATION, HeaderValue::from_static("Bearer x"))]);
-    let request = Request { method: Method::POST, url, headers, body: Bytes::from_static(b"{}") };
+    let (chosen, home) = (Chosen::ByUs, url.host_str().map(str::to_owned));
+    let request = Request { method: Method::POST, url, headers, body: Bytes::from_static(b"{}"), chosen, home };
     for status in [StatusCode::FOUND, StatusCode::SEE_OTHER, StatusCode::PERMANENT_REDIRECT] {
-        if let Ok(Some(next)) = request.redirected(status, Some(&text)) {
+        if let Ok(Some(next)) = request.redirected(status, Some(&text), &[]) {
             assert!(matches!(next.url.scheme(), "http" | "https"), "{text:?}");
             assert!(next.url.origin() == request.url.origin() || next.headers.is_empty(), "{text:?}");
         }

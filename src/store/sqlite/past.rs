@@ -142,8 +142,8 @@ fn failed_at(evidence: &mut Statement<'_>, journey: i64, slot: i64) -> rusqlite:
 }
 
 fn slots_without_run(connection: &Connection, id: i64, name: &Name, from: Timestamp) -> rusqlite::Result<Vec<Past>> {
-    let sql = "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? AND verdict IN (4, 5)
-        ORDER BY start";
+    let sql =
+        "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? AND verdict IN (4, 5) ORDER BY start";
     let mut spans = connection.prepare_cached(sql)?;
     let mut has_run = connection.prepare_cached("SELECT 1 FROM run WHERE journey = ? AND slot = ?")?;
     let mut slots = Vec::new();

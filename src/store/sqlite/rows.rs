@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Row;
 
+use crate::boots::Boot;
 use crate::detect::drift::Ran;
 use crate::journey::message::Arrival;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
@@ -97,6 +98,7 @@ pub(super) const WHYS: &[&str] = &[
     "paused",
     "spend",
     "restart",
+    "observer",
 ];
 
 pub(super) fn settled_code(how: Settled) -> i64 {
@@ -115,6 +117,10 @@ pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
         excluded: row.get("excluded")?,
     };
     if span.is_sound() { Ok(span) } else { Err(rusqlite::Error::IntegralValueOutOfRange(1, span.step)) }
+}
+
+pub(super) fn boot(row: &Row<'_>) -> rusqlite::Result<Boot> {
+    Ok(Boot { id: row.get(0)?, started: time(row.get(1)?), alive: time(row.get(2)?), ended: row.get(3)? })
 }
 
 pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {

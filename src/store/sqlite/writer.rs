@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, ToSql};
 
+use crate::boots::KEPT;
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
@@ -195,6 +196,17 @@ impl Writer {
                 self.execute("DELETE FROM silence WHERE id = ?", &[id])?;
             }
             Change::Owe { row } => self.apply_owed(row)?,
+            Change::Own { row } => {
+                self.execute("DELETE FROM outbox WHERE id = ?", &[&row.id])?;
+                self.apply_owed(row)?;
+            }
+            Change::Boot { boot } => {
+                self.execute(
+                    "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)",
+                    &[&boot.id, &millis(boot.started), &millis(boot.alive), &boot.ended],
+                )?;
+                self.execute("DELETE FROM boot WHERE id <= ? - ?", &[&boot.id, &(KEPT as i64)])?;
+            }
             Change::Hold { notifier, until } => {
                 let key = format!("hold:{notifier}");
                 self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", &[&key, &millis(*until)])?;

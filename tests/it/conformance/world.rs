@@ -137,7 +137,8 @@ impl World {
             }
         });
         let redactor = plan.redactor.clone();
-        let runner = Arc::new(Runner { channels: open.into(), switchboard, store, clock, mint, redactor });
+        let runner =
+            Arc::new(Runner { channels: open.into(), switchboard, store, clock, mint, redactor, observer: None });
         let channels = channels.to_owned();
         World { runner, channels, sightings, readiness: ready, tap, sent, stop, tasks, ready_in: None, clock }
     }

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::alert::{AlertState, Subject};
+use journeyman::boots::Boot;
 use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
@@ -52,6 +53,9 @@ impl Store for Gone {
         gone()
     }
     fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>> {
+        gone()
+    }
+    fn boots(&self) -> BoxFuture<'_, Result<Vec<Boot>, StoreError>> {
         gone()
     }
     fn spent(&self) -> BoxFuture<'_, Result<Vec<Spent>, StoreError>> {

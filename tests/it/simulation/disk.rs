@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::alert::{AlertState, Subject};
+use journeyman::boots::Boot;
 use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
@@ -116,6 +117,7 @@ impl Store for Disk {
         open_incidents() -> Vec<Incident>;
         silences() -> Vec<Silence>;
         ledger() -> Vec<(Token, Entry)>;
+        boots() -> Vec<Boot>;
         unfinished() -> Vec<Checkpoint>;
         arrivals() -> Vec<Arrival>;
         spent() -> Vec<Spent>;

@@ -15,9 +15,9 @@ use journeyman::evaluator::{Evaluator, Parts, Policy};
 use journeyman::journey::token::Mint;
 use journeyman::ledger::{Kind, Settled};
 use journeyman::metrics::Metrics;
-use journeyman::runner::{Runner, resume};
 use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
+use journeyman::runner::{Runner, resume};
 use journeyman::scheduler::{Observation, Scheduler};
 use journeyman::store::{Store, StoreError};
 use journeyman::time::{between, earlier, later};
@@ -336,6 +336,7 @@ async fn start(
         clock,
         mint,
         redactor: plan.redactor.clone(),
+        observer: None,
     });
     let late = observations.clone();
     tokio::spawn(async move {
@@ -374,6 +375,8 @@ async fn start(
         location: None,
         public_url: None,
         waiting: resume::waiting_slots(&left),
+        own: None,
+        observer: None,
         policy: Policy {
             dependencies: BTreeMap::new(),
             slowdowns: HashMap::new(),

@@ -95,6 +95,10 @@ impl Setup {
             let (opened, ours) = (format!("\n{section}\n"), format!("\n{section}\n{line}\n"));
             config = if config.contains(&opened) { config.replacen(&opened, &ours, 1) } else { config + &ours };
         }
+        // What the monitor does by itself is heard only where a test asks for it.
+        if !config.contains("[self_journey]") {
+            config += "\n[self_journey]\nenabled = false\n";
+        }
         self.write("journeyman.toml", &config);
         self.start_as_written().await
     }
