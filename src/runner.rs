@@ -95,25 +95,23 @@ impl Runner {
         self.drive(Box::pin(async move { self.wake(left) }), ends)
     }
 
-    fn drive<'a>(
+    /// Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
+    /// in [`Drive::take`], is boxed, and gone by then.
+    async fn drive<'a>(
         &'a self,
         begun: BoxFuture<'a, Result<Drive<'a>, Box<Report>>>,
         ends: Ends<'a>,
-    ) -> impl Future<Output = Option<Report>> + Send + 'a {
-        // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
-        // in `Drive::take`, is boxed, and gone by then.
-        async move {
-            let mut drive = match begun.await {
-                Ok(drive) => drive,
-                Err(report) => return Some(*report),
-            };
-            let mut happened = (Event::Begin, None);
-            loop {
-                if let Some(report) = drive.take(happened, ends.cut).await {
-                    return Some(self.end(*report, drive.run.journey()));
-                }
-                happened = drive.next(ends).await?;
+    ) -> Option<Report> {
+        let mut drive = match begun.await {
+            Ok(drive) => drive,
+            Err(report) => return Some(*report),
+        };
+        let mut happened = (Event::Begin, None);
+        loop {
+            if let Some(report) = drive.take(happened, ends.cut).await {
+                return Some(self.end(*report, drive.run.journey()));
             }
+            happened = drive.next(ends).await?;
         }
     }
 
