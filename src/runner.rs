@@ -145,13 +145,16 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Restart, why)));
         }
         let purpose = checkpoint.purpose.clone();
-        let run = Run::resume(journey, checkpoint, alive, now, !token.bits() as u64);
-        let receivers = run.journey().receivers();
-        let blind = receivers.into_iter().filter(|name| {
-            let is_there = |channel: &Arc<OpenChannel>| channel.channel.looks_back();
-            between(alive, now.wall) > KEPT_FOR || !self.channels.get(name).is_some_and(is_there)
-        });
-        Ok(Drive { blind: blind.collect(), is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
+        let mut run = Run::resume(journey, checkpoint, alive, now, !token.bits() as u64);
+        for channel in run.journey().receivers() {
+            let looks_back = self.channels.get(&channel).is_some_and(|channel| channel.channel.looks_back());
+            if !looks_back || between(alive, now.wall) > KEPT_FOR {
+                let (fault, why) = (UnknownWhy::Restart, "the daemon was restarted".to_owned());
+                // It has not begun: there is nothing to do about it yet.
+                let _ = run.step(Event::Gap { channel, fault, why }, now);
+            }
+        }
+        Ok(Drive { is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
@@ -293,8 +296,6 @@ struct Drive<'a> {
     purpose: Purpose,
     in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
-    /// Receivers that know nothing of what came while nobody was there.
-    blind: Vec<Name>,
     /// What it would take to go on is on its way to the disk.
     saving: Option<BoxFuture<'a, bool>>,
     /// It is there.
@@ -311,7 +312,6 @@ impl<'a> Drive<'a> {
             purpose,
             in_hand: None,
             receivers: Vec::new(),
-            blind: Vec::new(),
             saving: None,
             is_safe: false,
             connected_since: None,
@@ -345,11 +345,6 @@ impl<'a> Drive<'a> {
                         for channel in names.iter().filter_map(|name| self.runner.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
                             actions.extend(self.run.step(Event::Met { channel, seen }, self.runner.clock.now()));
-                        }
-                        for channel in std::mem::take(&mut self.blind) {
-                            let why = "the daemon was restarted".to_owned();
-                            let gap = Event::Gap { channel, fault: UnknownWhy::Restart, why };
-                            actions.extend(self.run.step(gap, self.runner.clock.now()));
                         }
                         Some(ready)
                     }

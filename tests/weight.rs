@@ -47,7 +47,7 @@ async fn a_run_that_waits_weighs_little() {
     let (plan, _) = config::load_text("weight.toml", CHANNELS, &[("probe.toml", JOURNEY)], &directory)
         .unwrap_or_else(|problems| panic!("{}", config::render(&problems, false)));
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(&directory.join("weight.db")).expect("the store opens"));
-    let mint = Arc::new(Mint::new([1; 32], 0));
+    let (disk, mint) = (store.clone(), Arc::new(Mint::new([1; 32], 0)));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (readiness, ready) = watch::channel(Readiness::Starting);
     // Nothing arrives.
@@ -100,6 +100,11 @@ async fn a_run_that_waits_weighs_little() {
         });
         if runs % 1_000 == 0 {
             under_way(runs).await;
+            // What is on its way to the disk is there; the runs hear of it in their turn.
+            disk.apply(Vec::new()).await.expect("the store takes commits");
+            for _ in 0..runs * 2 {
+                tokio::task::yield_now().await;
+            }
             weights.push(allocated());
         }
     }
