@@ -27,8 +27,7 @@ use tokio_util::task::TaskTracker;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// What a run that waits may have allocated, in bytes: its task, its message on the way, what the ledger has of it, and what it
-/// takes to leave it to the next process. SQLite's own
-/// memory is not counted.
+/// takes to leave it to the next process. SQLite's own memory is not counted.
 const MOST: usize = 2_304;
 
 const CHANNELS: &str = "[channels.loop]\ntype = \"memory\"\nmax_in_flight = 4000\n";
