@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -98,26 +99,24 @@ impl Runner {
         self.drive(Box::pin(async move { self.wake(left) }), ends)
     }
 
-    fn drive<'a>(
+    /// Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
+    /// in [`Drive::take`], is boxed, and gone by then.
+    async fn drive<'a>(
         &'a self,
         begun: BoxFuture<'a, Result<Drive<'a>, Box<Report>>>,
         ends: Ends<'a>,
-    ) -> impl Future<Output = Option<Report>> + Send + 'a {
-        // Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
-        // in `Drive::take`, is boxed, and gone by then.
-        async move {
-            let mut drive = match begun.await {
-                Ok(drive) => drive,
-                Err(report) => return Some(*report),
-            };
-            let mut happened = (Event::Begin, None);
-            loop {
-                if let Some(report) = drive.take(happened, ends.cut).await {
-                    let report = self.end(*report, drive.run.journey());
-                    return Some(Box::pin(self.doubt(report, ends.cut)).await);
-                }
-                happened = drive.next(ends).await?;
+    ) -> Option<Report> {
+        let mut drive = match begun.await {
+            Ok(drive) => drive,
+            Err(report) => return Some(*report),
+        };
+        let mut happened = (Event::Begin, None);
+        loop {
+            if let Some(report) = drive.take(happened, ends.cut).await {
+                let report = self.end(*report, drive.run.journey());
+                return Some(Box::pin(self.doubt(report, ends.cut)).await);
             }
+            happened = drive.next(ends).await?;
         }
     }
 
@@ -151,14 +150,17 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Restart, why)));
         }
         let purpose = checkpoint.purpose.clone();
-        let run = Run::resume(journey, checkpoint, alive, now, !token.bits() as u64);
+        let mut run = Run::resume(journey, checkpoint, alive, now, !token.bits() as u64);
         let channels = self.channels.now();
-        let receivers = run.journey().receivers();
-        let blind = receivers.into_iter().filter(|name| {
-            let is_there = |channel: &Arc<OpenChannel>| channel.channel.looks_back();
-            between(alive, now.wall) > KEPT_FOR || !channels.get(name).is_some_and(is_there)
-        });
-        Ok(Drive { blind: blind.collect(), is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
+        for channel in run.journey().receivers() {
+            let looks_back = channels.get(&channel).is_some_and(|channel| channel.channel.looks_back());
+            if !looks_back || between(alive, now.wall) > KEPT_FOR {
+                let (fault, why) = (UnknownWhy::Restart, "the daemon was restarted".to_owned());
+                // It has not begun: there is nothing to do about it yet.
+                let _ = run.step(Event::Gap { channel, fault, why }, now);
+            }
+        }
+        Ok(Drive { is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
@@ -233,7 +235,7 @@ impl Runner {
         let checkpoint = Box::new(checkpoint.redacted(|text| self.redactor.redact(text))?);
         let kept = self.store.apply(vec![Change::Waits { checkpoint }]);
         // That the store takes nothing is told by others.
-        Some(Box::pin(async move { kept.await.is_ok() }))
+        Some(Box::pin(kept.map(|kept| kept.is_ok())))
     }
 }
 
@@ -313,8 +315,6 @@ struct Drive<'a> {
     purpose: Purpose,
     in_hand: Option<InHand<'a>>,
     receivers: Vec<Watched>,
-    /// Receivers that know nothing of what came while nobody was there.
-    blind: Vec<Name>,
     /// What it would take to go on is on its way to the disk.
     saving: Option<BoxFuture<'a, bool>>,
     /// It is there.
@@ -332,7 +332,6 @@ impl<'a> Drive<'a> {
             purpose,
             in_hand: None,
             receivers: Vec::new(),
-            blind: Vec::new(),
             saving: None,
             is_safe: false,
             connected_since: None,
@@ -366,11 +365,6 @@ impl<'a> Drive<'a> {
                         for channel in names.iter().filter_map(|name| self.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
                             actions.extend(self.run.step(Event::Met { channel, seen }, self.runner.clock.now()));
-                        }
-                        for channel in std::mem::take(&mut self.blind) {
-                            let why = "the daemon was restarted".to_owned();
-                            let gap = Event::Gap { channel, fault: UnknownWhy::Restart, why };
-                            actions.extend(self.run.step(gap, self.runner.clock.now()));
                         }
                         Some(ready)
                     }

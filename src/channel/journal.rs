@@ -68,7 +68,7 @@ impl Place<'_> {
 
 impl Safe {
     /// Whether it is; never, if we end before that is known.
-    pub(crate) async fn is_so(self) -> bool {
+    pub(crate) async fn told(self) -> bool {
         match self.0 {
             Some(is_safe) => match is_safe.await {
                 Ok(is_safe) => is_safe,

@@ -19,7 +19,7 @@ use crate::journey::expect::{Query, cut};
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepStatus};
-use crate::journey::run::checkpoint::Resumed;
+use crate::journey::run::checkpoint::{Resumed, is_from_before};
 use crate::journey::run::progress::{Progress, Sent};
 use crate::journey::seen::{Seen, keep};
 use crate::journey::template::{Medium, Scope};
@@ -307,8 +307,8 @@ impl Run {
                 if self.is_handed_out_again(&channel, &message) {
                     return;
                 }
-                let at = self.local(at);
-                let earliest = self.earliest(&message, at);
+                let (stamp, at) = (at, self.local(at));
+                let earliest = if is_from_before(stamp) { at.mono } else { self.earliest(&message, at) };
                 self.arrivals.push(Arrived { channel, message, at, earliest, used_by: None });
                 self.resume_receive(now, actions);
             }

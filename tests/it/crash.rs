@@ -18,7 +18,7 @@ use crate::support::fake_slack::{Answer, FakeSlack, TOKEN};
 use crate::support::fake_smtp::FakeSmtp;
 use crate::support::table::Table;
 use crate::support::target::{Answered, Mode, Target};
-use crate::support::{block_on, wait_for};
+use crate::support::{block_on, kills_wanted, wait_for};
 
 /// One journey a notifier: a notifier sends one message a second, and every incident makes two.
 const JOURNEYS: usize = 30;
@@ -31,11 +31,6 @@ const EVERY: Duration = Duration::from_millis(500);
 const DECIDED: Duration = Duration::from_millis(1_500);
 /// A lost message is waited for until its deadline.
 const DECIDED_ROUND_TRIP: Duration = Duration::from_secs(3);
-
-/// `JOURNEYMAN_TESTS_KILLS` kills more often than a change needs.
-fn kills_wanted() -> usize {
-    std::env::var("JOURNEYMAN_TESTS_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(30)
-}
 
 fn channel(n: usize) -> String {
     format!("C0CRASH{n}")

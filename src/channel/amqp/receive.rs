@@ -86,7 +86,7 @@ impl Subscription {
                     let safe = place.hand_over(Arrival { channel: listener.channel.clone(), at, message });
                     acks.push(async move {
                         // A store that takes nothing must not stop the reading; its own alert tells of that.
-                        safe.is_so().await;
+                        safe.told().await;
                         // Fails only with the connection, and then the consumer tells.
                         acker.ack(BasicAckOptions::default()).await
                     });

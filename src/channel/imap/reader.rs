@@ -67,7 +67,8 @@ impl<'a> Watch<'a> {
                 // Runs of the process before wait since then.
                 let mut came = session.search(&came_since(since)).await?;
                 came.sort_unstable();
-                end.next = came.iter().rev().take(AT_ONCE).last().map_or(end.next, |first| end.next.min(*first));
+                let first = came.get(came.len().saturating_sub(AT_ONCE));
+                end.next = first.map_or(end.next, |first| end.next.min(*first));
             }
             let at = tray.resume(Place::Inbox, end, &folder);
             let inbox = Watched { folder, at };

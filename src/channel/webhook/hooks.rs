@@ -309,7 +309,7 @@ async fn hand_over(route: &Route, limits: Limits, at: Now, message: Message) -> 
         Ok(None) => return Err((CallResult::Busy, "the switchboard is gone")),
         Err(_) => return Err((CallResult::Busy, "the switchboard is busy")),
     };
-    match place.hand_over(arrival).is_so().await {
+    match place.hand_over(arrival).told().await {
         true => Ok(()),
         false => Err((CallResult::Busy, "the store does not take it")),
     }

@@ -118,6 +118,11 @@ impl PartialEq for Landed {
     }
 }
 
+/// Whether another process took this stamp: on our monotonic clock it has no time.
+pub(super) fn is_from_before(at: Now) -> bool {
+    at.mono == Mono::default()
+}
+
 /// Whether two messages are one that was handed out twice.
 fn is_same(one: &Message, other: &Message) -> bool {
     one.part == other.part && one.body == other.body
@@ -127,8 +132,6 @@ fn is_same(one: &Message, other: &Message) -> bool {
 #[derive(Debug)]
 pub(super) struct Resumed {
     shift: Duration,
-    /// On the process's clock: what is stamped before was stamped by another.
-    woke: Mono,
     /// On the run's own clock, as all that follows: the last sign of the process before.
     from: Mono,
     /// When it was gone on with.
@@ -276,16 +279,7 @@ impl Run {
             is_slow: kept.is_slow,
             unknown: kept.unknown,
             has_waited: true,
-            resumed: Some(Box::new(Resumed {
-                shift,
-                woke: now.mono,
-                from,
-                to,
-                ready: to,
-                place,
-                unsure: BTreeSet::new(),
-                left,
-            })),
+            resumed: Some(Box::new(Resumed { shift, from, to, ready: to, place, unsure: BTreeSet::new(), left })),
             journey,
         }
     }
@@ -315,7 +309,7 @@ impl Run {
     /// `at` on the run's own clock.
     pub(super) fn local(&self, at: Now) -> Now {
         let (Some(resumed), Some(started)) = (&self.resumed, self.started) else { return at };
-        let mono = match at.mono < resumed.woke {
+        let mono = match is_from_before(at) {
             true => (started.mono + between(started.wall, at.wall)).min(resumed.to),
             false => at.mono + resumed.shift,
         };
@@ -357,15 +351,12 @@ impl Run {
         self.resumed.as_ref().is_some_and(|resumed| resumed.unsure.contains(&send))
     }
 
-    /// The least that can be said of when a message came that is stamped `at`, on the run's own clock.
+    /// The least that can be said of when a message came that this process saw `at`, on the run's own clock.
     pub(super) fn earliest(&self, message: &Message, at: Now) -> Mono {
         let (Some(resumed), Some(started)) = (&self.resumed, self.started) else { return at.mono };
-        if at.mono <= resumed.to {
-            return at.mono;
-        }
         // The system's clock is not ours; it proves nothing beyond what is possible.
         let stored = message.stored.map(|stored| started.mono + between(started.wall, stored));
-        stored.unwrap_or(resumed.from).clamp(resumed.from, at.mono)
+        stored.unwrap_or(resumed.from).max(resumed.from).min(at.mono)
     }
 
     /// Whether the message is one that had come before, and was handed out again because nobody had acknowledged it.

@@ -15,7 +15,7 @@ use crate::support::daemon::{Daemon, Setup};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::redis::Redis;
 use crate::support::table::Table;
-use crate::support::{block_on, wait_for};
+use crate::support::{block_on, kills_wanted, wait_for};
 
 const JOURNEYS: usize = 12;
 /// What the system needs at most to hand a message on.
@@ -23,10 +23,6 @@ const SLOWEST: u64 = 900;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Of a hundred messages the system loses so many.
 const LOSES: u8 = 7;
-
-fn kills() -> usize {
-    std::env::var("JOURNEYMAN_TESTS_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(30)
-}
 
 fn configuration(system: &System, channels: &str) -> (String, String) {
     let main = format!("[channels.web]\ntype = \"http\"\nurl = \"{}\"\n{channels}{HOOK}", system.url());
@@ -102,7 +98,7 @@ fn thirty_kills_with_runs_in_flight_give_each_run_one_verdict_and_a_true_one() {
         let mut carrier = Carrier { fates: fates.clone(), places, hook, caller, under_way: JoinSet::new() };
         let clock = Clock::system();
         let (mut restarts, mut in_flight) = (Vec::new(), 0);
-        for _ in 0..kills() {
+        for _ in 0..kills_wanted() {
             // A random moment is the point: nothing is waited for.
             let until = clock.now().mono + Duration::from_millis(random.u64(300..2_500));
             while clock.now().mono < until {
@@ -135,7 +131,7 @@ fn thirty_kills_with_runs_in_flight_give_each_run_one_verdict_and_a_true_one() {
         let found = check_verdicts(&daemon, &fates.all());
         restarts.sort();
         let mut table = Table::new("restart", "t1-real", &["T1, the real binary", "figure"]);
-        table.row(&[&"kills", &format!("{} (seed {seed})", kills())]);
+        table.row(&[&"kills", &format!("{} (seed {seed})", kills_wanted())]);
         table.row(&[&"journeys", &format!("{JOURNEYS} each second: 4 by Redis stream, 4 by AMQP, 4 by webhook")]);
         table.row(&[&"slots", &format!("{slots}, each with one verdict")]);
         table.row(&[&"runs in flight when killed", &in_flight]);
@@ -144,7 +140,7 @@ fn thirty_kills_with_runs_in_flight_give_each_run_one_verdict_and_a_true_one() {
         }
         let (median, most) = (restarts[restarts.len() / 2], restarts[restarts.len() - 1]);
         table.row(&[&"restart to ready", &format!("{median:.0?} median, {most:.0?} at most")]);
-        assert!(in_flight as usize >= kills(), "too quiet to prove anything: {in_flight} in flight");
+        assert!(in_flight as usize >= kills_wanted(), "too quiet to prove anything: {in_flight} in flight");
     });
 }
 

@@ -64,6 +64,12 @@ pub fn is_long() -> bool {
 /// From the start of a server to its first answer, on a machine that is busy with other tests.
 pub const START: Duration = Duration::from_secs(90);
 
+/// How often a daemon is killed; `JOURNEYMAN_TESTS_KILLS` says more than a change needs.
+pub fn kills_wanted() -> usize {
+    let told = std::env::var_os("JOURNEYMAN_TESTS_KILLS");
+    told.and_then(|told| told.to_str()?.parse().ok()).unwrap_or(30)
+}
+
 /// The path of a server's program, looked up in `PATH` and the places where Debian puts servers.
 /// Without it: a panic under `tests/run`, otherwise a loud line and `None`, for the test to return on.
 pub fn server_binary(name: &str, package: &str) -> Option<PathBuf> {

@@ -211,6 +211,11 @@ fn over_a_restart_latency_is_an_interval_and_only_what_is_proven_slow_is() {
     assert_eq!(said, "measured over a restart: it took at least 2.1s and at most 9.5s");
     assert_eq!(report.steps[1].status, StepStatus::Warned);
 
+    // Its reader was quicker than the run.
+    let mut second = Second::of(&waiting(), 100, 2_100, 9_000);
+    let report = second.arrival(8_900, Message::new("hello")).ready(9_000).report();
+    assert_eq!(report.outcome.latency(), Some(Duration::from_millis(2_100)));
+
     let mut second = Second::of(&waiting(), 100, 6_000, 9_000);
     let report = second.ready(9_000).arrival(9_500, Message::new("hello")).report();
     assert_eq!(report.outcome, Outcome::Slow { latency: Duration::from_millis(6_000) });
