@@ -146,7 +146,9 @@ mod tests {
             (basic("ada", "one").replace("Basic", "bAsIc"), Ok(())),
             (basic("ada", "two"), Err(Refusal::Unknown)),
             (basic("ada", ""), Err(Refusal::Unknown)),
+            // Neither by the password of one, nor of the other, whose hash is compared with.
             (basic("eve", "one"), Err(Refusal::Unknown)),
+            (basic("eve", "two"), Err(Refusal::Unknown)),
             (basic("", "one"), Err(Refusal::Unknown)),
             (basic("ada", "one").replace("Basic", "Bearer"), Err(Refusal::Unknown)),
             ("Basic".to_owned(), Err(Refusal::Unknown)),

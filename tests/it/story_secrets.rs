@@ -1,6 +1,7 @@
 //! No secret gets out: every kind that can be configured, in a daemon that logs everything it can, with systems that repeat what
 //! they are told in every answer. Then every way out is searched: log, metrics, pages, API, store, alerts.
 
+#[cfg(feature = "full")] // it has channels of every type
 mod positions;
 
 use std::net::SocketAddr;

@@ -55,6 +55,17 @@ pub(crate) async fn with_gate(
     capacity: usize,
     test: impl AsyncFnOnce(&mut Gate),
 ) {
+    with_gate_for(BOUND, settings, limits, capacity, test).await;
+}
+
+/// The same, for a test that takes longer.
+pub(crate) async fn with_gate_for(
+    bound: Duration,
+    settings: WebhookSettings,
+    limits: Limits,
+    capacity: usize,
+    test: impl AsyncFnOnce(&mut Gate),
+) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (clock, hooks, stop) = (Clock::system(), Hooks::new(limits), CancellationToken::new());
     let (sender, arrivals) = mpsc::channel(capacity);
@@ -86,7 +97,7 @@ pub(crate) async fn with_gate(
             gate.stop.cancel();
         })
     };
-    tokio::time::timeout(BOUND, all).await.expect("all ends in time");
+    tokio::time::timeout(bound, all).await.expect("all ends in time");
 }
 
 /// Sends `bytes` on a connection of its own and reads until the other side closes it or has answered once.

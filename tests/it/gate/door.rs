@@ -218,13 +218,13 @@ fn a_changed_file_is_heeded_and_a_bad_one_leaves_the_old_in_force() {
         let told =
             tokio::time::timeout(BOUND, wrong.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();
         assert!(told.contains("web.yml"), "{told}");
-        assert_eq!(status("second").await, 200);
+        assert_eq!((status("second").await, status("first").await), (200, 401));
         std::fs::remove_file(&file).unwrap();
         tokio::time::timeout(BOUND, wrong.wait_for(|why| why.as_ref().is_some_and(|why| why.contains("cannot read"))))
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(status("second").await, 200, "a file that is gone opens nothing");
+        assert_eq!((status("second").await, status("first").await), (200, 401), "a file that is gone opens nothing");
 
         scratch.write("web.yml", &users("third"));
         tokio::time::timeout(BOUND, wrong.wait_for(Option::is_none)).await.unwrap().unwrap();

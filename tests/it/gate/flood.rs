@@ -17,7 +17,7 @@ use crate::http_pages::stage::Stage;
 use crate::support::daemon::Daemon;
 use crate::support::table::Table;
 use crate::support::{block_on, wait_for};
-use crate::webhook_channel::{Gate, call, exchange, settings, status, with_gate};
+use crate::webhook_channel::{Gate, call, exchange, settings, status, with_gate, with_gate_for};
 
 const BOUND: Duration = Duration::from_secs(20);
 /// What the product promises an honest caller in the middle of it.
@@ -51,7 +51,7 @@ async fn dribble(from: [u8; 4], to: SocketAddr, head: &'static [u8], done: Arc<A
             }
         }
         // One that is thrown out comes again, and not a thousand times a second.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -82,7 +82,7 @@ fn a_thousand_who_dribble_do_not_keep_one_honest_caller_waiting() {
     );
     for addresses in [1u8, 40] {
         let settings = WebhookSettings { max_body: 4_096, ..settings("/inbound", Verify::None) };
-        block_on(with_gate(settings, Limits::default(), 1_024, async |gate: &mut Gate| {
+        block_on(with_gate_for(6 * BOUND, settings, Limits::default(), 1_024, async |gate: &mut Gate| {
             let pages = Stage::new(None).await;
             let health: SocketAddr = pages.url.trim_start_matches("http://").parse().unwrap();
             let done = Arc::new(AtomicBool::new(false));
