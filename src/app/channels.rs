@@ -160,10 +160,7 @@ impl Opener {
         let readiness = reader.is_some().then_some(Readiness::Starting);
         self.board.set_channel(&open.name, ChannelStatus { kind, readiness, last_fault: None, last_success: None });
         self.metrics.show("channel", &open.name, true);
-        let Some(Reader { channel, listener }) = reader else {
-            self.board.remove_component(&format!("channel {}", open.name));
-            return self.stop.child_token();
-        };
+        let Some(Reader { channel, listener }) = reader else { return self.stop.child_token() };
         let stop = listener.stop.clone();
         let notes = open.reading().clone();
         let (board, told, observer) = (self.board.clone(), observations.clone(), self.observer.clone());

@@ -250,6 +250,7 @@ impl Live {
             // Of two readers on one route or one subscription the second would wait for the first.
             if let Some(before) = self.readers.remove(&name) {
                 before.cancel();
+                self.workplace.board.remove_component(&format!("channel {name}"));
             }
             self.readers.insert(name, self.opener.start(channel, tasks, &observations));
         }

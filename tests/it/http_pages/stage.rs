@@ -114,7 +114,7 @@ impl Stage {
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
             slack: Arc::new(callbacks),
-            reloads: None,
+            reloads: Some(journeyman::commands::reloads().0),
             ready: ready.clone(),
         };
         let mut serving = JoinSet::new();
