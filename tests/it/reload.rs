@@ -2,8 +2,9 @@
 //! leaves one plan, whole.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use journeyman::clock::Clock;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
@@ -379,7 +380,8 @@ fn a_storm_of_reloads_leaves_what_stays_alone() {
             assert_eq!(reload(&client, &url).await.0, StatusCode::OK);
         }
         let before = figures(&daemon);
-        let began = Instant::now();
+        let clock = Clock::system();
+        let began = clock.now().mono;
         let (mut accepted, mut refused) = (0, 0);
         for round in 0..RELOADS {
             let text =
@@ -405,7 +407,7 @@ fn a_storm_of_reloads_leaves_what_stays_alone() {
                 (status, answer) => panic!("{status}: {answer}"),
             }
         }
-        let took = began.elapsed();
+        let took = clock.now().mono.since(began);
         assert_eq!((accepted, refused), (RELOADS / 2, RELOADS / 2));
         std::fs::write(&probes, stays).expect("written");
         std::fs::write(&main, &base).expect("written");

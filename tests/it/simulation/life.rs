@@ -239,7 +239,7 @@ async fn live(
             () = hours => {}
         }
         // Every third life that ends before its world does is ended in order, as by an upgrade.
-        if born % 3 == 0 && until < end {
+        if born.is_multiple_of(3) && until < end {
             world.reach(Point::Stopping).await;
             stop(stops).await;
         }

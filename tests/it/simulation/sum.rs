@@ -1,13 +1,17 @@
 //! What many worlds come to.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use journeyman::clock::Clock;
+use journeyman::time::Mono;
 
 use super::life::{Profile, Told};
 use super::world::Point;
 
 /// What many worlds come to.
 pub(crate) struct Sum {
-    began: Instant,
+    clock: Clock,
+    began: Mono,
     worlds: u64,
     runs: usize,
     crashes: u32,
@@ -22,7 +26,8 @@ impl Sum {
     /// None yet.
     pub(crate) fn new() -> Sum {
         let (worlds, runs, crashes, notices, events, trace, broken) = Default::default();
-        Sum { began: Instant::now(), worlds, runs, crashes, notices, events, trace, broken }
+        let clock = Clock::system();
+        Sum { clock, began: clock.now().mono, worlds, runs, crashes, notices, events, trace, broken }
     }
 
     pub(crate) fn add(&mut self, what: &str, told: Told) {
@@ -46,7 +51,7 @@ impl Sum {
             self.events,
             self.trace,
             self.broken.len(),
-            self.began.elapsed().as_secs_f64()
+            self.clock.now().mono.since(self.began).as_secs_f64()
         )
     }
 }
