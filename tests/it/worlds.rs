@@ -39,14 +39,3 @@ fn a_death_at_any_point_costs_nothing_that_was_promised() {
     table.row(&[&"T1", &what, &sum.say()]);
     assert!(sum.broken.is_empty(), "{}", sum.broken.join("\n"));
 }
-
-#[test]
-fn one_seed_is_one_history() {
-    journeyman::tls::init();
-    for seed in [7, 11] {
-        let profile = Profile::new(seed, TWO_HOURS, 10, Duration::from_secs(60));
-        let (one, other) = (simulate(&profile), simulate(&profile));
-        assert_eq!((one.events, one.trace), (other.events, other.trace), "seed {seed}");
-        assert_ne!(one.trace, simulate(&Profile { seed: seed + 1, ..profile }).trace);
-    }
-}

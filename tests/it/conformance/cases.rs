@@ -548,11 +548,16 @@ async fn cut_unacknowledged<R: Rig>(rig: &R) -> Vec<Cell> {
     scene.warm(&world).await;
     scene.reader_is_quiet().await;
     scene.proxies.back.set(Direction::ToServer, Flow::Hold);
+    let before = scene.proxies.back.seen(Direction::ToServer);
     let journey = scene.journey(AMPLE, "");
     let (report, ()) = join!(world.run(&journey), async {
         let parcel = scene.relay.take().await;
         scene.relay.put(&parcel).await;
     });
+    // The acknowledgement is on its way, and held: one that is not sent yet would go over the next connection.
+    let is_held = async || (scene.proxies.back.seen(Direction::ToServer) > before).then_some(());
+    let held = crate::support::wait_for("the acknowledgement to be held", PATIENCE * 4, is_held);
+    let _ = tokio::time::timeout(PATIENCE * 3, held).await;
     scene.proxies.back.cut();
     scene.proxies.back.set(Direction::ToServer, Flow::Pass);
     if scene.promises.recognises {

@@ -199,10 +199,6 @@ impl Channel for Line {
         self.system.keeps
     }
 
-    fn looks_back(&self) -> bool {
-        self.system.keeps
-    }
-
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {
         Box::pin(self.read(listener))
     }
