@@ -1,5 +1,6 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
+mod breakers;
 mod channels;
 pub mod connect;
 pub mod demo;
@@ -23,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::app::channels::Channels;
 use crate::app::tasks::Tasks;
 use crate::board::Board;
+use crate::breaker::Guarded;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::commands::Commands;
+use crate::commands::{Commands, Levers};
 use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender};
 use crate::evaluator::{Evaluator, Parts};
@@ -86,12 +88,14 @@ pub async fn run(
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let orders = store.orders().await.map_err(|error| store_failure(&plan, &error))?;
+    let levers = Arc::new(Levers::new(orders));
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &levers, &stop_readers).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let (outbox, workers) =
-        delivery::build(lenders(&plan, clock, &metrics, &key)?, &store, clock, &board, &observations);
+        delivery::build(lenders(&plan, clock, &metrics, &key, &levers)?, &store, clock, &board, &observations);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
     let parts = Parts {
@@ -115,6 +119,8 @@ pub async fn run(
             .iter()
             .filter_map(|(name, planned)| Some((name.clone(), planned.policy.certificate_warning?)))
             .collect(),
+        breakers: channels.open.values().filter(|open| open.refuses()).map(|open| open.name.clone()).collect(),
+        levers,
         routes: plan.routes.clone(),
         updatable: plan
             .notifiers
@@ -271,7 +277,8 @@ pub async fn once(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
-    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &stop_readers).await?;
+    let levers = Levers::default();
+    let mut channels = channels::open(&plan, clock, &board, &metrics, &mint, &levers, &stop_readers).await?;
     let runner = build_runner(&plan, clock, &store, mint, &mut channels).await?;
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
@@ -352,12 +359,20 @@ pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, 
     })
 }
 
-fn lenders(plan: &Plan, clock: Clock, metrics: &Metrics, key: &Arc<[u8]>) -> Result<Vec<Lender>, Failure> {
+fn lenders(
+    plan: &Plan,
+    clock: Clock,
+    metrics: &Metrics,
+    key: &Arc<[u8]>,
+    levers: &Levers,
+) -> Result<Vec<Lender>, Failure> {
     let lender = |(name, planned): (&Name, &NotifierPlan)| {
         let notifier = open_notifier(planned, &plan.redactor, clock, Some(key))
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         let fallback = planned.fallback.clone().map(|fallback| (fallback, planned.fallback_after));
-        Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name) })
+        let what = Guarded::Notifier(name.clone());
+        let (lever, breaker) = (levers.of(&what), metrics.breaker(&what));
+        Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name), lever, breaker })
     };
     plan.notifiers.iter().map(lender).collect()
 }
@@ -456,6 +471,10 @@ fn spawn_channels(
 ) {
     if let Some((listener, hooks)) = channels.hooks.take() {
         tasks.spawn("hooks", crate::channel::webhook::serve(listener, hooks, stop.clone()));
+    }
+    for open in channels.open.values() {
+        let (told, board) = (observations.clone(), board.clone());
+        tasks.spawn("reader", breakers::watch(open.clone(), board, told, clock, stop.clone()));
     }
     for reader in std::mem::take(&mut channels.readers) {
         let Some(open) = channels.open.get(&reader.listener.channel).cloned() else { continue };

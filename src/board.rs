@@ -1,5 +1,7 @@
 //! The board: what the pages, the API and the health routes show. Written by the drivers, read by anyone, never waited on.
 
+mod breakers;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,6 +12,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::alert::Phase;
+pub use crate::board::breakers::BreakerStatus;
+use crate::breaker::Guarded;
 use crate::channel::Readiness;
 use crate::control::{AskedRun, Silence};
 use crate::detect::Finding;
@@ -79,6 +83,8 @@ pub struct ChannelStatus {
     pub last_fault: Option<(Timestamp, String)>,
     /// When it last worked.
     pub last_success: Option<Timestamp>,
+    /// How long it waits between two calls, or before the next, because its system wants fewer.
+    pub slowed: Option<Duration>,
 }
 
 /// A part of the daemon, for `/health`.
@@ -129,6 +135,7 @@ pub struct Board {
     journeys: RwLock<BTreeMap<Name, Arc<JourneyStatus>>>,
     docket: RwLock<Arc<Docket>>,
     channels: RwLock<BTreeMap<Name, ChannelStatus>>,
+    breakers: RwLock<BTreeMap<Guarded, Arc<BreakerStatus>>>,
     /// At most one of each journey.
     asked: RwLock<BTreeMap<Name, AskedRun>>,
     components: RwLock<BTreeMap<String, Component>>,
@@ -142,6 +149,7 @@ impl Default for Board {
             journeys: RwLock::default(),
             docket: RwLock::default(),
             channels: RwLock::default(),
+            breakers: RwLock::default(),
             asked: RwLock::default(),
             components: RwLock::default(),
             pulses: RwLock::default(),
@@ -219,6 +227,22 @@ impl Board {
     /// Every channel, by name.
     pub fn channels(&self) -> BTreeMap<Name, ChannelStatus> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a breaker; what is not as usual about it is shown among the parts of the daemon as well.
+    pub fn set_breaker(&self, what: &Guarded, status: BreakerStatus, now: Timestamp) {
+        // Not critical: it is news about what is behind it.
+        if status.is_noteworthy() || self.breakers().get(what).is_some_and(|before| before.is_noteworthy()) {
+            self.set_component(&format!("breaker of {what}"), !status.state.refuses(), false, status.words(), now);
+        }
+        let status = Arc::new(status);
+        self.breakers.write().unwrap_or_else(PoisonError::into_inner).insert(what.clone(), status);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Every breaker.
+    pub fn breakers(&self) -> BTreeMap<Guarded, Arc<BreakerStatus>> {
+        self.breakers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says how a part of the daemon is. Keeps since when, while it stays as it was.

@@ -1,7 +1,11 @@
 //! What people ask of the running daemon, on its way to the sole owner of alert state, and the answer.
 
-use tokio::sync::{mpsc, oneshot};
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
 
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::breaker::{Guarded, Order};
 use crate::control::{Ack, AskedRun, Silence};
 use crate::journey::Name;
 
@@ -38,6 +42,13 @@ pub enum Request {
     Unsilence {
         /// Which.
         id: String,
+    },
+    /// To force a breaker, or to let it go by itself.
+    Order {
+        /// Before what it stands.
+        what: Guarded,
+        /// What is wanted of it; `None` is that it goes by itself.
+        order: Option<Order>,
     },
 }
 
@@ -129,6 +140,35 @@ impl Refusal {
     /// Nobody takes requests any more.
     pub fn stopping() -> Refusal {
         Refusal::Unavailable("the daemon is stopping".to_owned())
+    }
+}
+
+/// What people want of each breaker, on its way to who holds it. Only the owner of alert state pulls one, because it also writes
+/// that down.
+#[derive(Debug, Default)]
+pub struct Levers {
+    /// What was wanted before a restart.
+    before: BTreeMap<Guarded, Order>,
+    levers: RwLock<BTreeMap<Guarded, watch::Sender<Option<Order>>>>,
+}
+
+impl Levers {
+    /// Levers for those who still want what they wanted before a restart.
+    pub fn new(before: impl IntoIterator<Item = (Guarded, Order)>) -> Levers {
+        Levers { before: before.into_iter().collect(), ..Levers::default() }
+    }
+
+    /// What somebody wants of the breaker before `what`, from now on.
+    pub fn of(&self, what: &Guarded) -> watch::Receiver<Option<Order>> {
+        let mut levers = self.levers.write().unwrap_or_else(PoisonError::into_inner);
+        let before = || watch::Sender::new(self.before.get(what).cloned());
+        levers.entry(what.clone()).or_insert_with(before).subscribe()
+    }
+
+    /// Has it heard; `false` if there is no such breaker.
+    pub fn pull(&self, what: &Guarded, order: Option<Order>) -> bool {
+        let levers = self.levers.read().unwrap_or_else(PoisonError::into_inner);
+        levers.get(what).inspect(|lever| drop(lever.send_replace(order))).is_some()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::alert::{AlertState, Look, Phase, Subject};
 use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
 use crate::clock::Clock;
-use crate::commands::{Command, Refusal, Request, Which};
+use crate::commands::{Command, Levers, Refusal, Request, Which};
 use crate::control::{AskedRun, Route};
 use crate::delivery::Outbox;
 use crate::detect::drift::Measured;
@@ -78,6 +78,10 @@ pub struct Parts {
     pub slowdowns: HashMap<Name, f64>,
     /// How long before its end people are told of a channel's certificate; of one without an entry, never.
     pub certificate_warnings: BTreeMap<Name, Duration>,
+    /// Channels whose breaker refuses calls while it is open.
+    pub breakers: BTreeSet<Name>,
+    /// Where people's orders to breakers go.
+    pub levers: Arc<Levers>,
     /// Who is told instead of those that journeys name.
     pub routes: Vec<Route>,
     /// Notifiers that can bring what they told up to date.
@@ -152,7 +156,7 @@ impl Evaluator {
     ) -> Result<Evaluator, crate::store::StoreError> {
         let desk = Desk::new(parts.routes.clone(), parts.updatable.clone()).with_digest_after(parts.digest_after);
         let key = parts.store.key().await?;
-        let channels = Channels::new(journeys, &parts.certificate_warnings, parts.metrics.clone());
+        let channels = Channels::new(journeys, &parts.certificate_warnings, &parts.breakers, parts.metrics.clone());
         let mut evaluator = Evaluator {
             parts,
             key,
@@ -342,6 +346,15 @@ impl Evaluator {
                 let matchers = self.desk.matchers(&incident).map_err(Refusal::Unknown)?;
                 self.take_request(Request::Silence(crate::control::Silence { matchers, ..silence }), round)
             }
+            Request::Order { what, order } => {
+                if !self.parts.levers.pull(&what, order.clone()) {
+                    return Err(Refusal::Unknown(format!("there is no breaker before {what}")));
+                }
+                let (to, by) = (order.as_ref().map(|order| order.to), order.as_ref().map(|order| order.by.as_str()));
+                tracing::info!(breaker = %what, ?to, by, "asked to force a breaker, or to let it go by itself");
+                round.changes.push(Change::Order { what, order: order.map(Box::new) });
+                Ok(())
+            }
             Request::Unsilence { id } => {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
                 tracing::info!(silence = id, "asked to end a silence");
@@ -389,6 +402,11 @@ impl Evaluator {
                 self.channels.read(channel, trouble.clone());
                 return self.look_at_channel(channel.clone(), round, now);
             }
+            Observation::Breaking { channel, is_open, trouble } => {
+                self.desk.block(channel, *is_open);
+                self.channels.broke(channel, trouble.clone());
+                return self.look_at_channel(channel.clone(), round, now);
+            }
         };
         if std::mem::take(&mut self.is_blind_told) {
             self.condition(Subject::Daemon("blind".into()), Vec::new(), round, now);
@@ -409,7 +427,10 @@ impl Evaluator {
             }
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
-            Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
+            Observation::Measured { .. }
+            | Observation::Reading { .. }
+            | Observation::Breaking { .. }
+            | Observation::Condition { .. } => {}
         }
         round.touched.insert(name);
     }

@@ -11,8 +11,8 @@ use crate::cli::ask::Daemon;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run,
-    print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Notify, breaker, control, exit_code_of, print_objectives,
+    print_run, print_slo,
 };
 use crate::clock::Clock;
 use crate::config::{Plan, Problem};
@@ -89,6 +89,9 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Unsilence { id, asking } => {
             tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
         }
+        Command::Breaker(asked) => tell(&asked.asking, async |daemon| {
+            breaker::breaker(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
         Command::Rerun(asked) => {
             ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
         }

@@ -1,7 +1,10 @@
 //! The runner: drives one [`Run`] over its channels until it has an outcome. It performs what the run asks for, and decides nothing.
 
+pub mod gate;
+mod hint;
 pub mod mailbox;
 pub mod open;
+mod pace;
 pub mod switchboard;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +26,7 @@ use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
+use crate::runner::gate::{Caller, Gate};
 use crate::runner::mailbox::Mailbox;
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Switchboard;
@@ -138,6 +142,12 @@ impl Runner {
         Ok(Drive { runner: self, run, mailbox: Arc::default(), in_hand: None, receivers: Vec::new(), connected_since })
     }
 
+    /// Until when a run of this journey is put off, because a channel that it needs has only just become well again.
+    pub fn put_off(&self, journey: &Journey) -> Option<Mono> {
+        let gates = journey.channels().into_iter().filter_map(|name| self.channels.get(&name)?.gate());
+        gates.filter_map(|gate| gate.put_off(journey)).max()
+    }
+
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
         let has_arrived = matches!(report.outcome, Outcome::Good { .. } | Outcome::Slow { .. });
         self.switchboard.settle(report.token, if has_arrived { Settled::Arrived } else { Settled::Missing });
@@ -151,13 +161,19 @@ impl Runner {
     }
 
     /// Waits until every receiver is ready; from then on, each of `watched` tells whether it was away.
-    async fn await_ready(&self, names: &[Name], watched: &mut Vec<Watched>) -> Event {
+    async fn await_ready(&self, names: &[Name], watched: &mut Vec<Watched>, caller: &Caller) -> Event {
         let until = self.clock.now().mono + READY_WITHIN;
         for name in names {
             let Some(channel) = self.channels.get(name) else {
                 return not_ready(name, "it is not open".to_owned(), false);
             };
             let mut readiness = channel.readiness.clone();
+            if let (false, Some(gate)) = (*readiness.borrow() == Readiness::Ready, channel.gate()) {
+                match blocked(channel, gate, caller) {
+                    Some(why) => return not_ready(name, why, true),
+                    None => channel.nudge().notify_one(),
+                }
+            }
             let ready = async { readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok() };
             tokio::select! {
                 biased;
@@ -190,6 +206,19 @@ impl Runner {
             Err(error) => Event::NotRecorded { why: error.to_string() },
         }
     }
+}
+
+/// Why a run need not wait for a receiver that is away: that is known, and others try.
+fn blocked(channel: &OpenChannel, gate: &Gate, caller: &Caller) -> Option<String> {
+    let refusal = gate.refusal();
+    if refusal.is_none() && !channel.is_known_down() || gate.must_try(caller) {
+        return None;
+    }
+    let down = || match &*channel.readiness.borrow() {
+        Readiness::Down { why } => why.clone(),
+        Readiness::Starting | Readiness::Ready => "it begins anew".to_owned(),
+    };
+    Some(refusal.unwrap_or_else(down))
 }
 
 async fn unless_stopped(stop: &CancellationToken, event: impl Future<Output = Event>) -> Event {
@@ -292,7 +321,8 @@ impl Drive<'_> {
                     Action::Finish(report) => return Some(report),
                     Action::AwaitReady(names) => {
                         self.receivers.reserve_exact(names.len());
-                        let ready = self.runner.await_ready(&names, &mut self.receivers);
+                        let caller = self.caller();
+                        let ready = self.runner.await_ready(&names, &mut self.receivers, &caller);
                         let ready = unless_stopped(stop, ready).await;
                         for channel in names.iter().filter_map(|name| self.runner.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
@@ -347,6 +377,10 @@ impl Drive<'_> {
         (event, met)
     }
 
+    fn caller(&self) -> Caller {
+        Caller { journey: self.run.journey().name.clone(), run: self.run.token() }
+    }
+
     fn perform<'b>(
         &self,
         channel: &Name,
@@ -356,8 +390,8 @@ impl Drive<'_> {
     ) -> BoxFuture<'b, Result<Reply, Fault>> {
         match self.runner.channels.get(channel) {
             Some(channel) => {
-                let channel = channel.clone();
-                Box::pin(async move { notes.over(channel.perform(&outgoing, act)).await })
+                let (channel, caller) = (channel.clone(), self.caller());
+                Box::pin(async move { notes.over(channel.perform(&outgoing, act, &caller)).await })
             }
             None => {
                 let now = self.runner.clock.now();

@@ -54,8 +54,15 @@ async fn a_run_that_waits_weighs_little() {
     let (arrivals, _arrivals) = mpsc::channel(1);
     let (name, planned) = plan.channels.first_key_value().expect("a channel");
     let channel = planned.settings.open(&Opening { clock, hooks: None }).expect("it opens").expect("this build has it");
-    let listener =
-        Listener { channel: name.clone(), clock, arrivals, readiness, mint: mint.clone(), stop: stop.clone() };
+    let listener = Listener {
+        channel: name.clone(),
+        clock,
+        arrivals,
+        readiness,
+        mint: mint.clone(),
+        nudge: Default::default(),
+        stop: stop.clone(),
+    };
     let reader = channel.clone();
     tasks.spawn(async move { reader.listen(listener).await });
     let policy = planned.policy.clone();

@@ -8,15 +8,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, ChannelStatus};
+use crate::breaker::{Guarded, Settings};
 use crate::channel::webhook::{HookCounts, Hooks};
 use crate::channel::{Channel, Listener, Opening, Readiness};
 use crate::clock::Clock;
-use crate::config::Plan;
+use crate::commands::Levers;
+use crate::config::{ChannelPlan, Plan};
 use crate::exit::{self, Failure};
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::journey::token::Mint;
 use crate::metrics::Metrics;
+use crate::runner::gate::{Gate, Users};
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Reading;
 
@@ -46,6 +49,7 @@ pub(super) async fn open(
     board: &Arc<Board>,
     metrics: &Arc<Metrics>,
     mint: &Arc<Mint>,
+    levers: &Levers,
     stop: &CancellationToken,
 ) -> Result<Channels, Failure> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
@@ -73,6 +77,7 @@ pub(super) async fn open(
             readiness: receives.then_some(Readiness::Starting),
             last_fault: None,
             last_success: None,
+            slowed: None,
         };
         board.set_channel(name, status);
         let handles = metrics.channel(name, receives);
@@ -84,17 +89,37 @@ pub(super) async fn open(
             clock,
             board.clone(),
             handles,
-        );
+        )
+        .with_gate(gate(plan, name, planned, clock, metrics, levers));
+        let nudge = open.nudge().clone();
         channels.open.insert(name.clone(), Arc::new(open));
         if receives {
             channels.readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
             let (arrivals, stop) = (sender.clone(), stop.clone());
             let mint = mint.clone();
-            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
+            let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, nudge, stop };
             channels.readers.push(Reader { channel, listener });
         }
     }
     Ok(channels)
+}
+
+/// The breaker of a channel; `None` where one call says nothing of the next.
+fn gate(
+    plan: &Plan,
+    name: &Name,
+    planned: &ChannelPlan,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+    levers: &Levers,
+) -> Option<Gate> {
+    if !planned.kind.breaks || !planned.settings.has_one_target() {
+        return None;
+    }
+    let what = Guarded::Channel(name.clone());
+    let users = Users::of(name, &plan.journeys, clock.now().wall);
+    let settings = Settings { observes: planned.policy.breaker_observes, ..Settings::CHANNEL };
+    Some(Gate::new(name.clone(), settings, users, levers.of(&what), clock, metrics.breaker(&what)))
 }
 
 async fn bind_hooks(plan: &Plan) -> Result<Option<(TcpListener, Hooks)>, Failure> {

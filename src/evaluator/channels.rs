@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::alert::AlertState;
 use crate::detect::Finding;
-use crate::detect::channel::ChannelDetectors;
+use crate::detect::channel::{ChannelDetectors, Sides};
 use crate::journey::report::Report;
 use crate::journey::{Journey, Name};
 use crate::metrics::Metrics;
@@ -21,7 +21,8 @@ pub(super) struct Channels {
 
 struct Watched {
     detectors: ChannelDetectors,
-    receives: bool,
+    /// Who may say that it is down.
+    sides: Sides,
     /// How long before its end a certificate is told of, if at all.
     warning: Option<Duration>,
     /// What was told last.
@@ -31,17 +32,20 @@ struct Watched {
 }
 
 impl Channels {
-    /// Those that these journeys use; without an entry in `warnings` a certificate is not told of.
+    /// Those that these journeys use; without an entry in `warnings` a certificate is not told of, and `breakers` are the channels
+    /// whose breaker refuses calls.
     pub(super) fn new(
         journeys: &[Arc<Journey>],
         warnings: &BTreeMap<Name, Duration>,
+        breakers: &BTreeSet<Name>,
         metrics: Arc<Metrics>,
     ) -> Channels {
         let received: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.receivers()).collect();
         let watched = |name: Name| {
-            let (receives, warning) = (received.contains(&name), warnings.get(&name).copied());
+            let sides = Sides { reader: received.contains(&name), breaker: breakers.contains(&name) };
+            let warning = warnings.get(&name).copied();
             let (detectors, findings, deadline) = Default::default();
-            (name, Watched { detectors, receives, warning, findings, deadline })
+            (name, Watched { detectors, sides, warning, findings, deadline })
         };
         let of = journeys.iter().flat_map(|journey| journey.channels()).map(watched).collect();
         Channels { of, metrics }
@@ -55,7 +59,7 @@ impl Channels {
     /// Takes up what was found before a restart.
     pub(super) fn resume(&mut self, name: &Name, alert: &AlertState, now: Timestamp) {
         if let Some(watched) = self.of.get_mut(name).filter(|_| alert.phase.is_firing()) {
-            watched.detectors.resume(&alert.findings, watched.receives, now);
+            watched.detectors.resume(&alert.findings, watched.sides, now);
             watched.findings.clone_from(&alert.findings);
             watched.deadline = Some(now);
         }
@@ -65,6 +69,13 @@ impl Channels {
     pub(super) fn read(&mut self, name: &Name, trouble: Option<String>) {
         if let Some(watched) = self.of.get_mut(name) {
             watched.detectors.read(trouble);
+        }
+    }
+
+    /// Takes what its breaker says.
+    pub(super) fn broke(&mut self, name: &Name, trouble: Option<String>) {
+        if let Some(watched) = self.of.get_mut(name) {
+            watched.detectors.broke(trouble);
         }
     }
 

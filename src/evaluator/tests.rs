@@ -36,6 +36,7 @@ struct Stage {
     journey: Arc<Journey>,
     clock: Clock,
     runs: std::cell::Cell<u128>,
+    breakers: BTreeSet<Name>,
     told: usize,
     /// Time moves only when it is moved: paused time jumps ahead while somebody waits for the disk, but for as long as this does.
     _still: std::sync::mpsc::Sender<()>,
@@ -65,6 +66,7 @@ impl Stage {
             journey: plan.journeys[0].clone(),
             clock,
             runs: Default::default(),
+            breakers: BTreeSet::new(),
             told: 0,
         }
     }
@@ -86,6 +88,8 @@ impl Stage {
             public_url: None,
             dependencies: BTreeMap::new(),
             slowdowns: HashMap::new(),
+            breakers: self.breakers.clone(),
+            levers: Arc::default(),
             certificate_warnings: [("loop".into(), 14 * DAY)].into(),
             routes: Vec::new(),
             updatable: BTreeSet::new(),
@@ -306,6 +310,51 @@ async fn a_flapping_condition_ends_by_calm_alone() {
     assert_eq!(stage.news().await.len(), 7, "the fourth does not end at once");
     tokio::time::advance(Duration::from_secs(1_810)).await;
     life.tell(daemon("clock", None)).await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.kill().await;
+}
+
+fn breaking(is_open: bool, trouble: Option<&str>) -> Observation {
+    Observation::Breaking { channel: "loop".into(), is_open, trouble: trouble.map(str::to_owned) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_open_is_told_once_over_kills_and_ends_when_it_says_so() {
+    let mut stage = Stage::new("breaking");
+    stage.breakers.insert("loop".into());
+    let nothing: [String; 0] = [];
+    assert_eq!(stage.live(Some(breaking(true, None))).await, nothing, "it may be a blip");
+    assert_eq!(stage.live(Some(breaking(true, Some("refused")))).await, ["first channel loop"]);
+    assert_eq!(stage.live(None).await, nothing);
+    assert_eq!(stage.live(Some(reading(None))).await, nothing, "that is its reader, and it was its breaker");
+    assert_eq!(stage.live(Some(breaking(true, Some("refused")))).await, nothing, "it still holds");
+    let life = stage.start().await;
+    life.tell(breaking(false, None)).await;
+    assert_eq!(stage.news().await, nothing, "its reader has not spoken");
+    life.tell(reading(None)).await;
+    life.kill().await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+}
+
+/// Also before people were told that the channel is down: the journey that fails of it first opens the channel's incident.
+#[tokio::test(start_paused = true)]
+async fn whoever_fails_of_an_open_breaker_is_a_member_of_the_channels_incident() {
+    let mut stage = Stage::new("blocked");
+    stage.breakers.insert("loop".into());
+    let life = stage.start().await;
+    life.tell(breaking(true, None)).await;
+    for _ in 0..3 {
+        life.tell(stage.run(Outcome::Failed { step: "out".into(), cause: Cause::Blocked }, Vec::new())).await;
+    }
+    life.tell(breaking(true, Some("refused"))).await;
+    assert_eq!(stage.news().await.len(), 1, "one cause, one page");
+    let open = stage.store.open_incidents().await.unwrap();
+    let titles: Vec<_> = open.iter().map(|incident| (incident.title(), incident.members)).collect();
+    assert_eq!(titles, [("channel loop".to_owned(), 2)]);
+    life.tell(breaking(false, None)).await;
+    for _ in 0..3 {
+        life.tell(stage.good(Vec::new())).await;
+    }
     assert_eq!(stage.news().await, ["resolved channel loop"]);
     life.kill().await;
 }

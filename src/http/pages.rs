@@ -111,7 +111,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
         let mut open: Vec<_> = statuses.iter().filter(|status| status.phase.is_firing()).collect();
         open.sort_by_key(|status| (model::State::of(status), status.incident.as_ref().map(|incident| incident.since)));
         let channels = shared.views.board.channels().into_iter();
-        let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status)).collect();
+        let breakers = shared.views.board.breakers();
+        let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status, &breakers)).collect();
         vec![
             ("here", Value::from("status")),
             ("total", Value::from(statuses.len())),

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, run_again};
+use crate::http::{Shared, api, breakers, callbacks, control, events, health, incident_pages, pages, run_again};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,11 @@ fn routes() -> Vec<Route> {
         get("/api/v1/silences", control::silences),
         admin_post("/api/v1/silences", control::silence),
         admin_delete("/api/v1/silences/{id}", control::unsilence),
+        get("/api/v1/breakers", breakers::all),
+        get("/api/v1/channels/{name}/breaker", breakers::of_channel),
+        admin_post("/api/v1/channels/{name}/breaker", breakers::order_channel),
+        get("/api/v1/notifiers/{name}/breaker", breakers::of_notifier),
+        admin_post("/api/v1/notifiers/{name}/breaker", breakers::order_notifier),
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),

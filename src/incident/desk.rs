@@ -124,6 +124,16 @@ impl Desk {
         id
     }
 
+    /// Calls through a channel are refused from now on, or are not any more: until it is well, whoever fails of it is a member of its
+    /// incident, also before anybody was told that it is down.
+    pub fn block(&mut self, channel: &Name, is_blocked: bool) {
+        if is_blocked {
+            self.blocked.insert(channel.clone());
+        } else {
+            self.blocked.remove(channel);
+        }
+    }
+
     /// Somebody looks after an incident.
     ///
     /// # Errors

@@ -415,6 +415,7 @@ fn what_it_cannot_do_it_says() {
             arrivals: tokio::sync::mpsc::channel(1).0,
             readiness: ready,
             mint: std::sync::Arc::new(Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         stop.cancel();

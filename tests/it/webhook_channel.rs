@@ -67,6 +67,7 @@ pub(crate) async fn with_gate(
         arrivals: sender,
         readiness,
         mint: Arc::new(Mint::new([1; 32], 0)),
+        nudge: Default::default(),
         stop: stop.clone(),
     };
     let mut gate = Gate {
@@ -508,6 +509,7 @@ fn two_channels_cannot_have_one_path_and_the_second_gets_it_when_the_first_goes(
                     arrivals,
                     readiness,
                     mint: Arc::new(Mint::new([1; 32], 0)),
+                    nudge: Default::default(),
                     stop: stop.clone(),
                 },
                 ready,

@@ -160,6 +160,7 @@ mod tests {
             arrivals,
             readiness: watch::channel(Readiness::Ready).0,
             mint: Arc::new(Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: CancellationToken::new(),
         };
         (listener, taken)

@@ -105,7 +105,15 @@ impl World {
                 readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
                 let (reader, mint) = (channel.clone(), mint.clone());
                 let (arrivals, readiness, stop) = (sender.clone(), readiness.clone(), stop.clone());
-                let listener = Listener { channel: name.clone(), clock, arrivals, readiness, mint, stop };
+                let listener = Listener {
+                    channel: name.clone(),
+                    clock,
+                    arrivals,
+                    readiness,
+                    mint,
+                    nudge: Default::default(),
+                    stop,
+                };
                 tasks.spawn(async move { reader.listen(listener).await });
             }
             let handles = metrics.channel(name, &**name == "in");

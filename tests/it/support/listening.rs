@@ -109,6 +109,7 @@ impl Receiver {
             arrivals: sender,
             readiness: ready,
             mint: mint(),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
