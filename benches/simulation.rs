@@ -4,8 +4,6 @@
 //! promise is printed with it: `chance seed=N` runs that one alone. `leaks` (24 virtual hours of 1,000 journeys, or `hours=N`): what is
 //! held after every hour.
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock and starts threads itself")]
-
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};

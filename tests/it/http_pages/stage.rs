@@ -114,7 +114,8 @@ impl Stage {
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
             slack: Arc::new(callbacks),
-            reloads: None,
+            // Nobody reads the configuration again.
+            reloads: Some(journeyman::commands::reloads().0),
             ready: ready.clone(),
         };
         let mut serving = JoinSet::new();
@@ -449,7 +450,7 @@ pub(crate) async fn fill(stage: &Stage) {
     ] {
         let last_fault = (name == "mailbox").then(|| (ago(31), format!("login as probe failed: {LEAKED} is wrong")));
         let last_success = (name != "orders").then(|| ago(9));
-        board.set_channel(&name.into(), ChannelStatus { kind, readiness, last_fault, last_success });
+        board.set_channel(&name.into(), ChannelStatus { kind, readiness, last_fault, last_success, slowed: None });
     }
 
     let mut chance = fastrand::Rng::with_seed(7);

@@ -20,12 +20,14 @@ use tokio::sync::Notify;
 
 use super::world::{Point, World};
 
+/// Messages on their way, by when they are there and in which order they were sent.
+type OnTheWay = BTreeMap<(Timestamp, u64), (Token, Vec<u8>)>;
+
 /// A system that carries messages. Outlives the process.
 pub(super) struct System {
     world: Arc<World>,
     keeps: bool,
-    /// On their way, by when they are there.
-    on_the_way: Mutex<BTreeMap<(Timestamp, u64), (Token, Vec<u8>)>>,
+    on_the_way: Mutex<OnTheWay>,
     /// There, and taken by nobody yet.
     waiting: Mutex<VecDeque<(Token, Vec<u8>)>>,
     serial: Mutex<u64>,

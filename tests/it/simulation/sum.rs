@@ -20,6 +20,7 @@ pub(crate) struct Sum {
 
 impl Sum {
     /// None yet.
+    #[expect(clippy::disallowed_methods, reason = "it measures real time")]
     pub(crate) fn new() -> Sum {
         let (worlds, runs, crashes, notices, events, trace, broken) = Default::default();
         Sum { began: Instant::now(), worlds, runs, crashes, notices, events, trace, broken }
