@@ -1,5 +1,7 @@
 //! TLS for the whole process: the one place that names the cryptography provider.
 
+pub(crate) mod der;
+
 use std::path::Path;
 use std::sync::{Arc, Once, OnceLock};
 

@@ -18,7 +18,7 @@ use crate::app::drift::{self, Course};
 use crate::app::own;
 use crate::app::tasks::Tasks;
 use crate::app::{DRAIN_NOTICES, DRAIN_PART, lenders, open_buttons, open_spending, policy, slack_settings};
-use crate::commands::{Callbacks, Commands, Reload, Reloaded};
+use crate::commands::{Callbacks, Commands, Refusal, Reload, Reloaded};
 use crate::config::{self, Difference, Plan};
 use crate::delivery::{Outbox, Worker, Workplace};
 use crate::detect::{Detector, Finding};
@@ -199,7 +199,7 @@ impl Live {
         let failed = |failure: crate::exit::Failure| failure.to_string();
         let Workplace { store, clock, .. } = self.workplace.clone();
         let Some(observations) = self.workplace.observations.upgrade() else {
-            return Err("the daemon is stopping".to_owned());
+            return Err(Refusal::stopping().to_string());
         };
         let opened = self.opener.open(&plan, difference.channels.built()).map_err(failed)?;
         let lenders = lenders(&plan, difference.notifiers.built(), clock, &self.metrics, &self.key).map_err(failed)?;
@@ -222,9 +222,9 @@ impl Live {
             counted,
             done,
         };
-        let stopping = |_| "the daemon is stopping".to_owned();
-        self.adoptions.send(adoption).await.map_err(|_| "the daemon is stopping".to_owned())?;
-        adopted.await.map_err(stopping)?.map_err(|error| format!("the saved state cannot be read: {error}"))?;
+        let stopping = || Refusal::stopping().to_string();
+        self.adoptions.send(adoption).await.map_err(|_| stopping())?;
+        adopted.await.map_err(|_| stopping())?.map_err(|error| format!("the saved state cannot be read: {error}"))?;
 
         // From here on nothing can fail.
         self.staff.dismiss(difference.notifiers.changed.iter().chain(&difference.notifiers.removed)).await;

@@ -3,6 +3,8 @@
 use jiff::civil::DateTime;
 use jiff::{Timestamp, tz::TimeZone};
 
+use crate::tls::der::{any_element, element};
+
 #[cfg(feature = "checks")]
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
@@ -153,32 +155,6 @@ fn alternative_name(tag: u8, value: &[u8]) -> Option<String> {
         (ADDRESS, 16) => <[u8; 16]>::try_from(value).ok().map(|octets| std::net::Ipv6Addr::from(octets).to_string()),
         _ => None,
     }
-}
-
-/// The content of the element at the beginning of `der` if it has this tag, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
-}
-
-/// The element at the beginning of `der`: its tag, its content, and what follows it (X.690 section 8.1).
-fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    // Tags of more than one byte do not occur on the way to the validity.
-    if tag & 0x1f == 0x1f {
-        return None;
-    }
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        // The indefinite form is BER, and no certificate needs more than four bytes of length.
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 /// A `Time`: UTCTime until 2049, GeneralizedTime from 2050, both to the second and in UTC (RFC 5280 section 4.1.2.5).

@@ -1,5 +1,7 @@
 //! The names in a caller's certificate. They are read after rustls has verified the certificate that they stand in.
 
+use crate::tls::der::{any_element, element};
+
 const BOOLEAN: u8 = 0x01;
 const OCTETS: u8 = 0x04;
 const OBJECT: u8 = 0x06;
@@ -52,27 +54,6 @@ fn name(tag: u8, value: &[u8]) -> Option<String> {
         },
         _ => None,
     }
-}
-
-/// The content of the element at the beginning of `der` if it has this tag, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
-}
-
-/// The element at the beginning of `der`: its tag, its content, and what follows it (X.690 section 8.1).
-fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 #[cfg(test)]
