@@ -3,6 +3,8 @@
 //! Slack reads `&`, `<` and `>` as control characters, in plain text objects too, and wants them as entities; a link, a mention
 //! and `<!channel>` all begin with `<`. <https://docs.slack.dev/messaging/formatting-message-text#escaping>
 
+use crate::text::is_direction;
+
 /// Ends a text that was cut.
 const ELLIPSIS: char = '…';
 /// Shown as nothing, and keeps what stands on both sides of it from being read as one word.
@@ -26,6 +28,8 @@ pub(super) fn length(text: &str) -> usize {
 }
 
 fn escape(text: &str, limit: usize, is_blank: impl Fn(char) -> bool) -> String {
+    // Before anything else: what stands on both sides of a mark meets when it is gone, and may then be a mention.
+    let text = text.replace(is_direction, "");
     let mut out = String::new();
     // Where a cut may be made: the last place that leaves room for the ellipsis and halves no entity.
     let (mut used, mut cut) = (0, 0);
@@ -42,7 +46,6 @@ fn escape(text: &str, limit: usize, is_blank: impl Fn(char) -> bool) -> String {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            c if is_direction(c) => {}
             c if is_blank(c) => out.push(' '),
             c => out.push(c),
         }
@@ -61,11 +64,6 @@ fn escape(text: &str, limit: usize, is_blank: impl Fn(char) -> bool) -> String {
 
 fn is_crowd(text: &str) -> bool {
     CROWDS.iter().any(|name| text.get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name)))
-}
-
-/// Marks that turn the direction of text, so that what is read is not what is written.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Nothing that Slack would act upon comes out, and nothing that is too long.
@@ -99,6 +97,7 @@ pub(super) mod tests {
             ("```end", "`\u{2060}`\u{2060}`end"),
             ("one\ntwo\tthree\0", "one two three "),
             ("\u{202e}txt.exe", "txt.exe"),
+            ("@\u{202e}everyone @chan\u{2066}nel `\u{200e}``", "@\u{2060}everyone @\u{2060}channel `\u{2060}`\u{2060}`"),
         ];
         for (text, expected) in cases {
             assert_eq!(line(text, 100), expected);
