@@ -1,5 +1,6 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
+mod breakers;
 mod channels;
 pub mod connect;
 mod dead_man;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,9 +38,10 @@ use crate::app::tasks::Tasks;
 use crate::app::watcher::{Around, Unwatched, Watch};
 use crate::board::{Board, Pulse};
 use crate::boots::Boot;
+use crate::breaker::Guarded;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::commands::{Callbacks, Commands};
+use crate::commands::{Callbacks, Commands, Levers};
 use crate::config::{ChannelPlan, NotifierPlan, Plan};
 use crate::delivery::{self, Lender, Workplace};
 use crate::evaluator::{Evaluator, Parts, Policy};
@@ -118,18 +121,21 @@ pub async fn run(
     daemon.started.set(seconds(clock.now().wall));
     let stop_readers = CancellationToken::new();
     let mint = open_mint(&plan, &store).await?;
+    let orders = store.orders().await.map_err(|error| store_failure(&plan, &error))?;
+    let levers = Arc::new(Levers::new(orders));
     let mut watch = Watch::open(&plan, &store, &metrics, &board, clock).await.map_err(|error| match error {
         Unwatched::Store(error) => store_failure(&plan, &error),
         Unwatched::Built(why) => Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}")),
     })?;
     let (opener, inlets) = channels::opener(hooks, watch.observer(), clock, &board, &metrics, &mint, &stop_readers);
+    let opener = opener.with_levers(levers.clone());
     let mut opened = opener.open(&plan, plan.channels.keys())?;
     let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, watch.observer()).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let workplace =
         Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
-    let mut lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key)?;
-    lenders.extend(watch.lender(&metrics));
+    let mut lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key, &levers)?;
+    lenders.extend(watch.lender(&metrics, &levers));
     let (outbox, workers) = delivery::build(lenders, &workplace);
     preflight::show(&missing, &board, clock);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
@@ -145,8 +151,9 @@ pub async fn run(
         location: plan.location.clone(),
         public_url: plan.http.public_url.clone(),
         waiting: resume::waiting_slots(&left),
-        policy: policy(&plan, &spending),
+        policy: policy(&plan, &spending, clock.now().wall),
         own: watch.pulse(&board, clock),
+        levers: levers.clone(),
         observer: watch.observer(),
     };
     let (courses, on_course) = watch::channel(Arc::new(drift::courses(&plan.journeys, &spending)));
@@ -258,6 +265,7 @@ pub async fn run(
         plan,
         opener,
         runner,
+        levers,
         shown: metrics.configuration(),
         metrics,
         workplace,
@@ -439,7 +447,7 @@ pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, 
 }
 
 /// What the evaluator goes by.
-fn policy(plan: &Plan, spending: &Spending) -> Policy {
+fn policy(plan: &Plan, spending: &Spending, now: Timestamp) -> Policy {
     let warning = |(name, planned): (&Name, &ChannelPlan)| Some((name.clone(), planned.policy.certificate_warning?));
     let updatable = plan.notifiers.iter().filter(|(_, planned)| planned.settings.is_updatable());
     Policy {
@@ -450,6 +458,7 @@ fn policy(plan: &Plan, spending: &Spending) -> Policy {
             .map(|journey| (journey.name.clone(), spending.slowdown(&journey.name)))
             .collect(),
         certificate_warnings: plan.channels.iter().filter_map(warning).collect(),
+        breakers: channels::refusing(plan, now),
         routes: plan.routes.clone(),
         updatable: updatable.map(|(name, _)| name.clone()).collect(),
         operators: plan.operators.clone(),
@@ -466,12 +475,15 @@ fn lenders<'a>(
     clock: Clock,
     metrics: &Metrics,
     key: &Arc<[u8]>,
+    levers: &Levers,
 ) -> Result<Vec<Lender>, Failure> {
     let lender = |(name, planned): (&Name, &NotifierPlan)| {
         let notifier = open_notifier(planned, &plan.redactor, clock, Some(key))
             .map_err(|why| Failure::new(exit::CONFIG, format!("notifier `{name}` cannot be built: {why}")))?;
         let fallback = planned.fallback.clone().map(|fallback| (fallback, planned.fallback_after));
-        Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name) })
+        let what = Guarded::Notifier(name.clone());
+        let (lever, breaker) = (levers.of(&what), metrics.breaker(&what));
+        Ok(Lender { name: name.clone(), notifier, fallback, metrics: metrics.notifier(name), lever, breaker })
     };
     names.filter_map(|name| plan.notifiers.get_key_value(name)).map(lender).collect()
 }

@@ -1,5 +1,6 @@
 //! The board: what the pages, the API and the health routes show. Written by the drivers, read by anyone, never waited on.
 
+mod breakers;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::alert::Phase;
+pub use crate::board::breakers::BreakerStatus;
 pub use crate::board::parts::Component;
 use crate::board::parts::Parts;
+use crate::breaker::Guarded;
 use crate::channel::Readiness;
 use crate::control::{AskedRun, Silence};
 use crate::detect::Finding;
@@ -82,6 +85,8 @@ pub struct ChannelStatus {
     pub last_fault: Option<(Timestamp, String)>,
     /// When it last worked.
     pub last_success: Option<Timestamp>,
+    /// How long it waits between two calls, or before the next, because its system wants fewer.
+    pub slowed: Option<Duration>,
 }
 
 /// A loop that must go on: it beats, and whoever watches sees how long ago.
@@ -131,6 +136,7 @@ pub struct Board {
     journeys: RwLock<BTreeMap<Name, Arc<JourneyStatus>>>,
     docket: RwLock<Arc<Docket>>,
     channels: RwLock<BTreeMap<Name, ChannelStatus>>,
+    breakers: RwLock<BTreeMap<Guarded, Arc<BreakerStatus>>>,
     /// At most one of each journey.
     asked: RwLock<BTreeMap<Name, AskedRun>>,
     parts: RwLock<Parts>,
@@ -144,6 +150,7 @@ impl Default for Board {
             journeys: RwLock::default(),
             docket: RwLock::default(),
             channels: RwLock::default(),
+            breakers: RwLock::default(),
             asked: RwLock::default(),
             parts: RwLock::default(),
             pulses: RwLock::default(),
@@ -221,6 +228,7 @@ impl Board {
     /// Shows a channel no more.
     pub fn remove_channel(&self, name: &str) {
         self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.remove_breaker(&Guarded::Channel(name.into()));
         self.remove_component(&format!("channel {name}"));
     }
 
@@ -234,6 +242,36 @@ impl Board {
     /// Every channel, by name.
     pub fn channels(&self) -> BTreeMap<Name, ChannelStatus> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a breaker; what is not as usual about it is shown among the parts of the daemon as well.
+    pub fn set_breaker(&self, what: &Guarded, status: BreakerStatus, now: Timestamp) {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        if let Guarded::Channel(name) = what
+            && !channels.contains_key(name)
+        {
+            // Its last runs still call, and nobody is shown it any more.
+            return;
+        }
+        // Not critical: it is news about what is behind it.
+        if status.is_noteworthy() || self.breakers().get(what).is_some_and(|before| before.is_noteworthy()) {
+            self.set_component(&format!("breaker of {what}"), !status.state.refuses(), false, status.words(), now);
+        }
+        let status = Arc::new(status);
+        self.breakers.write().unwrap_or_else(PoisonError::into_inner).insert(what.clone(), status);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Shows a breaker no more.
+    pub fn remove_breaker(&self, what: &Guarded) {
+        self.breakers.write().unwrap_or_else(PoisonError::into_inner).remove(what);
+        self.remove_component(&format!("breaker of {what}"));
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Every breaker.
+    pub fn breakers(&self) -> BTreeMap<Guarded, Arc<BreakerStatus>> {
+        self.breakers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says how a part of the daemon is. Keeps since when, while it stays as it was.
@@ -352,7 +390,8 @@ mod tests {
     fn a_channel_shows_when_it_last_worked_and_never_makes_us_ill() {
         let board = Board::default();
         let at = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
-        let status = ChannelStatus { kind: "http", readiness: None, last_fault: None, last_success: None };
+        let status =
+            ChannelStatus { kind: "http", readiness: None, last_fault: None, last_success: None, slowed: None };
         board.set_channel(&"web".into(), status);
         let web = || board.components(Mono::default(), at(9)).remove("channel web").unwrap();
         assert_eq!(web().detail, "not used yet");

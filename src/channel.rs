@@ -82,7 +82,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::channel::journal::Journal;
@@ -163,6 +163,8 @@ pub struct Listener {
     pub since: Option<Timestamp>,
     /// Which tokens are ours: nothing else is ever removed.
     pub mint: Arc<Mint>,
+    /// To try again at once, instead of when the pause after a failure is over.
+    pub nudge: Arc<Notify>,
     /// When to stop.
     pub stop: CancellationToken,
 }
@@ -201,6 +203,8 @@ pub struct ChannelPolicy {
     pub certificate_warning: Option<Duration>,
     /// Whether the daemon starts only if it is there: it is proven at the start. `Some(false)` is proven and only told.
     pub required: Option<bool>,
+    /// Its breaker refuses nothing, and only shows what it would do.
+    pub breaker_observes: bool,
 }
 
 impl Default for ChannelPolicy {
@@ -214,6 +218,7 @@ impl Default for ChannelPolicy {
             spend: None,
             certificate_warning: Some(CERTIFICATE_WARNING),
             required: None,
+            breaker_observes: false,
         }
     }
 }
@@ -243,6 +248,8 @@ pub struct Kind {
     pub check_fields: &'static [&'static str],
     /// Whether steps may give headers.
     pub headers: bool,
+    /// Whether a breaker stands before it. Not where each call has a target of its own, or nothing is called at all.
+    pub breaks: bool,
     /// Those of its keys in steps that are taken as they are written: a template in them would let data become code.
     pub literal: &'static [&'static str],
     /// Whether this build can open it: the Cargo feature that it needs otherwise.
@@ -269,6 +276,7 @@ impl Kind {
             fields: &[],
             check_fields: &[],
             headers: true,
+            breaks: true,
             literal: &[],
             available,
         }
@@ -302,6 +310,11 @@ impl Kind {
         self
     }
 
+    const fn without_breaker(mut self) -> Kind {
+        self.breaks = false;
+        self
+    }
+
     const fn without_headers(mut self) -> Kind {
         self.headers = false;
         self
@@ -320,8 +333,8 @@ pub const KINDS: &[Kind] = &[
     Kind::new("http", Availability::Here)
         .sends(&["method", "path", "query", "form"])
         .requests(&["method", "path", "query", "form"]),
-    Kind::new("webhook", Availability::Here).receives(),
-    Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]),
+    Kind::new("webhook", Availability::Here).receives().without_breaker(),
+    Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]).without_breaker(),
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
     Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
     Kind::new("imap", feature!("imap")).receives(),
@@ -340,10 +353,10 @@ pub const KINDS: &[Kind] = &[
         .checks(&["query"])
         .without_headers()
         .literal(&["query"]),
-    Kind::new("exec", feature!("exec")).without_headers(),
-    Kind::new("tcp", feature!("checks")).requests(&[]).checks(&[]).without_headers(),
-    Kind::new("dns", feature!("checks")).checks(&["lookup", "record"]),
-    Kind::new("tls", feature!("checks")).checks(&[]),
+    Kind::new("exec", feature!("exec")).without_headers().without_breaker(),
+    Kind::new("tcp", feature!("checks")).requests(&[]).checks(&[]).without_headers().without_breaker(),
+    Kind::new("dns", feature!("checks")).checks(&["lookup", "record"]).without_breaker(),
+    Kind::new("tls", feature!("checks")).checks(&[]).without_breaker(),
 ];
 
 /// The kind of that name.
@@ -414,6 +427,11 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// Whether what one call meets is what the others would meet: not where each has an address of its own.
+    pub fn has_one_target(&self) -> bool {
+        !matches!(self, Settings::Http(settings) if settings.url.is_none())
+    }
+
     /// The channel that they describe; `None` for a webhook where there is no listener for it. Reads certificates; touches no network.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what is printed.
 
 pub mod ask;
+pub mod breaker;
 pub mod control;
 mod once;
 mod openslo;
@@ -115,6 +116,8 @@ pub enum Command {
     },
     /// Have the running daemon read its configuration again; it says what is different now, or why nothing was changed
     Reload(AskArguments),
+    /// Force the breaker of a channel or notifier of the running daemon, let it go by itself again, or show how it stands
+    Breaker(BreakerArguments),
     /// Run a journey of the running daemon now, beside its schedule; it counts for no objective
     Rerun(RerunArguments),
     /// Look at what people are told, or tell a notifier that this is a test
@@ -199,6 +202,56 @@ pub struct SilenceArguments {
     /// Where and how.
     #[command(flatten)]
     pub asking: AskArguments,
+}
+
+/// Which breaker, and what is wanted of it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BreakerArguments {
+    /// The channel's name
+    #[arg(value_name = "CHANNEL")]
+    pub name: String,
+    /// What it is to be; without, it is shown
+    #[arg(value_enum, requires_ifs = [("open", "reason"), ("open", "lasts"), ("closed", "reason"), ("closed", "lasts"), ("observe", "reason"), ("observe", "lasts")])]
+    pub state: Option<WantedState>,
+    /// The name is a notifier's
+    #[arg(long)]
+    pub notifier: bool,
+    /// Why; people will read it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// For how long, as in 2h; at most 24h
+    #[arg(long = "for", value_name = "DURATION")]
+    pub lasts: Option<String>,
+    /// Who asks; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// What a breaker is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WantedState {
+    /// Nothing goes through
+    Open,
+    /// Everything goes through, and nothing is counted
+    Closed,
+    /// Everything goes through, and is counted as if it might not
+    Observe,
+    /// It goes by itself
+    Auto,
+}
+
+impl WantedState {
+    fn as_str(self) -> &'static str {
+        match self {
+            WantedState::Open => "open",
+            WantedState::Closed => "closed",
+            WantedState::Observe => "observe",
+            WantedState::Auto => "auto",
+        }
+    }
 }
 
 /// How the running daemon is asked.

@@ -1,9 +1,11 @@
 //! What people ask of the running daemon, on its way to the sole owner of alert state, and the answer.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::breaker::{Guarded, Order};
 use crate::control::{Ack, AskedRun, Silence};
 use crate::journey::Name;
 
@@ -40,6 +42,13 @@ pub enum Request {
     Unsilence {
         /// Which.
         id: String,
+    },
+    /// To force a breaker, or to let it go by itself.
+    Order {
+        /// Before what it stands.
+        what: Guarded,
+        /// What is wanted of it; `None` is that it goes by itself.
+        order: Option<Order>,
     },
 }
 
@@ -204,6 +213,36 @@ impl Callbacks {
     /// Calls go there from here on.
     pub fn replace(&self, callback: Option<Arc<dyn Callback>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = callback;
+    }
+}
+
+/// What people want of each breaker, on its way to who holds it. Only the owner of alert state pulls one, because it also writes
+/// that down.
+#[derive(Debug, Default)]
+pub struct Levers {
+    /// What was wanted before a restart.
+    before: BTreeMap<Guarded, Order>,
+    levers: RwLock<BTreeMap<Guarded, watch::Sender<Option<Order>>>>,
+}
+
+impl Levers {
+    /// Levers for those who still want what they wanted before a restart.
+    pub fn new(before: impl IntoIterator<Item = (Guarded, Order)>) -> Levers {
+        Levers { before: before.into_iter().collect(), ..Levers::default() }
+    }
+
+    /// What somebody wants of the breaker before `what`, from now on.
+    pub fn of(&self, what: &Guarded) -> watch::Receiver<Option<Order>> {
+        let mut levers = self.levers.write().unwrap_or_else(PoisonError::into_inner);
+        let before = || watch::Sender::new(self.before.get(what).cloned());
+        levers.entry(what.clone()).or_insert_with(before).subscribe()
+    }
+
+    /// Has it heard; `false` if there is no such breaker, or not any more.
+    pub fn pull(&self, what: &Guarded, order: Option<Order>) -> bool {
+        let levers = self.levers.read().unwrap_or_else(PoisonError::into_inner);
+        let held = levers.get(what).filter(|lever| !lever.is_closed());
+        held.inspect(|lever| drop(lever.send_replace(order))).is_some()
     }
 }
 

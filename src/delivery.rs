@@ -3,6 +3,7 @@
 //! Promise: at least once, in order for each incident and notifier; at most one repetition for each crash or unclear answer
 //! inside the moment of sending, and that one is recognisable by its delivery id.
 
+mod breaking;
 mod clock_step;
 pub mod combine;
 pub mod policy;
@@ -14,11 +15,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Subject;
 use crate::board::{BEAT, Board, Pulse};
+use crate::breaker::{Breaker, Order, Settings};
 use crate::clock::Clock;
 use crate::delivery::combine::{Combined, combine};
 use crate::delivery::policy::{Step, after_attempt};
@@ -27,7 +29,7 @@ use crate::delivery::unstored::InMemory;
 use crate::detect::{Detector, Finding};
 use crate::incident::NotifyReason;
 use crate::journey::Name;
-use crate::metrics::NotifierMetrics;
+use crate::metrics::{BreakerMetrics, NotifierMetrics};
 use crate::notice::{Notification, delivery_id};
 use crate::notifier::{Delivery, Notifier, NotifyError};
 use crate::scheduler::Observation;
@@ -97,6 +99,10 @@ pub struct Worker {
     hold: Option<Timestamp>,
     /// Where the wall clock should be: its offset from the monotonic clock.
     reference: Now,
+    /// Whether anything is sent at all, after what became of the last attempts.
+    breaker: Breaker,
+    lever: watch::Receiver<Option<Order>>,
+    breaker_metrics: BreakerMetrics,
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
     failing_since: Option<Timestamp>,
@@ -119,6 +125,10 @@ pub struct Lender {
     pub fallback: Option<(Name, Duration)>,
     /// Its handles.
     pub metrics: NotifierMetrics,
+    /// What somebody wants of its breaker.
+    pub lever: watch::Receiver<Option<Order>>,
+    /// The handles of that.
+    pub breaker: BreakerMetrics,
 }
 
 /// What workers share.
@@ -168,6 +178,9 @@ impl Outbox {
             handed_over: HashSet::new(),
             hold: None,
             reference: place.clock.now(),
+            breaker: Breaker::new(Settings::NOTIFIER),
+            lever: lender.lever,
+            breaker_metrics: lender.breaker,
             next_turn: Mono::default(),
             failing_since: None,
             observations: place.observations.clone(),
@@ -190,6 +203,7 @@ impl Worker {
     /// Works until `stop`; then makes one more round of what is due, at most for `drain`, and leaves the rest to the next start.
     pub async fn run(mut self, pulse: Arc<Pulse>, stop: CancellationToken, drain: Duration) {
         self.hold = self.store.hold(self.name.clone()).await.unwrap_or_default();
+        self.resume_breaker().await;
         self.restore_standing().await;
         loop {
             let now = self.clock.now();
@@ -207,6 +221,8 @@ impl Worker {
                     self.remember(row, false);
                 }
                 () = self.wake.notified(), if wait > Duration::ZERO => {}
+                // Heard in the next round.
+                Ok(()) = self.lever.changed() => self.lever.mark_changed(),
                 () = tokio::time::sleep(wait.min(BEAT)) => {}
             }
         }
@@ -218,11 +234,15 @@ impl Worker {
 
     /// Makes an attempt at the row that is due, if any. Gives how long there is nothing to do.
     async fn round(&mut self, pulse: &Pulse, now: Timestamp) -> Duration {
-        if self.failing_since.is_some() || self.hold.is_some_and(|until| until > now) {
+        let refusal = self.heed_breaker(now);
+        if self.failing_since.is_some() || refusal.is_some() || self.hold.is_some_and(|until| until > now) {
             self.hand_over_overdue(now).await;
         }
         if let Some(until) = self.hold.filter(|until| *until > now) {
             return between(now, until);
+        }
+        if let Some(wait) = refusal {
+            return wait;
         }
         if let Some(InMemory { row, is_stored }) = self.due_in_memory(now) {
             return self.attempt(row, is_stored, pulse).await;
@@ -264,6 +284,7 @@ impl Worker {
 
     async fn attempt(&mut self, row: OutboxRow, is_stored: bool, pulse: &Pulse) -> Duration {
         self.clock.sleep_until(self.next_turn).await;
+        let ticket = self.take_ticket();
         let attempt = row.state.attempt + 1;
         // On disk before the first byte leaves: after a crash, a row that says `leased` may have been taken.
         let leased =
@@ -279,9 +300,11 @@ impl Worker {
         let result = self.notify(&row, attempt, is_ambiguous, pulse).await;
         let now = self.clock.now();
         self.next_turn = now.mono + PACE;
+        let opened = self.note_attempt(ticket, &result, &row.id, now);
         let (step, state) = after_attempt(&result, attempt, row.created, now.wall, fastrand::f64());
         self.count(step, &row, now.wall);
         let mut changes = vec![Change::Outbox { id: row.id.clone(), state: state.clone() }];
+        changes.extend(opened);
         let mut instead = None;
         match &result {
             Ok(_) => {
@@ -445,8 +468,9 @@ impl Worker {
         }
     }
 
+    /// Whether the fallback is to tell it.
     fn is_overdue(&self, row: &OutboxRow, now: Timestamp) -> bool {
-        self.fallback.as_ref().is_some_and(|(_, after)| between(row.created, now) >= *after)
+        self.fallback.as_ref().is_some_and(|(_, after)| between(row.created, now) >= *after || self.is_given_up())
     }
 
     /// While nothing can be sent, what waits too long goes to the fallback.

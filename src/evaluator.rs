@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::alert::{AlertState, Look, Phase, Subject};
 use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
 use crate::clock::Clock;
-use crate::commands::{Command, Refusal, Request, Which};
+use crate::commands::{Command, Levers, Refusal, Request, Which};
 use crate::control::{AskedRun, Route};
 use crate::delivery::Outbox;
 use crate::detect::drift::Measured;
@@ -86,6 +86,8 @@ pub struct Parts {
     pub own: Option<Arc<Pulse>>,
     /// Holds runs back that may have failed by our own network, if it can be told.
     pub observer: Option<Arc<Observer>>,
+    /// Where people's orders to breakers go.
+    pub levers: Arc<Levers>,
     /// What the plan says.
     pub policy: Policy,
 }
@@ -98,6 +100,8 @@ pub struct Policy {
     pub slowdowns: HashMap<Name, f64>,
     /// How long before its end people are told of a channel's certificate; of one without an entry, never.
     pub certificate_warnings: BTreeMap<Name, Duration>,
+    /// Channels whose breaker refuses calls while it is open.
+    pub breakers: BTreeSet<Name>,
     /// Who is told instead of those that journeys name.
     pub routes: Vec<Route>,
     /// Notifiers that can bring what they told up to date.
@@ -176,7 +180,8 @@ impl Evaluator {
         let desk = Desk::new(parts.policy.routes.clone(), parts.policy.updatable.clone())
             .with_digest_after(parts.policy.digest_after);
         let key = parts.store.key().await?;
-        let channels = Channels::new(journeys, &parts.policy.certificate_warnings, parts.metrics.clone());
+        let (warnings, breakers) = (&parts.policy.certificate_warnings, &parts.policy.breakers);
+        let channels = Channels::new(journeys, warnings, breakers, parts.metrics.clone());
         let mut evaluator = Evaluator {
             parts,
             key,
@@ -376,6 +381,15 @@ impl Evaluator {
                 let matchers = self.desk.matchers(&incident).map_err(Refusal::Unknown)?;
                 self.take_request(Request::Silence(crate::control::Silence { matchers, ..silence }), round)
             }
+            Request::Order { what, order } => {
+                if !self.parts.levers.pull(&what, order.clone()) {
+                    return Err(Refusal::Unknown(format!("there is no breaker before {what}")));
+                }
+                let (to, by) = (order.as_ref().map(|order| order.to), order.as_ref().map(|order| order.by.as_str()));
+                tracing::info!(breaker = %what, ?to, by, "asked to force a breaker, or to let it go by itself");
+                round.changes.push(Change::Order { what, order: order.map(Box::new) });
+                Ok(())
+            }
             Request::Unsilence { id } => {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
                 tracing::info!(silence = id, "asked to end a silence");
@@ -424,6 +438,15 @@ impl Evaluator {
                 self.channels.read(channel, trouble.clone());
                 return self.look_at_channel(channel.clone(), round, now);
             }
+            Observation::Breaking { channel, is_open, trouble } => {
+                // Said by one that a reload took that from, it would be taken back by nobody.
+                if !self.parts.policy.breakers.contains(channel) {
+                    return;
+                }
+                self.desk.block(channel, *is_open);
+                self.channels.broke(channel, trouble.clone());
+                return self.look_at_channel(channel.clone(), round, now);
+            }
         };
         for subject in std::mem::take(&mut self.told_of_before) {
             self.condition(subject, Vec::new(), round, now);
@@ -455,7 +478,10 @@ impl Evaluator {
             }
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
-            Observation::Measured { .. } | Observation::Reading { .. } | Observation::Condition { .. } => {}
+            Observation::Measured { .. }
+            | Observation::Reading { .. }
+            | Observation::Breaking { .. }
+            | Observation::Condition { .. } => {}
         }
         if is_own && is_verdict {
             self.pass_on_own(round, now);

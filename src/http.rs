@@ -4,6 +4,7 @@
 //! or hostile client costs one of a bounded number of connections, and nothing that journeys need.
 
 mod api;
+mod breakers;
 mod callbacks;
 mod charts;
 mod control;

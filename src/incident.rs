@@ -248,6 +248,8 @@ pub struct Desk {
     routes: Vec<Route>,
     /// Notifiers that can bring a message up to date: others are spared what nobody has to be called for.
     updatable: BTreeSet<Name>,
+    /// Channels through which nothing goes.
+    blocked: BTreeSet<Name>,
     opened: VecDeque<Timestamp>,
     digest_after: usize,
     dirty: BTreeSet<String>,

@@ -20,6 +20,7 @@ pub mod alert;
 pub mod app;
 pub mod board;
 pub mod boots;
+pub mod breaker;
 pub mod calendar;
 pub mod channel;
 pub mod cli;

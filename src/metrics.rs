@@ -2,6 +2,8 @@
 //!
 //! Every series that can be known in advance is born at zero, so that a rate over its first increment is right.
 
+mod breakers;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::journey::report::Report;
 use crate::journey::value::Value;
 use crate::journey::{Journey, Name};
 use crate::ledger::Kind;
+pub use crate::metrics::breakers::{BreakerMetrics, PaceMetrics};
 use crate::slo::{BURN_NAMES, BURNS, Budget, Composition, SloStatus};
 
 /// A metric family.
@@ -71,6 +74,10 @@ families! {
     CHANNEL_OLDEST: "gauge" "journeyman_channel_oldest_age_seconds" "Age of the oldest waiting message, as the last check of a target saw it.";
     CHANNEL_CONSUMERS: "gauge" "journeyman_channel_consumers" "Consumers, as the last check of a target saw them.";
     CHANNEL_CERTIFICATE: "gauge" "journeyman_channel_certificate_expiry_timestamp_seconds" "When the certificate that a channel shows expires; of several, the first.";
+    CHANNEL_SLOWED: "gauge" "journeyman_channel_slowed_seconds" "How long a channel waits between two calls, or before the next, because its system made it slow down; 0 if it did not.";
+    CHANNEL_SLOWDOWNS: "counter" "journeyman_channel_slowdowns_total" "Times that a channel was made to slow down: told how long, shown that a limit is used up, or throttled without a word.";
+    BREAKER_STATE: "gauge" "journeyman_breaker_state" "Where a breaker stands: 1 for its state, 0 for the others.";
+    BREAKER_TRANSITIONS: "counter" "journeyman_breaker_transitions_total" "Changes of a breaker, by the state that it came to.";
     SPEND_TODAY: "gauge" "journeyman_channel_spend_today" "What was spent through the channel today, in the measure of its limit: money, or messages.";
     SPEND_LIMIT: "gauge" "journeyman_channel_spend_limit" "What may be spent through the channel in a day.";
     WEBHOOK_REQUESTS: "counter" "journeyman_webhook_requests_total" "Calls to a webhook channel's route, by result.";
@@ -202,7 +209,11 @@ impl Metrics {
         if gone.is_empty() {
             return text;
         }
-        let is_there = |line: &&str| line.starts_with('#') || !labels(line).any(|label| gone.contains(label));
+        let is_gone = |line: &str| {
+            labels(line).any(|label| gone.contains(label))
+                || breakers::pair_of(line).is_some_and(|pair| gone.contains(&pair))
+        };
+        let is_there = |line: &&str| line.starts_with('#') || !is_gone(line);
         text.split_inclusive('\n').filter(is_there).collect()
     }
 
@@ -281,7 +292,8 @@ impl Metrics {
         let lost = receives.then(|| self.counter(CHANNEL_LOST, &[("channel", channel)]));
         let (acks, connects) =
             ([CHANNEL_ACKS, CHANNEL_CONNECT]).map(|name| self.histogram(name, &[("channel", channel)])).into();
-        ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready, lost, acks, connects }
+        let pace = self.pace(channel);
+        ChannelMetrics { metrics: self.clone(), channel: channel.clone(), arrivals, ready, lost, acks, connects, pace }
     }
 
     /// The handles of a channel with a spend limit.
@@ -561,9 +573,15 @@ pub struct ChannelMetrics {
     lost: Option<Counter>,
     acks: Histogram,
     connects: Histogram,
+    pace: PaceMetrics,
 }
 
 impl ChannelMetrics {
+    /// Those of its own pace.
+    pub fn pace(&self) -> &PaceMetrics {
+        &self.pace
+    }
+
     /// A message was seen.
     pub fn arrived(&self, kind: Kind) {
         if let Some(counter) = self.arrivals.get(&kind) {

@@ -13,8 +13,8 @@ use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Notify, control, exit_code_of, print_objectives, print_run,
-    print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Notify, breaker, control, exit_code_of, print_objectives,
+    print_run, print_slo,
 };
 use crate::clock::Clock;
 use crate::config::{Plan, Problem};
@@ -102,6 +102,9 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             }
             tell(&asking, async |daemon| reload(daemon, asking.format).await)
         }
+        Command::Breaker(asked) => tell(&asked.asking, async |daemon| {
+            breaker::breaker(daemon, &asked, &who(&asked.by), asked.asking.format).await
+        }),
         Command::Rerun(asked) => {
             ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
         }

@@ -1,7 +1,10 @@
 //! The runner: drives one [`Run`] over its channels until it has an outcome. It performs what the run asks for, and decides nothing.
 
+pub mod gate;
+mod hint;
 pub mod mailbox;
 pub mod open;
+mod pace;
 pub mod resume;
 pub mod switchboard;
 
@@ -27,6 +30,7 @@ use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
 use crate::observer::Observer;
+use crate::runner::gate::{Caller, Gate};
 use crate::runner::mailbox::Mailbox;
 use crate::runner::open::{Channels, OpenChannel, Opened};
 use crate::runner::resume::{KEPT_FOR, Left};
@@ -163,6 +167,12 @@ impl Runner {
         Ok(Drive { is_safe: true, ..Drive::new(self, run, purpose, mailbox) })
     }
 
+    /// Until when a run of this journey is put off, because a channel that it needs has only just become well again.
+    pub fn put_off(&self, journey: &Journey) -> Option<Mono> {
+        let channels = self.channels.now();
+        journey.channels().into_iter().filter_map(|name| channels.get(&name)?.gate()?.put_off(journey)).max()
+    }
+
     fn end(&self, mut report: Report, journey: &Journey) -> Report {
         let has_arrived = matches!(report.outcome, Outcome::Good { .. } | Outcome::Slow { .. });
         self.switchboard.settle(report.token, if has_arrived { Settled::Arrived } else { Settled::Missing });
@@ -188,13 +198,25 @@ impl Runner {
     }
 
     /// Waits until every receiver is ready; from then on, each of `watched` tells whether it was away.
-    async fn await_ready(&self, channels: &Opened, names: &[Name], watched: &mut Vec<Watched>) -> Event {
+    async fn await_ready(
+        &self,
+        channels: &Opened,
+        names: &[Name],
+        watched: &mut Vec<Watched>,
+        caller: &Caller,
+    ) -> Event {
         let until = self.clock.now().mono + READY_WITHIN;
         for name in names {
             let Some(channel) = channels.get(name) else {
                 return not_ready(name, "it is not open".to_owned(), false);
             };
             let mut readiness = channel.readiness.clone();
+            if let (false, Some(gate)) = (*readiness.borrow() == Readiness::Ready, channel.gate()) {
+                match blocked(channel, gate, caller) {
+                    Some(why) => return not_ready(name, why, true),
+                    None => channel.nudge().notify_one(),
+                }
+            }
             let ready = async { readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok() };
             tokio::select! {
                 biased;
@@ -237,6 +259,19 @@ impl Runner {
         // That the store takes nothing is told by others.
         Some(Box::pin(kept.map(|kept| kept.is_ok())))
     }
+}
+
+/// Why a run need not wait for a receiver that is away: that is known, and others try.
+fn blocked(channel: &OpenChannel, gate: &Gate, caller: &Caller) -> Option<String> {
+    let refusal = gate.refusal();
+    if refusal.is_none() && !channel.is_known_down() || gate.must_try(caller) {
+        return None;
+    }
+    let down = || match &*channel.readiness.borrow() {
+        Readiness::Down { why } => why.clone(),
+        Readiness::Starting | Readiness::Ready => "it begins anew".to_owned(),
+    };
+    Some(refusal.unwrap_or_else(down))
 }
 
 async fn unless_stopped(stop: &CancellationToken, event: impl Future<Output = Event>) -> Event {
@@ -360,7 +395,8 @@ impl<'a> Drive<'a> {
                     Action::Finish(report) => return Some(report),
                     Action::AwaitReady(names) => {
                         self.receivers.reserve_exact(names.len());
-                        let ready = self.runner.await_ready(&self.channels, &names, &mut self.receivers);
+                        let caller = self.caller();
+                        let ready = self.runner.await_ready(&self.channels, &names, &mut self.receivers, &caller);
                         let ready = unless_stopped(stop, ready).await;
                         for channel in names.iter().filter_map(|name| self.channels.get(name)) {
                             let (channel, seen) = (channel.name.clone(), channel.reading().seen());
@@ -435,6 +471,10 @@ impl<'a> Drive<'a> {
         }
     }
 
+    fn caller(&self) -> Caller {
+        Caller { journey: self.run.journey().name.clone(), run: self.run.token() }
+    }
+
     fn perform<'b>(
         &self,
         channel: &Name,
@@ -444,8 +484,8 @@ impl<'a> Drive<'a> {
     ) -> BoxFuture<'b, Result<Reply, Fault>> {
         match self.channels.get(channel) {
             Some(channel) => {
-                let channel = channel.clone();
-                Box::pin(async move { notes.over(channel.perform(&outgoing, act)).await })
+                let (channel, caller) = (channel.clone(), self.caller());
+                Box::pin(async move { notes.over(channel.perform(&outgoing, act, &caller)).await })
             }
             None => {
                 let now = self.runner.clock.now();

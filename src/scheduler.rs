@@ -112,6 +112,15 @@ pub enum Observation {
         /// Why it cannot, for people; `None` if it can.
         trouble: Option<String>,
     },
+    /// A channel's breaker refuses calls, or does not any more.
+    Breaking {
+        /// Which channel.
+        channel: Name,
+        /// Whether it refuses them.
+        is_open: bool,
+        /// Why, for people, if it has done so for too long.
+        trouble: Option<String>,
+    },
     /// What was found about a part of the daemon; nothing, if it is well.
     Condition {
         /// What it is about.
@@ -160,6 +169,23 @@ struct Hands {
     leave: CancellationToken,
     /// Cuts the runs that are still going when the drain's time is over.
     cut: CancellationToken,
+}
+
+impl Hands {
+    /// Waits until a run may begin that is put off, without keeping anything from others meanwhile.
+    async fn put_off(&self, until: Mono, critical: bool, permits: Permit) -> Option<Permit> {
+        drop(permits);
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => {}
+            () = self.runner.clock.sleep_until(until) => {}
+        }
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => None,
+            permits = self.permits.wait(critical) => permits,
+        }
+    }
 }
 
 struct Entry {
@@ -229,6 +255,9 @@ impl Turn {
     }
 }
 
+/// Leave for one run: of all, and of the ordinary ones.
+type Permit = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
 /// Global permits; a quarter is kept for critical journeys.
 #[derive(Clone)]
 struct Permits {
@@ -242,13 +271,13 @@ impl Permits {
         Permits { all: Arc::new(Semaphore::new(max)), ordinary: Arc::new(Semaphore::new((max - max / 4).max(1))) }
     }
 
-    fn take(&self, critical: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+    fn take(&self, critical: bool) -> Option<Permit> {
         let ordinary = if critical { None } else { Some(self.ordinary.clone().try_acquire_owned().ok()?) };
         Some((self.all.clone().try_acquire_owned().ok()?, ordinary))
     }
 
     /// As [`Permits::take`], once there are some.
-    async fn wait(&self, critical: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+    async fn wait(&self, critical: bool) -> Option<Permit> {
         let ordinary = if critical { None } else { Some(self.ordinary.clone().acquire_owned().await.ok()?) };
         Some((self.all.clone().acquire_owned().await.ok()?, ordinary))
     }
@@ -460,8 +489,14 @@ impl Scheduler {
         self.hands.metrics.lateness.record(late.as_secs_f64());
         self.hands.metrics.in_flight.increment(1.0);
         let hands = self.hands.clone();
-        let order = Order { spent, ..hands.runner.order(journey.clone(), slot) };
+        let put_off = hands.runner.put_off(&journey);
         self.runs.spawn(async move {
+            let permits = match put_off {
+                None => Some(permits),
+                // Boxed: of the thousands of runs that wait at once, next to none waits for this.
+                Some(at) => Box::pin(hands.put_off(at, journey.critical, permits)).await,
+            };
+            let order = Order { spent, ..hands.runner.order(journey.clone(), slot) };
             // A run that is left keeps its turn: nothing is begun any more.
             let Some(mut report) = hands.make(order).await else { return };
             report.lateness = late;
@@ -629,7 +664,7 @@ impl Hands {
 /// Runs a journey that just failed again, as often and as long after as its policy says, until it does not fail. The journey keeps
 /// its turn, so its next slot does not overlap.
 async fn confirm(hands: &Hands, journey: &Arc<Journey>, slot: Timestamp) {
-    let Hands { runner, observations, leave, .. } = hands;
+    let Hands { runner, permits, observations, leave, .. } = hands;
     for wait in &journey.alert.confirm {
         let failed = runner.clock.now().mono;
         let until = failed + *wait;
@@ -638,9 +673,17 @@ async fn confirm(hands: &Hands, journey: &Arc<Journey>, slot: Timestamp) {
             () = leave.cancelled() => return,
             () = runner.clock.sleep_until(until) => {}
         }
+        // A crowd that confirms must not take what is kept for others either.
+        let permits = tokio::select! {
+            biased;
+            () = leave.cancelled() => return,
+            permits = permits.wait(journey.critical) => permits,
+        };
         let order = runner.order(journey.clone(), slot);
         let order = Order { purpose: Purpose::Confirmation, connected_since: Some(failed), ..order };
-        let Some(report) = hands.make(order).await else { return };
+        let report = hands.make(order).await;
+        drop(permits);
+        let Some(report) = report else { return };
         let has_failed = report.outcome.verdict() == Verdict::Failed;
         let _ = observations.send(Observation::Confirmed(Box::new(report))).await;
         if !has_failed {

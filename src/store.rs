@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertState, JourneyAlerts, Subject};
 use crate::boots::Boot;
+use crate::breaker::{Guarded, Order};
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -134,9 +135,9 @@ pub enum Change {
         /// Its outbox row.
         row: Box<OutboxRow>,
     },
-    /// A notifier asked us to wait, and that outlives a restart.
+    /// A notifier asked us to wait, or its breaker is open, and that outlives a restart.
     Hold {
-        /// Which notifier.
+        /// Which notifier, or which breaker.
         notifier: Name,
         /// Nothing is sent to it before.
         until: Timestamp,
@@ -150,6 +151,13 @@ pub enum Change {
     Boot {
         /// The start as it stands.
         boot: Boot,
+    },
+    /// Somebody forces a breaker, or lets it go by itself.
+    Order {
+        /// Before what it stands.
+        what: Guarded,
+        /// What is wanted of it.
+        order: Option<Box<Order>>,
     },
     /// An outbox row's state changed.
     Outbox {
@@ -386,8 +394,11 @@ pub trait Store: Send + Sync {
     /// that of the first delivered notice.
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>>;
 
-    /// Until when the notifier last asked us to wait.
+    /// Until when the notifier last asked us to wait, or until when the breaker of this name was open.
     fn hold(&self, notifier: Name) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
+
+    /// What people want of breakers, orders whose time is over among them.
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(Guarded, Order)>, StoreError>>;
 
     /// Outbox rows for people to see, newest first; `None` is every status.
     fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;

@@ -62,6 +62,7 @@ async fn a_run_that_waits_weighs_little() {
         since: None,
         readiness,
         mint: mint.clone(),
+        nudge: Default::default(),
         stop: stop.clone(),
     };
     let reader = channel.clone();

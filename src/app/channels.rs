@@ -9,13 +9,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::gates;
 use crate::app::tasks::{self, Tasks};
+use crate::app::{breakers, gates};
 use crate::board::{Board, ChannelStatus};
+use crate::breaker::{Guarded, Settings};
 use crate::channel::journal::Noted;
 use crate::channel::webhook::{Hooks, Limits};
 use crate::channel::{Channel, Journal, Listener, Opening, Readiness};
 use crate::clock::Clock;
+use crate::commands::Levers;
 use crate::config::{ChannelPlan, Plan};
 use crate::exit::{self, Failure};
 use crate::gate::Door;
@@ -24,6 +26,7 @@ use crate::journey::message::Arrival;
 use crate::journey::token::Mint;
 use crate::metrics::Metrics;
 use crate::observer::Observer;
+use crate::runner::gate::{Gate, Users};
 use crate::runner::open::OpenChannel;
 use crate::runner::switchboard::Reading;
 use crate::scheduler::Observation;
@@ -41,6 +44,7 @@ pub(super) struct Opener {
     observer: Option<Arc<Observer>>,
     arrivals: mpsc::Sender<Arrival>,
     journal: Journal,
+    levers: Arc<Levers>,
     stop: CancellationToken,
 }
 
@@ -100,12 +104,19 @@ pub(super) fn opener(
         observer,
         arrivals: sender.clone(),
         journal,
+        // Nobody wants anything of a breaker.
+        levers: Arc::default(),
         stop: stop.clone(),
     };
     (opener, Inlets { hooks, hooks_door: door, arrivals, noted: (noted, sender) })
 }
 
 impl Opener {
+    /// People's orders to breakers come from these.
+    pub(super) fn with_levers(self, levers: Arc<Levers>) -> Opener {
+        Opener { levers, ..self }
+    }
+
     /// Opens these channels of the plan.
     pub(super) fn open<'a>(
         &self,
@@ -116,7 +127,7 @@ impl Opener {
         let mut opened = BTreeMap::new();
         for name in names {
             let Some(planned) = plan.channels.get(name) else { continue };
-            if let Some(channel) = self.open_one(name, planned, receiving.contains(name))? {
+            if let Some(channel) = self.open_one(plan, name, planned, receiving.contains(name))? {
                 opened.insert(name.clone(), channel);
             }
         }
@@ -124,32 +135,52 @@ impl Opener {
     }
 
     /// `None` is a webhook without a listener, which the configuration refuses.
-    fn open_one(&self, name: &Name, planned: &ChannelPlan, receives: bool) -> Result<Option<Opened>, Failure> {
+    fn open_one(
+        &self,
+        plan: &Plan,
+        name: &Name,
+        planned: &ChannelPlan,
+        receives: bool,
+    ) -> Result<Option<Opened>, Failure> {
         let clock = self.clock;
         let opening = Opening { clock, hooks: self.hooks.clone() };
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
-        let Some(channel) = planned.settings.open(&opening).map_err(why)? else { return Ok(None) };
+        let Some(connection) = planned.settings.open(&opening).map_err(why)? else { return Ok(None) };
         let (readiness, seen) = watch::channel(Readiness::Starting);
         let handles = self.metrics.channel(name, receives);
         let open = OpenChannel::new(
             name.clone(),
-            channel.clone(),
+            connection.clone(),
             planned.policy.clone(),
             seen,
             clock,
             self.board.clone(),
             handles,
-        );
+        )
+        .with_gate(self.gate(plan, name, planned));
+        let nudge = open.nudge().clone();
         let reader = receives.then(|| {
-            let (arrivals, journal) = (self.arrivals.clone(), self.journal.clone());
+            let (channel, arrivals, journal) = (name.clone(), self.arrivals.clone(), self.journal.clone());
             let (stop, mint, since) = (self.stop.child_token(), self.mint.clone(), None);
-            let listener = Listener { channel: name.clone(), clock, arrivals, journal, since, readiness, mint, stop };
-            Reader { channel, listener }
+            let listener = Listener { channel, clock, arrivals, journal, since, readiness, mint, nudge, stop };
+            Reader { channel: connection, listener }
         });
         Ok(Some(Opened { open: Arc::new(open), kind: planned.kind.name, reader }))
     }
 
-    /// Shows a channel and starts its reader, if it has one. Gives what stops that.
+    /// The breaker of a channel; `None` where one call says nothing of the next.
+    fn gate(&self, plan: &Plan, name: &Name, planned: &ChannelPlan) -> Option<Gate> {
+        if !has_gate(planned) {
+            return None;
+        }
+        let what = Guarded::Channel(name.clone());
+        let users = Users::of(name, &plan.journeys, self.clock.now().wall);
+        let settings = Settings { observes: planned.policy.breaker_observes, ..Settings::CHANNEL };
+        let (lever, metrics) = (self.levers.of(&what), self.metrics.breaker(&what));
+        Some(Gate::new(name.clone(), settings, users, lever, self.clock, metrics))
+    }
+
+    /// Shows a channel and starts what watches its breaker, and its reader, if it has one. Gives what stops these.
     pub(super) fn start(
         &self,
         opened: Opened,
@@ -158,12 +189,20 @@ impl Opener {
     ) -> CancellationToken {
         let Opened { open, kind, reader } = opened;
         let readiness = reader.is_some().then_some(Readiness::Starting);
-        self.board.set_channel(&open.name, ChannelStatus { kind, readiness, last_fault: None, last_success: None });
+        let status = ChannelStatus { kind, readiness, last_fault: None, last_success: None, slowed: None };
+        self.board.set_channel(&open.name, status);
         self.metrics.show("channel", &open.name, true);
-        let Some(Reader { channel, listener }) = reader else { return self.stop.child_token() };
-        let stop = listener.stop.clone();
-        let notes = open.reading().clone();
+        let what = Guarded::Channel(open.name.clone());
+        self.metrics.show_breaker(&what, open.gate().is_some());
+        if open.gate().is_none() {
+            self.board.remove_breaker(&what);
+        }
+        let stop = reader.as_ref().map_or_else(|| self.stop.child_token(), |reader| reader.listener.stop.clone());
         let (board, told, observer) = (self.board.clone(), observations.clone(), self.observer.clone());
+        let watch = breakers::watch(open.clone(), board.clone(), told.clone(), self.clock, stop.clone());
+        tasks.spawn_until("reader", &stop, watch);
+        let Some(Reader { channel, listener }) = reader else { return stop };
+        let notes = open.reading().clone();
         let mirror = tasks::mirror_readiness(open, board, told, observer, self.clock, stop.clone());
         tasks.spawn_until("reader", &stop, mirror);
         tasks.spawn_until("reader", &stop, async move { notes.over(channel.listen(listener)).await });
@@ -176,6 +215,20 @@ pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
     let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
     let reading = |name: Name| Some((name.clone(), Reading { policy: plan.channels.get(&name)?.policy.clone() }));
     receiving.into_iter().filter_map(reading).collect()
+}
+
+/// Whether one call through the channel says anything of the next.
+fn has_gate(planned: &ChannelPlan) -> bool {
+    planned.kind.breaks && planned.settings.has_one_target()
+}
+
+/// This plan's channels whose breaker refuses calls while it is open.
+pub(super) fn refusing(plan: &Plan, now: Timestamp) -> BTreeSet<Name> {
+    let refuses = |(name, planned): &(&Name, &ChannelPlan)| {
+        let users = || Users::of(name, &plan.journeys, now);
+        has_gate(planned) && !planned.policy.breaker_observes && users().are_several()
+    };
+    plan.channels.iter().filter(refuses).map(|(name, _)| name.clone()).collect()
 }
 
 /// The listener for inbound webhooks, if the plan has one, and its door.

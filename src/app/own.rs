@@ -10,13 +10,16 @@ use sha2::Sha256;
 use url::Url;
 
 use crate::board::STUCK;
+use crate::breaker::Guarded;
 use crate::channel::http::HttpSettings;
 use crate::channel::webhook::{Verify, WebhookSettings};
 use crate::channel::{Settings, kind_of};
+use crate::commands::Levers;
 use crate::config::watcher::Door;
 use crate::config::{ChannelPlan, Plan};
 use crate::delivery::Lender;
 use crate::gate::{Rules, reach};
+use crate::journey::Name;
 pub(super) use crate::journey::own::limit;
 use crate::journey::own::{self, CALL, Call, NAME};
 use crate::metrics::Metrics;
@@ -93,8 +96,11 @@ pub(super) fn silence(every: Duration) -> Duration {
 }
 
 /// Its notifier, which tells nobody.
-pub(super) fn lender(null: Null, metrics: &Metrics) -> Lender {
-    Lender { name: NAME.into(), notifier: Arc::new(null), fallback: None, metrics: metrics.notifier(&NAME.into()) }
+pub(super) fn lender(null: Null, metrics: &Metrics, levers: &Levers) -> Lender {
+    let name = Name::from(NAME);
+    let what = Guarded::Notifier(name.clone());
+    let (lever, breaker) = (levers.of(&what), metrics.breaker(&what));
+    Lender { notifier: Arc::new(null), fallback: None, metrics: metrics.notifier(&name), name, lever, breaker }
 }
 
 /// What the door asks for, and the header that says it: made of the installation's key, so that it is nobody's to configure.

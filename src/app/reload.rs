@@ -18,7 +18,8 @@ use crate::app::drift::{self, Course};
 use crate::app::own;
 use crate::app::tasks::Tasks;
 use crate::app::{DRAIN_NOTICES, DRAIN_PART, lenders, open_buttons, open_spending, policy, slack_settings};
-use crate::commands::{Callbacks, Commands, Refusal, Reload, Reloaded};
+use crate::breaker::Guarded;
+use crate::commands::{Callbacks, Commands, Levers, Refusal, Reload, Reloaded};
 use crate::config::{self, Difference, Plan};
 use crate::delivery::{Outbox, Worker, Workplace};
 use crate::detect::{Detector, Finding};
@@ -27,6 +28,7 @@ use crate::journey::Name;
 use crate::metrics::{ConfigMetrics, Metrics};
 use crate::notifier::slack::Buttons;
 use crate::runner::Runner;
+use crate::runner::gate::Users;
 use crate::scheduler::{Observation, Replan};
 
 pub use triggers::Source;
@@ -43,6 +45,7 @@ pub(super) struct Live {
     pub(super) path: PathBuf,
     pub(super) opener: Opener,
     pub(super) runner: Arc<Runner>,
+    pub(super) levers: Arc<Levers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: ConfigMetrics,
     pub(super) workplace: Workplace,
@@ -202,7 +205,8 @@ impl Live {
             return Err(Refusal::stopping().to_string());
         };
         let opened = self.opener.open(&plan, difference.channels.built()).map_err(failed)?;
-        let lenders = lenders(&plan, difference.notifiers.built(), clock, &self.metrics, &self.key).map_err(failed)?;
+        let built = difference.notifiers.built();
+        let lenders = lenders(&plan, built, clock, &self.metrics, &self.key, &self.levers).map_err(failed)?;
         let has_other_buttons = slack_settings(&plan).chain(slack_settings(&self.plan)).any(|(name, _)| {
             let names = &difference.notifiers;
             names.built().chain(&names.removed).any(|other| other == name)
@@ -218,7 +222,7 @@ impl Live {
         let adoption = Adoption {
             journeys: plan.journeys.clone(),
             changed: difference.journeys.built().cloned().collect(),
-            policy: policy(&plan, &spending),
+            policy: policy(&plan, &spending, counted),
             counted,
             done,
         };
@@ -232,10 +236,14 @@ impl Live {
             self.outbox.dismiss(name);
             self.workplace.board.remove_component(&format!("notifier {name}"));
             self.metrics.show("notifier", name, false);
+            let what = Guarded::Notifier(name.clone());
+            self.workplace.board.remove_breaker(&what);
+            self.metrics.show_breaker(&what, false);
         }
         for lender in lenders {
             let name = lender.name.clone();
             self.metrics.show("notifier", &name, true);
+            self.metrics.show_breaker(&Guarded::Notifier(name.clone()), true);
             let worker = self.outbox.employ(lender, &self.workplace);
             self.staff.hire(name, worker, &self.workplace, tasks);
         }
@@ -245,11 +253,17 @@ impl Live {
         let mut by_name = self.runner.channels.now().all().clone();
         by_name.retain(|name, _| plan.channels.contains_key(name));
         by_name.extend(opened.iter().map(|(name, opened)| (name.clone(), opened.open.clone())));
+        for (name, open) in &by_name {
+            if let Some(gate) = open.gate() {
+                gate.set_users(Users::of(name, &plan.journeys, counted));
+            }
+        }
         let unused = self.runner.channels.replace(by_name);
         for (name, channel) in opened {
             // Of two readers on one route or one subscription the second would wait for the first.
             if let Some(before) = self.readers.remove(&name) {
                 before.cancel();
+                // Only a reader says how it is.
                 self.workplace.board.remove_component(&format!("channel {name}"));
             }
             self.readers.insert(name, self.opener.start(channel, tasks, &observations));
@@ -273,6 +287,7 @@ impl Live {
         for name in &difference.channels.removed {
             self.workplace.board.remove_channel(name);
             self.metrics.show("channel", name, false);
+            self.metrics.show_breaker(&Guarded::Channel(name.clone()), false);
             if let Some(reader) = self.readers.get(name).cloned() {
                 let (unused, switchboard, name) = (unused.clone(), self.runner.switchboard.clone(), name.clone());
                 tasks.spawn_until("reader", &reader.clone(), async move {

@@ -26,8 +26,9 @@ use crate::scheduler::Observation;
 use crate::store::Retention;
 use crate::time::{Human, earlier};
 
-/// A channel that cannot receive for so long has an alert of its own; until then its journeys are `unknown`.
-const CHANNEL_DOWN: Duration = Duration::from_secs(60);
+/// A channel that cannot receive for so long has an alert of its own, which people then have within the minute; until then its
+/// journeys are `unknown`.
+const CHANNEL_DOWN: Duration = Duration::from_secs(45);
 /// Evidence of good runs is kept for this long; that of failed and slow runs as long as the runs.
 const KEEP_GOOD_EVIDENCE: Duration = Duration::from_secs(2 * 86_400);
 
@@ -197,19 +198,26 @@ pub(super) async fn mirror_readiness(
     let mut readiness = open.readiness.clone();
     let mut was_ready = false;
     let mut away_since = clock.now().mono;
-    let mut is_said = false;
+    let (mut is_said, mut is_news) = (false, true);
     let reading = |trouble| Observation::Reading { channel: open.name.clone(), trouble };
     loop {
         let now = readiness.borrow_and_update().clone();
         if was_ready && now != Readiness::Ready {
             open.metrics().lost();
         }
+        if let Some(gate) = open.gate().filter(|_| std::mem::take(&mut is_news)) {
+            match &now {
+                Readiness::Ready => gate.witness(None),
+                Readiness::Down { why } => gate.witness(Some(why)),
+                Readiness::Starting => {}
+            }
+        }
         if was_ready {
             away_since = clock.now().mono;
         }
         was_ready = now == Readiness::Ready;
         // Said once after a start as well: the daemon before may have told that it was down.
-        if was_ready && (open.set_known_down(false) || !std::mem::replace(&mut is_said, true)) {
+        if was_ready && (open.set_reader_down(false) || !std::mem::replace(&mut is_said, true)) {
             let _ = observations.send(reading(None)).await;
         }
         open.metrics().set_ready(now == Readiness::Ready);
@@ -225,7 +233,7 @@ pub(super) async fn mirror_readiness(
         // Not critical: a broker that is down is news about the broker, not about us.
         board.set_component(&format!("channel {}", open.name), ok, false, detail.clone(), clock.now().wall);
         tokio::select! {
-            () = clock.sleep_until(away_since + CHANNEL_DOWN), if !ok && !open.is_known_down() => {
+            () = clock.sleep_until(away_since + CHANNEL_DOWN), if !ok && !open.is_reader_down() => {
                 // It may be well, and we cut off from it: that is told once, for all.
                 let is_ours = async {
                     match &observer {
@@ -241,14 +249,17 @@ pub(super) async fn mirror_readiness(
                     // Told when it still cannot and we can.
                     continue;
                 }
-                open.set_known_down(true);
+                open.set_reader_down(true);
                 let said = format!("it could not receive for {}: {detail}", Human(CHANNEL_DOWN));
                 let _ = observations.send(reading(Some(said))).await;
             }
-            changed = readiness.changed() => if changed.is_err() {
-                stop.cancelled().await;
-                return;
-            },
+            changed = readiness.changed() => {
+                if changed.is_err() {
+                    stop.cancelled().await;
+                    return;
+                }
+                is_news = true;
+            }
             () = stop.cancelled() => return,
         }
     }

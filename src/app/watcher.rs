@@ -14,6 +14,7 @@ use crate::app::tasks::Tasks;
 use crate::board::{BEAT, Board, Pulse, STUCK};
 use crate::boots::{self, Boot};
 use crate::clock::Clock;
+use crate::commands::Levers;
 use crate::config::Plan;
 use crate::delivery::Lender;
 use crate::metrics::{DaemonMetrics, Metrics, seconds};
@@ -79,8 +80,8 @@ impl Watch {
     }
 
     /// The notifier at the end of the own journey. There is one.
-    pub(super) fn lender(&mut self, metrics: &Metrics) -> Option<Lender> {
-        self.null.take().map(|null| own::lender(null, metrics))
+    pub(super) fn lender(&mut self, metrics: &Metrics, levers: &Levers) -> Option<Lender> {
+        self.null.take().map(|null| own::lender(null, metrics, levers))
     }
 
     /// What beats with each slot of the own journey.

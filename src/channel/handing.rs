@@ -72,6 +72,7 @@ mod tests {
             since: None,
             readiness: watch::channel(Readiness::Starting).0,
             mint: Arc::new(Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: CancellationToken::new(),
         };
         (listener, taken)

@@ -333,6 +333,7 @@ mod tests {
             since: None,
             readiness: ready,
             mint: Arc::new(Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         let mut bench = Bench { memory: memory.clone(), arrivals, readiness, stop: stop.clone(), clock };

@@ -42,6 +42,11 @@ pub(crate) async fn keep_receiving<S, O, R>(
         tokio::select! {
             biased;
             () = listener.stop.cancelled() => return,
+            () = async {
+                // Whoever asks for it, a server that is down is not called again at once.
+                tokio::time::sleep(pause.min(LEAST_PAUSE)).await;
+                listener.nudge.notified().await;
+            } => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -52,6 +57,9 @@ pub(crate) async fn never_receives(listener: &Listener, why: &str) {
     listener.readiness.send_replace(Readiness::Down { why: why.to_owned() });
     listener.stop.cancelled().await;
 }
+
+/// Between two attempts of one reader.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long to wait after so many failures in a row: 0.5 s, then three times as long each time, at most a minute; spread by
 /// a quarter either way, so that many daemons do not come back to a restarted broker together.
@@ -79,6 +87,7 @@ mod tests {
             since: None,
             readiness: tokio::sync::watch::channel(Readiness::Starting).0,
             mint: Arc::new(crate::journey::token::Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: tokio_util::sync::CancellationToken::new(),
         };
         let notes = Notes::default();

@@ -212,7 +212,7 @@ fn until(value: &Value) -> String {
     time(value).map_or(String::new(), |at| at.strftime(" until %Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-fn time(value: &Value) -> Option<Timestamp> {
+pub(super) fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }
 
@@ -221,6 +221,6 @@ pub(super) fn text(value: &Value) -> String {
     visible_line(value.as_str().unwrap_or("?")).into_owned()
 }
 
-fn pretty(answer: &Value) -> String {
+pub(super) fn pretty(answer: &Value) -> String {
     format!("{answer:#}\n")
 }

@@ -48,8 +48,18 @@ use crate::journey::Name;
 use crate::journey::expect::{Comparison, Expectation, Expected, Predicate, Query};
 use crate::journey::value::Value;
 
-pub(super) const COMMON_KEYS: &[&str] =
-    &["type", "rate", "max_in_flight", "timeout", "key", "filter", "spend", "certificate_warning", "required"];
+pub(super) const COMMON_KEYS: &[&str] = &[
+    "type",
+    "rate",
+    "max_in_flight",
+    "timeout",
+    "key",
+    "filter",
+    "spend",
+    "certificate_warning",
+    "required",
+    "breaker",
+];
 /// What a kind of channel has to say in `[channels.NAME]`.
 pub(super) struct Grammar {
     /// The value of `type`.
@@ -223,7 +233,24 @@ fn policy(section: &Section<'_>, kind: &Kind) -> ChannelPolicy {
         spend: section.get("spend").and_then(|node| spend::read(section.context, node)),
         certificate_warning: section.duration_or_never("certificate_warning", default.certificate_warning),
         required: section.flag("required"),
+        breaker_observes: section.get("breaker").is_some_and(|node| breaker(section.context, node, kind)),
     }
+}
+
+/// What a breaker may do.
+const BREAKERS: [&str; 2] = ["on", "observe"];
+
+/// `breaker`: whether it only observes.
+fn breaker(context: &Context, node: &Node, kind: &Kind) -> bool {
+    let Some(text) = context.text(node, "breaker") else { return false };
+    if !BREAKERS.contains(&text) {
+        let problem = Problem::error(&node.place, format!("a breaker cannot be `{text}`"));
+        context.add(problem.maybe_hint(values::suggestion(text, BREAKERS)));
+    } else if !kind.breaks {
+        let problem = format!("no breaker stands before channels of type `{}`", kind.name);
+        context.add(Problem::warning(&node.place, problem).hint("leave `breaker` out"));
+    }
+    text == "observe"
 }
 
 /// What a caller without a better proof has to know stands in the filter, and in the evidence of every message that it sends.

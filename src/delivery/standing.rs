@@ -95,7 +95,7 @@ impl Worker {
     /// Tells again what stands, if it is time. Gives how long it is until then.
     pub(super) async fn retell(&mut self, pulse: &Pulse) -> Duration {
         let now = self.clock.now();
-        if self.hold.is_some_and(|until| until > now.wall) {
+        if self.hold.is_some_and(|until| until > now.wall) || self.is_open() {
             return BEAT;
         }
         // Taken out, because the worker tells.

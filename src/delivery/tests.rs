@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::breaker::{Force, Guarded, State};
+use crate::commands::Levers;
 use crate::notice::Notification;
 use crate::notifier::Receipt;
 use crate::notifier::memory::Memory;
@@ -12,6 +14,8 @@ struct Stage {
     store: Arc<dyn Store>,
     outbox: Arc<Outbox>,
     notifiers: BTreeMap<&'static str, Arc<Memory>>,
+    levers: Levers,
+    board: Arc<Board>,
     stop: CancellationToken,
     workers: tokio::task::JoinSet<()>,
     clock: Clock,
@@ -31,18 +35,21 @@ impl Stage {
         let (clock, board) = (Clock::system(), Arc::new(Board::default()));
         let metrics = crate::metrics::Metrics::new(&[], None);
         let mut notifiers = BTreeMap::new();
-        let mut lenders = Vec::new();
+        let (mut lenders, levers) = (Vec::new(), Levers::default());
         for (name, fallback) in [("slack", Some("mail")), ("mail", None), ("forgetful", None)] {
             let memory = match name {
                 "forgetful" => Arc::new(Memory::forgetful(Duration::from_millis(20))),
                 _ => Arc::new(Memory::default()),
             };
             notifiers.insert(name, memory.clone());
+            let what = Guarded::Notifier(name.into());
             lenders.push(Lender {
                 name: name.into(),
                 notifier: memory,
                 fallback: fallback.map(|fallback| (fallback.into(), fallback_after)),
                 metrics: metrics.notifier(&name.into()),
+                lever: levers.of(&what),
+                breaker: metrics.breaker(&what),
             });
         }
         let (observations, _) = mpsc::channel(9);
@@ -55,7 +62,7 @@ impl Stage {
             let pulse = board.pulse("delivery", clock.now().mono);
             workers.spawn(worker.run(pulse, stop.clone(), Duration::from_secs(1)));
         }
-        Stage { store, outbox, notifiers, stop, workers, clock, directory }
+        Stage { store, outbox, notifiers, levers, board, stop, workers, clock, directory }
     }
 
     async fn owe(&self, incident: &str, sequence: u32, notifier: &str) {
@@ -83,6 +90,10 @@ impl Stage {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("waited for {what}"))
+    }
+
+    fn breaker(&self, notifier: &str) -> Arc<crate::board::BreakerStatus> {
+        self.board.breakers()[&Guarded::Notifier(notifier.into())].clone()
     }
 
     fn attempts(&self, notifier: &str) -> Vec<Delivery> {
@@ -360,5 +371,66 @@ async fn who_asked_us_to_wait_is_not_told_again_meanwhile() {
     let told = stage.notifiers["forgetful"].retold();
     let early = told[before..].iter().filter(|told| told.len() == 1).count();
     assert!(early <= 1, "one may have been under way: {early}");
+    stage.end().await;
+}
+
+fn told_by(rows: &[OutboxRow], notifier: &str) -> usize {
+    rows.iter().filter(|row| &*row.notifier == notifier && row.state.status == OutboxStatus::Sent).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_three_failures_in_a_row_it_is_left_alone_and_what_is_owed_stays_owed_also_over_a_restart() {
+    let soon = Duration::from_secs(2);
+    let stage = Stage::new("breaker", soon);
+    stage.notifiers["slack"].script(std::iter::repeat_n(Err(NotifyError::Backoff("503".into())), 3));
+    stage.owe("i1", 1, "slack").await;
+    let third = |row: &OutboxRow| &*row.notifier == "slack" && row.state.attempt == 3 && row.state.error.is_some();
+    let is_open = |rows: &[OutboxRow]| told_by(rows, "mail") == 1 && rows.iter().any(third);
+    let rows = stage.until("the mail, and the third attempt", is_open).await;
+    let slack = rows.iter().find(|row| &*row.notifier == "slack").unwrap();
+    assert_eq!((slack.state.status, slack.state.error.as_deref()), (OutboxStatus::Pending, Some("503")));
+    let until = stage.store.hold("breaker slack".into()).await.unwrap().unwrap();
+    let left = between(stage.clock.now().wall, until);
+    assert!((10..=18).contains(&left.as_secs()), "{left:?}");
+
+    let stage = Stage::resume(stage.end().await, soon);
+    stage.owe("i2", 1, "slack").await;
+    stage.until("the second mail", |rows| told_by(rows, "mail") == 2).await;
+    assert_eq!(stage.attempts("slack").len(), 0, "it is open");
+    assert_eq!(stage.breaker("slack").state, State::Open);
+    let rows = stage.until("slack to have all", |rows| rows.len() == 4 && all_sent(rows)).await;
+    let first = rows.iter().filter(|row| &*row.notifier == "slack").map(|row| row.state.at).min().unwrap();
+    assert!(first >= until, "{first} is before {until}");
+    assert_eq!(stage.breaker("slack").state, State::Closed, "two notices were taken");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_for_good_or_for_a_time_does_not_open_the_breaker() {
+    let stage = Stage::new("breaker-not", LATER);
+    let never = std::iter::repeat_n(Err(NotifyError::Never("no such channel".into())), 4);
+    let wait = Duration::from_millis(10);
+    let after = std::iter::repeat_n(Err(NotifyError::After { wait, detail: "429".into() }), 4);
+    stage.notifiers["slack"].script(never.chain(after));
+    for n in 0..5 {
+        stage.owe(&format!("i{n}"), 1, "slack").await;
+    }
+    stage.until("the last", |rows| told_by(rows, "slack") >= 1).await;
+    assert_eq!((stage.breaker("slack").state, stage.breaker("slack").changes.len()), (State::Closed, 0));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_can_have_the_fallback_tell_and_take_that_back() {
+    let stage = Stage::new("breaker-forced", LATER);
+    let until = later(stage.clock.now().wall, LATER);
+    let order = crate::breaker::Order { to: Force::Open, by: "ada".into(), reason: "they migrate".into(), until };
+    let slack = Guarded::Notifier("slack".into());
+    assert!(stage.levers.pull(&slack, Some(order)));
+    stage.owe("i1", 1, "slack").await;
+    stage.until("the mail", |rows| told_by(rows, "mail") == 1).await;
+    assert_eq!((stage.attempts("slack").len(), stage.breaker("slack").state), (0, State::ForcedOpen));
+    assert!(stage.levers.pull(&slack, None));
+    stage.until("slack to have it", |rows| rows.len() == 2 && all_sent(rows)).await;
     stage.end().await;
 }

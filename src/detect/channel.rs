@@ -1,6 +1,7 @@
-//! What is wrong with a channel: its reader is away, its system makes us slow down, its certificate is about to expire.
+//! What is wrong with a channel: its reader is away, its breaker is open, its system makes us slow down, its certificate is about to
+//! expire.
 //!
-//! One owner for all three, because the findings of one subject come together: whoever tells some of them takes the others back.
+//! One owner for all of them, because the findings of one subject come together: whoever tells some of them takes the others back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,11 +46,30 @@ const HOUR: u64 = 3_600;
 pub struct ChannelDetectors {
     /// What its reader says, if it cannot receive.
     away: Option<String>,
+    /// What its breaker says, if it has been open for too long.
+    broken: Option<String>,
+    /// Who has not said anything since a restart.
+    silent: Sides,
     throttle: Throttle,
     /// The certificates that it shows, by address.
     certificates: BTreeMap<String, Shown>,
     /// Found before a restart, and not looked at since.
     restored: Vec<Finding>,
+}
+
+/// Who can say that a channel is down, and that it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// Its reader, if it has one.
+    pub reader: bool,
+    /// Its breaker, if it has one that refuses anything.
+    pub breaker: bool,
+}
+
+impl Sides {
+    fn are_any(self) -> bool {
+        self.reader || self.breaker
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,9 +90,10 @@ struct Shown {
 }
 
 impl ChannelDetectors {
-    /// Takes up what was found before a restart. What only a reader could say is over, if there is none.
-    pub fn resume(&mut self, findings: &[Finding], receives: bool, now: Timestamp) {
-        let stands = |finding: &&Finding| finding.detector != Detector::ChannelDown || receives;
+    /// Takes up what was found before a restart. What only a reader or a breaker could say is over, if there is none.
+    pub fn resume(&mut self, findings: &[Finding], sides: Sides, now: Timestamp) {
+        let stands = |finding: &&Finding| finding.detector != Detector::ChannelDown || sides.are_any();
+        self.silent = sides;
         self.restored = findings.iter().filter(stands).cloned().collect();
         if self.restored.iter().any(|finding| finding.detector == Detector::Throttled) {
             // Nobody could be made to slow down while nothing ran: calm counts from now.
@@ -82,8 +103,34 @@ impl ChannelDetectors {
 
     /// Takes what its reader says: that it can receive, or why it could not for too long.
     pub fn read(&mut self, trouble: Option<String>) {
-        self.forget(Detector::ChannelDown);
+        self.silent.reader = false;
         self.away = trouble;
+        self.heard();
+    }
+
+    /// Takes what its breaker says: that it is closed, or why it has been open for too long.
+    pub fn broke(&mut self, trouble: Option<String>) {
+        self.silent.breaker = false;
+        self.broken = trouble;
+        self.heard();
+    }
+
+    /// Nobody else speaks for it from now on: what another said would be taken back by nobody.
+    pub fn hear_only(&mut self, sides: Sides) {
+        if !sides.reader {
+            (self.away, self.silent.reader) = (None, false);
+        }
+        if !sides.breaker {
+            (self.broken, self.silent.breaker) = (None, false);
+        }
+        self.heard();
+    }
+
+    /// What was found before a restart stands until each who may have found it has spoken.
+    fn heard(&mut self) {
+        if !self.silent.are_any() {
+            self.forget(Detector::ChannelDown);
+        }
     }
 
     /// Takes what a step through it met; whether anything is to be looked at anew.
@@ -106,7 +153,8 @@ impl ChannelDetectors {
         if warning.is_none() {
             self.forget(Detector::Certificate);
         }
-        let away = self.away.iter().map(|said| Finding::new(Detector::ChannelDown, said.clone()));
+        let down: Vec<_> = self.away.iter().chain(&self.broken).map(String::as_str).collect();
+        let away = (!down.is_empty()).then(|| Finding::new(Detector::ChannelDown, down.join("; ")));
         let throttled = self.throttle.is_firing.then(|| self.throttle.finding());
         let expiring = self.first_to_expire().zip(warning).and_then(|((peer, shown), warning)| {
             let left = between(now, shown.until);
@@ -114,7 +162,7 @@ impl ChannelDetectors {
             let said = || said_of_certificate(peer, shown, left);
             (left < warning).then(|| Finding { severity, ..Finding::new(Detector::Certificate, said()) })
         });
-        let mut findings: Vec<_> = away.chain(throttled).chain(expiring).collect();
+        let mut findings: Vec<_> = away.into_iter().chain(throttled).chain(expiring).collect();
         let is_known = |finding: &&Finding| findings.iter().all(|other| other.detector != finding.detector);
         let before: Vec<_> = self.restored.iter().filter(is_known).cloned().collect();
         findings.extend(before);

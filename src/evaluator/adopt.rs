@@ -78,9 +78,14 @@ impl Evaluator {
             }
         }
         self.learn_dependants();
-        for name in self.channels.adopt(journeys, &self.parts.policy.certificate_warnings) {
+        let Policy { certificate_warnings, breakers, .. } = &self.parts.policy;
+        self.desk.block_only(breakers);
+        for name in self.channels.adopt(journeys, certificate_warnings, breakers) {
             // Nobody will ever say that a channel is well which nobody uses any more.
             self.condition(Subject::Channel(name), Vec::new(), &mut round, now.wall);
+        }
+        for name in self.channels.names() {
+            self.look_at_channel(name, &mut round, now.wall);
         }
         // Who is told of them may be others.
         let profile =

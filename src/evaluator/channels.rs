@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::alert::AlertState;
 use crate::detect::Finding;
-use crate::detect::channel::ChannelDetectors;
+use crate::detect::channel::{ChannelDetectors, Sides};
 use crate::journey::report::Report;
 use crate::journey::{Journey, Name};
 use crate::metrics::Metrics;
@@ -21,7 +21,8 @@ pub(super) struct Channels {
 
 struct Watched {
     detectors: ChannelDetectors,
-    receives: bool,
+    /// Who may say that it is down.
+    sides: Sides,
     /// How long before its end a certificate is told of, if at all.
     warning: Option<Duration>,
     /// What was told last.
@@ -31,31 +32,45 @@ struct Watched {
 }
 
 impl Channels {
-    /// Those that these journeys use; without an entry in `warnings` a certificate is not told of.
+    /// Those that these journeys use; without an entry in `warnings` a certificate is not told of, and `breakers` are the channels
+    /// whose breaker refuses calls.
     pub(super) fn new(
         journeys: &[Arc<Journey>],
         warnings: &BTreeMap<Name, Duration>,
+        breakers: &BTreeSet<Name>,
         metrics: Arc<Metrics>,
     ) -> Channels {
         let mut channels = Channels { of: BTreeMap::new(), metrics };
-        channels.adopt(journeys, warnings);
+        channels.adopt(journeys, warnings, breakers);
         channels
     }
 
     /// Those that these journeys use from here on: what is known of one that stays is kept. Gives those that nobody uses any more and of
     /// which something was told.
-    pub(super) fn adopt(&mut self, journeys: &[Arc<Journey>], warnings: &BTreeMap<Name, Duration>) -> Vec<Name> {
+    pub(super) fn adopt(
+        &mut self,
+        journeys: &[Arc<Journey>],
+        warnings: &BTreeMap<Name, Duration>,
+        breakers: &BTreeSet<Name>,
+    ) -> Vec<Name> {
         let received: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.receivers()).collect();
         let mut before = std::mem::take(&mut self.of);
         let used: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.channels()).collect();
         for name in used {
-            let (receives, warning) = (received.contains(&name), warnings.get(&name).copied());
-            let (detectors, findings, deadline) =
+            let sides = Sides { reader: received.contains(&name), breaker: breakers.contains(&name) };
+            let warning = warnings.get(&name).copied();
+            let (mut detectors, findings, deadline) =
                 before.remove(&name).map(|old| (old.detectors, old.findings, old.deadline)).unwrap_or_default();
-            self.of.insert(name, Watched { detectors, receives, warning, findings, deadline });
+            detectors.hear_only(sides);
+            self.of.insert(name, Watched { detectors, sides, warning, findings, deadline });
         }
         before.retain(|_, old| !old.findings.is_empty());
         before.into_keys().collect()
+    }
+
+    /// Those that journeys use.
+    pub(super) fn names(&self) -> Vec<Name> {
+        self.of.keys().cloned().collect()
     }
 
     /// Whether any journey uses it.
@@ -66,7 +81,7 @@ impl Channels {
     /// Takes up what was found before a restart.
     pub(super) fn resume(&mut self, name: &Name, alert: &AlertState, now: Timestamp) {
         if let Some(watched) = self.of.get_mut(name).filter(|_| alert.phase.is_firing()) {
-            watched.detectors.resume(&alert.findings, watched.receives, now);
+            watched.detectors.resume(&alert.findings, watched.sides, now);
             watched.findings.clone_from(&alert.findings);
             watched.deadline = Some(now);
         }
@@ -76,6 +91,13 @@ impl Channels {
     pub(super) fn read(&mut self, name: &Name, trouble: Option<String>) {
         if let Some(watched) = self.of.get_mut(name) {
             watched.detectors.read(trouble);
+        }
+    }
+
+    /// Takes what its breaker says.
+    pub(super) fn broke(&mut self, name: &Name, trouble: Option<String>) {
+        if let Some(watched) = self.of.get_mut(name) {
+            watched.detectors.broke(trouble);
         }
     }
 

@@ -37,6 +37,7 @@ struct Stage {
     journey: Arc<Journey>,
     clock: Clock,
     runs: std::cell::Cell<u128>,
+    breakers: BTreeSet<Name>,
     told: usize,
     /// Slots whose runs go on from the daemon before.
     waiting: Vec<Timestamp>,
@@ -69,6 +70,7 @@ impl Stage {
             journey: plan.journeys[0].clone(),
             clock,
             runs: Default::default(),
+            breakers: BTreeSet::new(),
             told: 0,
             waiting: Vec::new(),
         }
@@ -89,7 +91,8 @@ impl Stage {
             location: None,
             public_url: None,
             waiting: HashMap::from([(self.journey.name.clone(), self.waiting.clone())]),
-            policy: policy(),
+            levers: Arc::default(),
+            policy: Policy { breakers: self.breakers.clone(), ..policy() },
             own: None,
             observer: None,
         };
@@ -181,6 +184,7 @@ fn policy() -> Policy {
         dependencies: BTreeMap::new(),
         slowdowns: HashMap::new(),
         certificate_warnings: [("loop".into(), 14 * DAY)].into(),
+        breakers: BTreeSet::new(),
         routes: Vec::new(),
         updatable: BTreeSet::new(),
         operators: vec!["ops".into()],
@@ -427,5 +431,68 @@ async fn what_went_by_is_counted_around_the_runs_that_go_on() {
     assert_eq!(counted(&stage).await, ["good", "failed", "unknown", "good", "unknown", "unknown"]);
     life.tell(at(&stage, 6, good())).await;
     assert_eq!(counted(&stage).await.len(), 7);
+    life.kill().await;
+}
+
+fn breaking(is_open: bool, trouble: Option<&str>) -> Observation {
+    Observation::Breaking { channel: "loop".into(), is_open, trouble: trouble.map(str::to_owned) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_open_is_told_once_over_kills_and_ends_when_it_says_so() {
+    let mut stage = Stage::new("breaking");
+    stage.breakers.insert("loop".into());
+    let nothing: [String; 0] = [];
+    assert_eq!(stage.live(Some(breaking(true, None))).await, nothing, "it may be a blip");
+    assert_eq!(stage.live(Some(breaking(true, Some("refused")))).await, ["first channel loop"]);
+    assert_eq!(stage.live(None).await, nothing);
+    assert_eq!(stage.live(Some(reading(None))).await, nothing, "that is its reader, and it was its breaker");
+    assert_eq!(stage.live(Some(breaking(true, Some("refused")))).await, nothing, "it still holds");
+    let life = stage.start().await;
+    life.tell(breaking(false, None)).await;
+    assert_eq!(stage.news().await, nothing, "its reader has not spoken");
+    life.tell(reading(None)).await;
+    life.kill().await;
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+}
+
+/// Also before people were told that the channel is down: the journey that fails of it first opens the channel's incident.
+#[tokio::test(start_paused = true)]
+async fn whoever_fails_of_an_open_breaker_is_a_member_of_the_channels_incident() {
+    let mut stage = Stage::new("blocked");
+    stage.breakers.insert("loop".into());
+    let life = stage.start().await;
+    life.tell(breaking(true, None)).await;
+    for _ in 0..3 {
+        life.tell(stage.run(Outcome::Failed { step: "out".into(), cause: Cause::Blocked }, Vec::new())).await;
+    }
+    life.tell(breaking(true, Some("refused"))).await;
+    assert_eq!(stage.news().await.len(), 1, "one cause, one page");
+    let open = stage.store.open_incidents().await.unwrap();
+    let titles: Vec<_> = open.iter().map(|incident| (incident.title(), incident.members)).collect();
+    assert_eq!(titles, [("channel loop".to_owned(), 2)]);
+    life.tell(breaking(false, None)).await;
+    for _ in 0..3 {
+        life.tell(stage.good(Vec::new())).await;
+    }
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.kill().await;
+}
+
+/// Nobody would ever take back what it said.
+#[tokio::test(start_paused = true)]
+async fn what_a_breaker_said_is_over_when_a_reload_lets_it_only_observe() {
+    let mut stage = Stage::new("observing");
+    stage.breakers.insert("loop".into());
+    let life = stage.start().await;
+    life.tell(reading(None)).await;
+    life.tell(breaking(true, Some("refused"))).await;
+    assert_eq!(stage.news().await, ["first channel loop"]);
+    // Of these journeys' policy no breaker refuses anything.
+    life.adopt(vec![stage.journey.clone()], stage.clock.now().wall).await.unwrap();
+    assert_eq!(stage.news().await, ["resolved channel loop"]);
+    life.tell(breaking(true, Some("refused"))).await;
+    let nothing: [String; 0] = [];
+    assert_eq!(stage.news().await, nothing, "it was on its way");
     life.kill().await;
 }

@@ -111,7 +111,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Que
         open.sort_by_key(|status| (model::State::of(status), status.incident.as_ref().map(|incident| incident.since)));
         let channels = shared.views.board.channels().into_iter().filter(|(name, _)| !own::is_own(name));
         let own = shared.views.board.journey(own::NAME).map(|own| JourneyView::new(&own, &docket, now));
-        let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status)).collect();
+        let breakers = shared.views.board.breakers();
+        let channels: Vec<_> = channels.map(|(name, status)| ChannelView::new(name, status, &breakers)).collect();
         vec![
             ("here", Value::from("status")),
             ("total", Value::from(statuses.len())),

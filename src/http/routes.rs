@@ -13,7 +13,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::http::{Shared, api, callbacks, control, events, health, incident_pages, pages, reload, run_again};
+use crate::http::{
+    Shared, api, breakers, callbacks, control, events, health, incident_pages, pages, reload, run_again,
+};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,11 @@ fn routes() -> Vec<Route> {
         get("/api/v1/silences", control::silences),
         admin_post("/api/v1/silences", control::silence),
         admin_delete("/api/v1/silences/{id}", control::unsilence),
+        get("/api/v1/breakers", breakers::all),
+        get("/api/v1/channels/{name}/breaker", breakers::of_channel),
+        admin_post("/api/v1/channels/{name}/breaker", breakers::order_channel),
+        get("/api/v1/notifiers/{name}/breaker", breakers::of_notifier),
+        admin_post("/api/v1/notifiers/{name}/breaker", breakers::order_notifier),
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),

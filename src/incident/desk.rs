@@ -146,6 +146,21 @@ impl Desk {
         id
     }
 
+    /// Calls through all other channels are not refused any more.
+    pub fn block_only(&mut self, channels: &BTreeSet<Name>) {
+        self.blocked.retain(|channel| channels.contains(channel));
+    }
+
+    /// Calls through a channel are refused from now on, or are not any more: until it is well, whoever fails of it is a member of its
+    /// incident, also before anybody was told that it is down.
+    pub fn block(&mut self, channel: &Name, is_blocked: bool) {
+        if is_blocked {
+            self.blocked.insert(channel.clone());
+        } else {
+            self.blocked.remove(channel);
+        }
+    }
+
     /// Somebody looks after an incident.
     ///
     /// # Errors

@@ -55,7 +55,8 @@ impl Desk {
                 let known = |resource: &&Resource| match resource {
                     Resource::Channel(name) => {
                         let channel = self.seen.get(&Subject::Channel(name.clone()));
-                        channel.is_some_and(|channel| channel.is_bad && channel.alert.phase.is_firing())
+                        self.blocked.contains(name)
+                            || channel.is_some_and(|channel| channel.is_bad && channel.alert.phase.is_firing())
                     }
                     _ => false,
                 };

@@ -356,6 +356,27 @@ fn a_channel_that_is_down_takes_the_journeys_through_it_along() {
     assert_eq!(stage.calls().last().unwrap(), &(8, "slack", Resolved, "channel broker"));
 }
 
+/// Three of twenty prove nothing by their number; that calls through the channel are refused does.
+#[test]
+fn who_fails_while_calls_through_a_channel_are_refused_is_in_its_incident_from_the_first() {
+    for is_blocked in [true, false] {
+        let mut stage = fleet(20, 0);
+        let names: Vec<Name> = stage.journeys.keys().cloned().collect();
+        stage.desk.block(&"broker".into(), true);
+        stage.desk.block(&"broker".into(), is_blocked);
+        for name in &names {
+            stage.play(name, 0, "g");
+        }
+        for minute in 1..4 {
+            for name in &names[..3] {
+                stage.verdict(name, minute * 60, 'f');
+            }
+        }
+        let pages = stage.told.iter().filter(|(_, _, reason, _)| *reason == NotifyReason::First).count();
+        assert_eq!(pages, if is_blocked { 1 } else { 3 }, "{:?}", stage.told);
+    }
+}
+
 #[test]
 fn more_than_twenty_incidents_in_a_minute_are_told_in_one_message() {
     let mut stage = Stage::new();

@@ -521,7 +521,7 @@ impl Run {
         };
         match (result, step.poll) {
             (Ok(()), _) => self.pass(index, now, actions),
-            (Err(_), Some(poll)) if self.may_poll_again(began, poll, step, now) => {
+            (Err((cause, _)), Some(poll)) if cause != Cause::Blocked && self.may_poll_again(began, poll, step, now) => {
                 self.state =
                     State::Working { index, began, activity: Activity::Between { next: now.mono + poll.every } };
             }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::alert::Phase;
 use crate::boots::KEPT;
+use crate::breaker::Force;
 use crate::control::Matcher;
 use crate::detect::{Detectors, Severity};
 use crate::incident::{NotifyReason, Root};
@@ -474,9 +475,21 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     assert!(matches!(due(200).await, Due::Row(row) if row.id == second.id));
     assert_eq!(store.outbox(Some(OutboxStatus::Sent), 10).await.unwrap().len(), 5);
     store.apply(vec![Change::Hold { notifier: "slack".into(), until: at(500) }]).await.unwrap();
+    let wanted = |to, reason: &str| Order { to, by: "ada".into(), reason: reason.into(), until: at(900) };
+    let [channel, notifier] = [Guarded::Channel("orders".into()), Guarded::Notifier("slack".into())];
+    for (what, order) in [
+        (&channel, Some(wanted(Force::Open, "first"))),
+        (&channel, Some(wanted(Force::Observe, "second: with \"quotes\""))),
+        (&notifier, Some(wanted(Force::Closed, "taken back"))),
+        (&notifier, None),
+    ] {
+        store.apply(vec![Change::Order { what: what.clone(), order: order.map(Box::new) }]).await.unwrap();
+    }
     store.close().await.unwrap();
     drop(store);
     let store = open();
+    let orders = store.orders().await.unwrap();
+    assert_eq!(orders, [(channel, wanted(Force::Observe, "second: with \"quotes\""))]);
     assert_eq!(store.hold("slack".into()).await.unwrap(), Some(at(500)));
     assert_eq!(store.hold("mail".into()).await.unwrap(), None);
     store.close().await.unwrap();

@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Subject};
 use crate::boots::Boot;
+use crate::breaker::{Guarded, Order};
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -46,8 +47,8 @@ use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::store::sqlite::lock::{Left, Lock};
 use crate::store::sqlite::rows::{
-    arrival, blob, boot, from_json, incident_row, ledger_entry, millis, outbox_row, parse, ran, run_row, span, spent,
-    time, verdict_code,
+    arrival, blob, boot, from_json, incident_row, ledger_entry, millis, order, outbox_row, parse, ran, run_row, span,
+    spent, time, verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
@@ -421,6 +422,15 @@ impl Store for Sqlite {
             let sql = "SELECT value FROM meta WHERE key = ?";
             let until = connection.query_row(sql, [format!("hold:{notifier}")], |row| row.get(0)).optional()?;
             Ok(until.map(time))
+        }))
+    }
+
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(Guarded, Order)>, StoreError>> {
+        Box::pin(self.ask(|connection| {
+            // `;` comes after `:`.
+            let sql = "SELECT key, value FROM meta WHERE key >= 'order:' AND key < 'order;'";
+            let rows = connection.prepare_cached(sql)?.query_map([], order)?.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows.into_iter().flatten().collect())
         }))
     }
 

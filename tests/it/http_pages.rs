@@ -217,7 +217,7 @@ fn metrics_have_their_type() {
 async fn liveness_is_our_loops_and_nothing_else() {
     let stage = Stage::new(None).await;
     let readiness = Some(Readiness::Down { why: "connection refused".to_owned() });
-    let down = ChannelStatus { kind: "amqp", readiness, last_fault: None, last_success: None };
+    let down = ChannelStatus { kind: "amqp", readiness, last_fault: None, last_success: None, slowed: None };
     stage.board.set_channel(&"orders".into(), down);
     stage.board.set_component(STORE_COMPONENT, false, true, "disk full", stage::start());
     let pulse = stage.board.pulse("scheduler", stage.clock.now().mono);

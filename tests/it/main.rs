@@ -3,6 +3,7 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod architecture;
+mod breaker;
 #[cfg(feature = "smtp")]
 mod changed;
 #[cfg(feature = "checks")]

@@ -417,6 +417,7 @@ fn what_it_cannot_do_it_says() {
             since: None,
             readiness: ready,
             mint: std::sync::Arc::new(Mint::new([1; 32], 0)),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         stop.cancel();

@@ -80,6 +80,7 @@ pub(crate) async fn with_gate_for(
         since: None,
         readiness,
         mint: Arc::new(Mint::new([1; 32], 0)),
+        nudge: Default::default(),
         stop: stop.clone(),
     };
     let mut gate = Gate {
@@ -523,6 +524,7 @@ fn two_channels_cannot_have_one_path_and_the_second_gets_it_when_the_first_goes(
                     since: None,
                     readiness,
                     mint: Arc::new(Mint::new([1; 32], 0)),
+                    nudge: Default::default(),
                     stop: stop.clone(),
                 },
                 ready,

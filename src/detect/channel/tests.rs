@@ -203,11 +203,12 @@ fn of_several_addresses_the_first_to_expire_counts_until_it_is_renewed_or_gone()
 fn what_was_found_before_a_restart_stands_until_there_is_evidence_of_its_kind() {
     let of = |detector| Finding::new(detector, "as it was");
     let all = [of(Detector::ChannelDown), of(Detector::Throttled), of(Detector::Certificate)];
-    let resumed = |receives| {
+    let resumed_with = |reader, breaker| {
         let mut channel = ChannelDetectors::default();
-        channel.resume(&all, receives, at(0));
+        channel.resume(&all, Sides { reader, breaker }, at(0));
         channel
     };
+    let resumed = |receives| resumed_with(receives, false);
     let (down, throttled, certificate) = (Detector::ChannelDown, Detector::Throttled, Detector::Certificate);
     assert_eq!(resumed(true).look(TWO_WEEKS, at(0)), all);
     assert_eq!(found(&mut resumed(false), 0), [throttled, certificate], "nobody reads it any more");
@@ -219,6 +220,18 @@ fn what_was_found_before_a_restart_stands_until_there_is_evidence_of_its_kind() 
     let mut channel = resumed(true);
     channel.read(Some("refused".to_owned()));
     assert_eq!(said(&mut channel, 1)[0], (Severity::Critical, "refused".to_owned()));
+
+    // Its reader and its breaker may both have found it: it stands until both have spoken.
+    let mut channel = resumed_with(true, true);
+    channel.read(None);
+    assert_eq!(found(&mut channel, 1), [down, throttled, certificate]);
+    channel.broke(None);
+    assert_eq!(found(&mut channel, 1), [throttled, certificate]);
+    let mut channel = resumed_with(false, true);
+    channel.broke(Some("it is open".to_owned()));
+    assert_eq!(said(&mut channel, 1)[0].1, "it is open");
+    channel.read(Some("refused".to_owned()));
+    assert_eq!(said(&mut channel, 1)[0].1, "refused; it is open");
 
     assert_eq!(resumed(true).deadline(TWO_WEEKS, at(0)), Some(at(600)));
     assert_eq!(found(&mut resumed(true), 599), [down, throttled, certificate]);

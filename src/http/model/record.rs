@@ -1,10 +1,14 @@
 //! What is on record, as data: runs, evidence, incidents, notices, and the channels' last words.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::seconds;
-use crate::board::ChannelStatus;
+use crate::board::{BreakerStatus, ChannelStatus};
+use crate::breaker::Guarded;
 use crate::channel::Readiness;
 use crate::journey::Name;
 use crate::journey::compare::{Change, changes, healthy};
@@ -222,10 +226,18 @@ pub(in crate::http) struct ChannelView {
     last_fault: Option<String>,
     last_fault_at: Option<Timestamp>,
     last_success: Option<Timestamp>,
+    /// How its breaker is, in a sentence; null where there is nothing to say of it.
+    breaker: Option<String>,
+    /// How long it waits between two calls, or before the next, because its system wants fewer.
+    slowed_seconds: Option<f64>,
 }
 
 impl ChannelView {
-    pub(in crate::http) fn new(name: Name, status: ChannelStatus) -> ChannelView {
+    pub(in crate::http) fn new(
+        name: Name,
+        status: ChannelStatus,
+        breakers: &BTreeMap<Guarded, Arc<BreakerStatus>>,
+    ) -> ChannelView {
         let (readiness, why) = match status.readiness {
             None => (None, None),
             Some(Readiness::Starting) => (Some("starting"), None),
@@ -234,6 +246,8 @@ impl ChannelView {
         };
         let (last_fault_at, last_fault) = status.last_fault.unzip();
         let (kind, last_success) = (status.kind, status.last_success);
-        ChannelView { name, kind, readiness, why, last_fault, last_fault_at, last_success }
+        let breaker = breakers.get(&Guarded::Channel(name.clone())).filter(|breaker| breaker.is_noteworthy());
+        let (breaker, slowed_seconds) = (breaker.map(|breaker| breaker.words()), status.slowed.map(seconds));
+        ChannelView { name, kind, readiness, why, last_fault, last_fault_at, last_success, breaker, slowed_seconds }
     }
 }

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
 
 use crate::alert::{AlertState, JourneyAlerts};
+use crate::breaker::Order;
 use crate::control::Silence;
 use crate::incident::Incident;
 use crate::journey::report::Report;
@@ -68,6 +69,7 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite
 fn meta(row: &Row<'_>) -> rusqlite::Result<()> {
     match &*row.get::<_, String>("key")? {
         "key" => row.get::<_, [u8; 32]>("value").map(drop),
+        key if key.starts_with("order:") => json::<Order>(row, "value"),
         _ => row.get::<_, i64>("value").map(drop),
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::boots::Boot;
+use crate::breaker::{Guarded, Order};
 use crate::detect::drift::Ran;
 use crate::journey::message::Arrival;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
@@ -153,6 +154,13 @@ pub(super) fn spent(row: &Row<'_>) -> rusqlite::Result<Option<Spent>> {
     let (Some(day), Some(channel), Some(journey)) = (parts.next(), parts.next(), parts.next()) else { return Ok(None) };
     let Ok(day) = day.parse() else { return Ok(None) };
     Ok(Some(Spent { channel: channel.into(), day, journey: journey.into(), messages: messages.unsigned_abs() }))
+}
+
+/// What somebody wants of a breaker; `None` if the key is none that we wrote.
+pub(super) fn order(row: &Row<'_>) -> rusqlite::Result<Option<(Guarded, Order)>> {
+    let key: String = row.get(0)?;
+    let Some(Ok(what)) = key.strip_prefix("order:").map(str::parse) else { return Ok(None) };
+    Ok(Some((what, from_json(row, 1)?)))
 }
 
 pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {

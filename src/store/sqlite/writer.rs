@@ -211,6 +211,12 @@ impl Writer {
                 let key = format!("hold:{notifier}");
                 self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", &[&key, &millis(*until)])?;
             }
+            Change::Order { what, order: Some(order) } => {
+                self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", &[&format!("order:{what}"), &json(order)?])?;
+            }
+            Change::Order { what, order: None } => {
+                self.execute("DELETE FROM meta WHERE key = ?", &[&format!("order:{what}")])?;
+            }
             Change::Outbox { id, state } => {
                 self.execute(
                     "UPDATE outbox SET status = ?, attempt = ?, not_before = ?, error = ?, receipt = ?, at = ? WHERE id = ?",

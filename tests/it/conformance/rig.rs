@@ -193,6 +193,7 @@ impl Relay {
             readiness,
             // Nobody's: the relay cleans nothing up.
             mint: Arc::new(Mint::new([0xee; 32], 0)),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         let mut tasks = JoinSet::new();

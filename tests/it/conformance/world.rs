@@ -106,8 +106,17 @@ impl World {
                 readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
                 let (reader, mint) = (channel.clone(), mint.clone());
                 let (arrivals, readiness, stop) = (sender.clone(), readiness.clone(), stop.clone());
-                let (channel, journal) = (name.clone(), Default::default());
-                let listener = Listener { channel, clock, arrivals, journal, since: None, readiness, mint, stop };
+                let listener = Listener {
+                    channel: name.clone(),
+                    clock,
+                    arrivals,
+                    journal: Default::default(),
+                    since: None,
+                    readiness,
+                    mint,
+                    nudge: Default::default(),
+                    stop,
+                };
                 tasks.spawn(async move { reader.listen(listener).await });
             }
             let handles = metrics.channel(name, &**name == "in");

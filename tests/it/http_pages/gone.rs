@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::alert::{AlertState, Subject};
 use journeyman::boots::Boot;
+use journeyman::breaker::{Guarded, Order};
 use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
@@ -71,6 +72,9 @@ impl Store for Gone {
         gone()
     }
     fn hold(&self, _: Name) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        gone()
+    }
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(Guarded, Order)>, StoreError>> {
         gone()
     }
     fn outbox(&self, _: Option<OutboxStatus>, _: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {

@@ -449,7 +449,7 @@ pub(crate) async fn fill(stage: &Stage) {
     ] {
         let last_fault = (name == "mailbox").then(|| (ago(31), format!("login as probe failed: {LEAKED} is wrong")));
         let last_success = (name != "orders").then(|| ago(9));
-        board.set_channel(&name.into(), ChannelStatus { kind, readiness, last_fault, last_success });
+        board.set_channel(&name.into(), ChannelStatus { kind, readiness, last_fault, last_success, slowed: None });
     }
 
     let mut chance = fastrand::Rng::with_seed(7);

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use journeyman::alert::{AlertState, Subject};
 use journeyman::boots::Boot;
+use journeyman::breaker::{Guarded, Order};
 use journeyman::control::Silence;
 use journeyman::detect::drift::Ran;
 use journeyman::incident::Incident;
@@ -129,6 +130,7 @@ impl Store for Disk {
         open_incidents() -> Vec<Incident>;
         silences() -> Vec<Silence>;
         ledger() -> Vec<(Token, Entry)>;
+        orders() -> Vec<(Guarded, Order)>;
         boots() -> Vec<Boot>;
         unfinished() -> Vec<Checkpoint>;
         arrivals() -> Vec<Arrival>;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use journeyman::board::Board;
+use journeyman::breaker::Guarded;
 use journeyman::channel::{ChannelPolicy, Journal, Readiness};
 use journeyman::clock::Clock;
+use journeyman::commands::Levers;
 use journeyman::config::{Plan, load_text};
 use journeyman::delivery::{self, Lender, Workplace};
 use journeyman::evaluator::{Evaluator, Parts, Policy};
@@ -289,6 +291,7 @@ async fn start(
         let policy = ChannelPolicy::default();
         let handles = metrics.channel(&(*name).into(), true);
         let open = OpenChannel::new((*name).into(), line.clone(), policy.clone(), seen, clock, board.clone(), handles);
+        let nudge = open.nudge().clone();
         channels.insert((*name).into(), Arc::new(open));
         readings.insert((*name).into(), Reading { policy });
         lines.push(line.clone());
@@ -300,6 +303,7 @@ async fn start(
             since: None,
             readiness,
             mint: mint.clone(),
+            nudge,
             stop: stops.readers.clone(),
         };
         tokio::spawn(async move { journeyman::channel::Channel::listen(&*line, listener).await });
@@ -356,11 +360,14 @@ async fn start(
     });
     let workplace =
         Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
+    let levers = Arc::<Levers>::default();
     let lender = |(name, remembers): (&'static str, bool)| Lender {
         name: name.into(),
         notifier: Arc::new(Door { name, remembers, world: world.clone() }),
         fallback: (name == "chat").then(|| ("mail".into(), Duration::from_secs(120))),
         metrics: metrics.notifier(&name.into()),
+        lever: levers.of(&Guarded::Notifier(name.into())),
+        breaker: metrics.breaker(&Guarded::Notifier(name.into())),
     };
     let (outbox, workers) = delivery::build([("chat", true), ("mail", false)].map(lender).into(), &workplace);
     let (wishes, _) = mpsc::channel(1);
@@ -377,10 +384,12 @@ async fn start(
         waiting: resume::waiting_slots(&left),
         own: None,
         observer: None,
+        levers,
         policy: Policy {
             dependencies: BTreeMap::new(),
             slowdowns: HashMap::new(),
             certificate_warnings: BTreeMap::new(),
+            breakers: BTreeSet::new(),
             routes: plan.routes.clone(),
             updatable: BTreeSet::from(["chat".into()]),
             operators: plan.operators.clone(),

@@ -111,6 +111,7 @@ impl Receiver {
             since: None,
             readiness: ready,
             mint: mint(),
+            nudge: Default::default(),
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
