@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod breaker;
 pub mod control;
+pub mod dashboards;
 mod once;
 mod openslo;
 mod promql;
@@ -140,6 +141,12 @@ pub enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
+    },
+    /// Write the dashboards for Grafana and the rules for Prometheus that go with this version
+    Dashboards {
+        /// The folder that they are written to; what is there with their names is replaced
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
     },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),

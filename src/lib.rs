@@ -28,6 +28,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod dashboards;
 pub mod dead_man;
 pub mod delivery;
 pub mod demo;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::app::Source;
 use crate::cli::ask::Daemon;
+use crate::cli::dashboards::dashboards;
 use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
@@ -74,6 +75,10 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 }
             };
             print!("{text}");
+            Ok(0)
+        }
+        Command::Dashboards { folder } => {
+            print!("{}", dashboards(&folder)?);
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),

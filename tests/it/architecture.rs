@@ -63,7 +63,8 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
-    ("cli",       &[CORE, GROUND, &["config", "health"]]),
+    ("dashboards", &[]),
+    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health"]]),
     ("demo",      &[GROUND, &["config"]]),
     ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
     ("main",      &[&["program"]]),

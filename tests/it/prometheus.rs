@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use journeyman::dashboards::files;
 use journeyman::detect::burn::{PAIRS, Pair};
 use journeyman::metrics::{FAMILIES, Family};
 use journeyman::slo::{BURN_NAMES, BURN_WINDOWS};
 use regex::Regex;
 use serde_json::Value;
 
+use crate::support::command::journeyman;
 use crate::support::daemon::Setup;
 use crate::support::prometheus::{Prometheus, promtool, repository, selectors};
 use crate::support::tls_front::{Shown, TlsFront};
-use crate::support::{block_on, free_port, wait_for};
+use crate::support::{Scratch, block_on, free_port, wait_for};
 
 const RULES: &str = "config/prometheus/journeyman.rules.yml";
 const SCRAPING: &str = "config/prometheus/prometheus.yml";
@@ -25,8 +27,10 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn dashboard() -> Value {
-    serde_json::from_str(&read("config/grafana/journeyman.json")).expect("the dashboard is JSON")
+/// Each with the name of its file.
+fn dashboards() -> Vec<(&'static str, Value)> {
+    let files = files().into_iter().filter(|file| file.path.starts_with("grafana/"));
+    files.map(|file| (file.path, serde_json::from_str(&file.text).expect("a dashboard is JSON"))).collect()
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -37,7 +41,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("`{key}` is not text in {value}"))
 }
 
-/// An expression of the dashboard as Prometheus gets it, with where it stands and the labels that its legend shows.
+/// An expression of a dashboard as Prometheus gets it, with where it stands and the labels that its legend shows.
 struct Query {
     place: String,
     expression: String,
@@ -45,12 +49,12 @@ struct Query {
 }
 
 impl Query {
-    fn new(place: String, expression: &str, legend: &str) -> Query {
-        // As Grafana fills them in: all locations and journeys, a scrape each 15 s, a least step of a minute.
+    /// As Grafana fills them in: all locations and journeys, a least step of a minute; `looks_back` is what rates look back over.
+    fn new(place: String, expression: &str, legend: &str, looks_back: &str) -> Query {
         let expression = [
             ("$location", ".*"),
             ("$journey", ".*"),
-            ("$__rate_interval", "4m"),
+            ("$__rate_interval", looks_back),
             ("$__interval", "1m"),
             ("$__range", "6h"),
         ]
@@ -61,31 +65,41 @@ impl Query {
         let legend = label.captures_iter(legend).map(|found| found[1].to_owned()).collect();
         Query { place, expression, legend }
     }
+
+    /// Rates over the usual time, and over the least that gives any: two scrapes.
+    fn all(place: &str, expression: &str, legend: &str) -> Vec<Query> {
+        let mut all = vec![Query::new(place.to_owned(), expression, legend, "4m")];
+        if expression.contains("$__rate_interval") {
+            all.push(Query::new(format!("{place}, two scrapes"), expression, legend, "2s"));
+        }
+        all
+    }
 }
 
 /// Every expression of every panel, annotation and variable.
 fn queries() -> Vec<Query> {
-    let dashboard = dashboard();
     let mut queries = Vec::new();
-    for panel in list(&dashboard, "panels").iter().filter(|panel| panel["type"] != "row") {
-        for target in list(panel, "targets") {
-            let place = format!("panel {:?}, {}", text(panel, "title"), text(target, "refId"));
-            queries.push(Query::new(place, text(target, "expr"), text(target, "legendFormat")));
+    for (file, dashboard) in dashboards() {
+        for panel in list(&dashboard, "panels").iter().filter(|panel| panel["type"] != "row") {
+            for target in list(panel, "targets") {
+                let place = format!("{file}, panel {:?}, {}", text(panel, "title"), text(target, "refId"));
+                queries.extend(Query::all(&place, text(target, "expr"), text(target, "legendFormat")));
+            }
         }
-    }
-    let labels = Regex::new(r"^label_values\((.+), (\w+)\)$").expect("a sound pattern");
-    for variable in list(&dashboard["templating"], "list").iter().filter(|variable| variable["type"] == "query") {
-        let definition = text(variable, "definition");
-        assert_eq!(definition, text(&variable["query"], "query"), "the two are one");
-        let found = labels.captures(definition).unwrap_or_else(|| panic!("{definition} is not understood here"));
-        let place = format!("variable {:?}", text(variable, "name"));
-        queries.push(Query::new(place, &found[1], &format!("{{{{{}}}}}", &found[2])));
-    }
-    let annotations =
-        list(&dashboard["annotations"], "list").iter().filter(|annotation| annotation["builtIn"].is_null());
-    for annotation in annotations {
-        let place = format!("annotation {:?}", text(annotation, "name"));
-        queries.push(Query::new(place, text(annotation, "expr"), text(annotation, "textFormat")));
+        let labels = Regex::new(r"^label_values\((.+), (\w+)\)$").expect("a sound pattern");
+        for variable in list(&dashboard["templating"], "list").iter().filter(|variable| variable["type"] == "query") {
+            let definition = text(variable, "definition");
+            assert_eq!(definition, text(&variable["query"], "query"), "the two are one");
+            let found = labels.captures(definition).unwrap_or_else(|| panic!("{definition} is not understood here"));
+            let place = format!("{file}, variable {:?}", text(variable, "name"));
+            queries.extend(Query::all(&place, &found[1], &format!("{{{{{}}}}}", &found[2])));
+        }
+        let annotations =
+            list(&dashboard["annotations"], "list").iter().filter(|annotation| annotation["builtIn"].is_null());
+        for annotation in annotations {
+            let place = format!("{file}, annotation {:?}", text(annotation, "name"));
+            queries.extend(Query::all(&place, text(annotation, "expr"), text(annotation, "textFormat")));
+        }
     }
     assert!(queries.len() > 50, "there are only {}", queries.len());
     queries
@@ -124,43 +138,83 @@ fn the_selectors_of_an_expression_are_found() {
 }
 
 #[test]
-fn the_dashboard_is_well_formed() {
-    let dashboard = dashboard();
-    let (mut ids, mut titles, mut places) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    let mut rows = Vec::new();
-    for panel in list(&dashboard, "panels") {
-        let title = text(panel, "title");
-        assert!(ids.insert(panel["id"].as_u64().expect("a panel has a number")), "{title}: its id is taken");
-        assert!(titles.insert(title), "{title}: two panels have this title");
-        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a panel has a place"));
-        assert!(w > 0 && h > 0 && x + w <= 24, "{title} is not on the grid");
-        for (other, (ox, oy, ow, oh)) in &places {
-            let overlaps = x < ox + ow && *ox < x + w && y < oy + oh && *oy < y + h;
-            assert!(!overlaps, "{title} lies on {other}");
+fn the_files_below_config_are_what_the_command_writes() {
+    for file in files() {
+        let path = repository(&format!("config/{}", file.path));
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &file.text).expect("it can be written");
         }
-        places.push((title, (x, y, w, h)));
-        if panel["type"] == "row" {
-            assert!(rows.last().is_none_or(|last| *last < y), "rows go down");
-            rows.push(y);
-            continue;
-        }
-        assert!(rows.last().is_some_and(|row| *row < y), "{title} stands below the row that it comes after");
-        assert!(text(panel, "description").len() > 30, "{title} says what to do");
-        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
-        let mut refs = BTreeSet::new();
-        for target in list(panel, "targets") {
-            assert!(refs.insert(text(target, "refId")), "{title}: a refId is taken");
-            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
-            assert!(target["interval"].as_str().is_none_or(|least| least == "$step"), "{title}");
-            let looks_back = text(target, "expr").contains("$__rate_interval");
-            assert_eq!(looks_back, target["interval"].is_string(), "{title}: rates look back over sparse runs");
-        }
-        let has_unit = panel["fieldConfig"]["defaults"]["unit"].is_string();
-        assert!(has_unit || ["table", "state-timeline"].contains(&text(panel, "type")), "{title} has no unit");
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(there == file.text, "{} differs; UPDATE_EXPECT=1 renews it", path.display());
     }
-    let variables: Vec<_> = list(&dashboard["templating"], "list").iter().map(|each| text(each, "name")).collect();
-    assert_eq!(variables, ["datasource", "location", "journey", "step"]);
-    assert_eq!(list(&dashboard, "panels").iter().filter(|panel| panel["repeat"] == "journey").count(), 1);
+    let there = std::fs::read_dir(repository("config/grafana")).expect("the folder is there");
+    let there =
+        there.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".json")));
+    assert_eq!(there.count(), dashboards().len(), "each dashboard is made");
+    block_on(async {
+        let scratch = Scratch::new("dashboards");
+        let folder = scratch.path().join("files");
+        let folder = folder.to_str().expect("a path in UTF-8");
+        let ended = journeyman(scratch.path(), &["dashboards", folder]).await;
+        let paths: String = files().iter().map(|file| format!("{folder}/{}\n", file.path)).collect();
+        assert_eq!((ended.code, ended.stdout), (0, paths));
+        for file in files() {
+            assert_eq!(std::fs::read_to_string(format!("{folder}/{}", file.path)).expect("it was written"), file.text);
+        }
+        let ended =
+            journeyman(scratch.path(), &["dashboards", &format!("{folder}/grafana/journeyman-overview.json")]).await;
+        assert_eq!(ended.code, 73, "{ended:?}");
+        assert!(
+            ended.stderr.contains("cannot write") && ended.stderr.contains("journeyman-overview.json"),
+            "{ended:?}"
+        );
+    });
+}
+
+#[test]
+fn dashboards_are_well_formed() {
+    let mut uids = BTreeSet::new();
+    let mut repeated = 0;
+    for (file, dashboard) in dashboards() {
+        assert!(uids.insert(text(&dashboard, "uid").to_owned()), "{file}: another has its uid");
+        let (mut ids, mut titles, mut places) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let mut rows = Vec::new();
+        for panel in list(&dashboard, "panels") {
+            let title = text(panel, "title");
+            assert!(ids.insert(panel["id"].as_u64().expect("a panel has a number")), "{title}: its id is taken");
+            assert!(titles.insert(title), "{title}: two panels have this title");
+            let [x, y, w, h] =
+                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a panel has a place"));
+            assert!(w > 0 && h > 0 && x + w <= 24, "{title} is not on the grid");
+            for (other, (ox, oy, ow, oh)) in &places {
+                let overlaps = x < ox + ow && *ox < x + w && y < oy + oh && *oy < y + h;
+                assert!(!overlaps, "{title} lies on {other}");
+            }
+            places.push((title, (x, y, w, h)));
+            if panel["type"] == "row" {
+                assert!(rows.last().is_none_or(|last| *last < y), "rows go down");
+                rows.push(y);
+                continue;
+            }
+            assert!(rows.last().is_some_and(|row| *row < y), "{title} stands below the row that it comes after");
+            assert!(text(panel, "description").len() > 30, "{title} says what to do");
+            let has_unit = panel["fieldConfig"]["defaults"]["unit"].is_string();
+            assert!(has_unit || ["table", "state-timeline"].contains(&text(panel, "type")), "{title} has no unit");
+            let steps = list(&panel["fieldConfig"]["defaults"]["thresholds"], "steps");
+            let values: Vec<_> = steps.iter().map(|step| step["value"].as_f64()).collect();
+            assert!(values[0].is_none() && values[1..].is_sorted_by(|a, b| a < b), "{title}: {values:?}");
+        }
+        let variables: BTreeSet<_> =
+            list(&dashboard["templating"], "list").iter().map(|each| text(each, "name").to_owned()).collect();
+        let whole = dashboard["panels"].to_string();
+        for variable in &variables {
+            let is_used =
+                [format!("${variable}"), format!("${{{variable}}}")].iter().any(|used| whole.contains(&**used));
+            assert!(is_used, "{file}: nothing depends on {variable}");
+        }
+        repeated += whole.matches("\"repeat\":\"journey\"").count();
+    }
+    assert_eq!(repeated, 1);
 }
 
 #[test]
@@ -175,7 +229,7 @@ fn only_families_that_exist_are_named_and_all_are_drawn() {
         }
     }
     let missing: Vec<_> = FAMILIES.iter().map(|family| family.name).filter(|name| !drawn.contains(name)).collect();
-    assert!(missing.is_empty(), "not on the dashboard: {missing:?}");
+    assert!(missing.is_empty(), "on no dashboard: {missing:?}");
 
     let (rules, tests) = (read(RULES), read(RULES_TEST));
     let metric = Regex::new(r"\b(?:journeyman|process)_\w+").expect("a sound pattern");
