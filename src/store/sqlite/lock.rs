@@ -78,3 +78,29 @@ impl Lock {
         }
     }
 }
+
+impl Drop for Lock {
+    /// Said, and not left to the end of the file: a child that another thread is starting has a copy of it from its fork to its
+    /// exec, and would keep the store from whoever opens it next.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_let_go_of_although_a_copy_of_its_file_is_held() {
+        let path = std::env::temp_dir().join(format!("journeyman-lock-{}", std::process::id()));
+        let first = Lock::take(&path).unwrap();
+        assert!(matches!(Lock::take(&path), Err(StoreError::InUse(_))));
+        let held = first.file.try_clone().unwrap();
+        drop(first);
+        let second = Lock::take(&path);
+        drop(held);
+        assert!(second.is_ok(), "{second:?}");
+        std::fs::remove_file(&second.unwrap().name).unwrap();
+    }
+}
