@@ -104,6 +104,9 @@ impl Desk {
             self.tally(&seen, 1);
         }
         let before = std::mem::replace(&mut seen.alert, alert.clone());
+        if before.phase.is_firing() != alert.phase.is_firing() {
+            self.reconsider_budget(subject);
+        }
         let mut id = alert.incident.clone();
         if transition == Transition::Ended {
             // What it was counts for the notice that it is over.
@@ -144,6 +147,13 @@ impl Desk {
             seen.alert.incident = Some(id.clone());
         }
         id
+    }
+
+    /// Whether people are told that a journey's budget burns depends on whether they are told of the journey itself.
+    fn reconsider_budget(&mut self, subject: &Subject) {
+        let Subject::Journey(name) = subject else { return };
+        let budget = self.seen.get(&Subject::Budget(name.clone()));
+        self.dirty.extend(budget.and_then(|budget| budget.alert.incident.clone()));
     }
 
     /// Calls through all other channels are not refused any more.
