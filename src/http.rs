@@ -8,10 +8,12 @@ mod breakers;
 mod callbacks;
 mod charts;
 mod control;
+mod etag;
 mod events;
 mod health;
 mod incident_pages;
 mod model;
+mod openapi;
 mod pages;
 mod reload;
 mod routes;
@@ -46,6 +48,7 @@ use crate::secret::{Redactor, Secret};
 use crate::store::{OutboxRow, OutboxStatus, OutboxSummary, Store, StoreError};
 
 pub use health::STORE_COMPONENT;
+pub use openapi::DOCUMENT as OPENAPI;
 pub use routes::{RouteInfo, Visibility, table};
 
 /// Event streams at once. Each holds a connection for as long as a page is open, and scrapes must still get in, also through a proxy

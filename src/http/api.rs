@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::Shared;
-use crate::http::model::{Filter, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
+use crate::http::model::{self, Filter, JourneyDetail, JourneyView, NoticeView, ReportView, RunView, shown};
 use crate::http::pages::listed;
 use crate::http::run_again;
 use crate::journey::Name;
@@ -32,12 +32,18 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    fn rows(&self) -> usize {
-        self.limit.unwrap_or(ROWS).clamp(1, MOST_ROWS)
+    fn rows(&self) -> Result<usize, Response> {
+        let rows = self.limit.unwrap_or(ROWS);
+        let why = format!("`limit` is 1 to {MOST_ROWS}");
+        if (1..=MOST_ROWS).contains(&rows) { Ok(rows) } else { Err(refuse(StatusCode::BAD_REQUEST, &why)) }
     }
 }
 
 pub(super) async fn journeys(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
+    let states = model::State::ALL.map(model::State::as_str);
+    if filter.state.as_deref().is_some_and(|state| !states.contains(&state)) {
+        return refuse(StatusCode::BAD_REQUEST, &format!("`state` is one of {}", states.join(", ")));
+    }
     let now = shared.views.clock.now().wall;
     let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
     let admitted = statuses.iter().filter(|status| filter.admits(status));
@@ -63,7 +69,11 @@ pub(super) async fn runs(
     if shared.views.board.journey(&name).is_none() {
         return refuse(StatusCode::NOT_FOUND, "no journey has this name");
     }
-    match shared.ask(shared.views.store.runs(name.into(), limit.rows())).await {
+    let rows = match limit.rows() {
+        Ok(rows) => rows,
+        Err(refusal) => return refusal,
+    };
+    match shared.ask(shared.views.store.runs(name.into(), rows)).await {
         Ok(rows) => answer(&shared, "runs", rows.iter().map(RunView::new).collect::<Vec<_>>()),
         Err(error) => unavailable(&shared, &error),
     }
@@ -84,8 +94,12 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<Str
 }
 
 pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(limit): Query<Limit>) -> Response {
+    let rows = match limit.rows() {
+        Ok(rows) => rows,
+        Err(refusal) => return refusal,
+    };
     let now = shared.views.clock.now().wall;
-    match shared.ask(shared.views.store.incidents(None, limit.rows())).await {
+    match shared.ask(shared.views.store.incidents(None, rows)).await {
         Ok(rows) => {
             let docket = shared.views.board.docket();
             let views = rows.into_iter().map(|row| listed(row, &docket, now));
@@ -103,8 +117,11 @@ pub(super) struct OutboxQuery {
 }
 
 pub(super) async fn outbox(State(shared): State<Arc<Shared>>, Query(query): Query<OutboxQuery>) -> Response {
-    let limit = Limit { limit: query.limit };
-    let rows = shared.outbox(query.status, limit.rows()).await;
+    let rows = match (Limit { limit: query.limit }).rows() {
+        Ok(rows) => rows,
+        Err(refusal) => return refusal,
+    };
+    let rows = shared.outbox(query.status, rows).await;
     let summary = shared.outbox_summary().await;
     match (rows, summary) {
         (Ok(rows), Ok(summary)) => {

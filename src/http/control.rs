@@ -9,7 +9,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::commands::{Refusal, Request as Asked};
 use crate::control::{Ack, Matcher, Silence};
@@ -214,7 +214,9 @@ pub(super) async fn read<T: DeserializeOwned + Default>(request: Request) -> Res
         return Ok(T::default());
     }
     let wrong = |error| refuse(StatusCode::BAD_REQUEST, &format!("this is not the JSON that is read here: {error}"));
-    serde_json::from_slice(&body).map_err(wrong)
+    // By way of an object: a list of values without names would be taken for one.
+    let object: Map<String, Value> = serde_json::from_slice(&body).map_err(wrong)?;
+    serde_json::from_value(Value::Object(object)).map_err(wrong)
 }
 
 /// The end of what begins now.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::http::{
-    Shared, api, breakers, callbacks, control, events, health, incident_pages, pages, reload, run_again,
+    Shared, api, breakers, callbacks, control, etag, events, health, incident_pages, openapi, pages, reload, run_again,
 };
 
 /// Who may call a route.
@@ -78,6 +78,7 @@ fn routes() -> Vec<Route> {
         admin_post("/api/v1/notifiers/{name}/breaker", breakers::order_notifier),
         get("/api/v1/outbox", api::outbox),
         get("/api/v1/health", health::health),
+        get("/api/v1/openapi.json", openapi::document),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
         admin_post("/api/v1/reload", reload::reload),
         Route {
@@ -139,6 +140,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     router
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(etag::tag))
         .layer(middleware::from_fn(finish))
         .with_state(shared)
 }

@@ -44,6 +44,8 @@ mod notices;
 mod notify_alertmanager;
 mod notify_pagerduty;
 mod notify_webhook;
+mod openapi;
+mod packages;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prometheus;
