@@ -29,7 +29,8 @@ impl Local {
         let rules = web.map(Rules::load).transpose()?.unwrap_or_default();
         let builder = Client::builder().timeout(within).no_proxy();
         let (scheme, builder) = match rules.certificate() {
-            None => ("http", builder),
+            // A machine that has no certificates at all can ask its own daemon, too.
+            None => ("http", builder.tls_backend_preconfigured(crate::tls::client_without_roots()?)),
             Some(certificate) => {
                 let tls = crate::tls::client_that_knows(certificate.clone())?;
                 ("https", builder.tls_backend_preconfigured(tls))

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::support::command::{journeyman, run};
+use crate::support::daemon::Setup;
 use crate::support::prometheus::repository;
 use crate::support::{Scratch, block_on, python_server};
 
@@ -64,6 +65,23 @@ fn what_the_manifests_configure_is_accepted_and_is_where_they_look() {
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
         let selector = &of_kind(&documents, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"];
         assert_eq!(selector, &set["spec"]["template"]["metadata"]["labels"]);
+    });
+}
+
+#[test]
+fn the_health_check_needs_no_certificates() {
+    block_on(async {
+        let setup = Setup::new("bare");
+        let main = "[channels.loop]\ntype = \"memory\"\n";
+        let probes = "[[journey]]\nname = \"bare\"\nevery = \"1m\"\ndeadline = \"1s\"\nmuted = true\n\
+                      step = [{ send = \"loop\", text = \"{{ token }}\" }, { receive = \"loop\" }]\n";
+        let daemon = setup.start(main, probes).await;
+        let mut health = Command::new(env!("CARGO_BIN_EXE_journeyman"));
+        health.args(["health", "--config", "journeyman.toml"]).current_dir(daemon.directory());
+        // As in an image without the package `ca-certificates`.
+        health.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nowhere");
+        let ended = run(health).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
     });
 }
 
