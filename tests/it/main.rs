@@ -22,6 +22,7 @@ mod delivery;
 mod demo_sandbox;
 mod detection;
 mod disk_full;
+mod docs;
 mod drift;
 mod email;
 #[cfg(feature = "exec")]
