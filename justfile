@@ -26,3 +26,21 @@ run CONFIG="config/journeyman.toml":
 # The whole story on this machine, with a pretend gateway that breaks and recovers.
 demo:
     cargo run --features full -- demo
+
+# The Debian package below target/debian; needs `cargo install cargo-deb`.
+deb:
+    cargo build --release --features full --locked
+    rm -rf target/assets
+    mkdir -p target/assets
+    target/release/journeyman man --dir target/assets/man
+    for shell in bash zsh fish; do target/release/journeyman completions $shell > target/assets/journeyman.$shell; done
+    target/release/journeyman dashboards target/assets/files
+    cargo deb --no-build
+
+# The list of what the program is made of, in CycloneDX's form; needs `cargo install cargo-cyclonedx`.
+sbom:
+    cargo cyclonedx --format json --features full --override-filename journeyman.cdx
+
+# The documentation as a book below target/book; needs `cargo install mdbook`.
+book:
+    mdbook build docs
