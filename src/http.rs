@@ -144,8 +144,13 @@ impl Inside for Pages {
 
 impl Shared {
     /// What people are owed, newest first. The monitor's own round trip is nobody's notice.
-    async fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> Result<Vec<OutboxRow>, String> {
-        let mut rows = self.ask(self.views.store.outbox(status, limit + 1)).await?;
+    async fn outbox(
+        &self,
+        status: Option<OutboxStatus>,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, String> {
+        let mut rows = self.ask(self.views.store.outbox(status, after, limit + 1)).await?;
         rows.retain(|row| !own::is_own(&row.notifier));
         rows.truncate(limit);
         Ok(rows)

@@ -400,14 +400,24 @@ pub trait Store: Send + Sync {
     /// What people want of breakers, orders whose time is over among them.
     fn orders(&self) -> BoxFuture<'_, Result<Vec<(Guarded, Order)>, StoreError>>;
 
-    /// Outbox rows for people to see, newest first; `None` is every status.
-    fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
+    /// Outbox rows for people to see, newest first; `None` is every status. The list goes on after this row, if one is named.
+    fn outbox(
+        &self,
+        status: Option<OutboxStatus>,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
 
     /// How many rows each notifier has in each state, and since when the oldest undelivered waits.
     fn outbox_summary(&self) -> BoxFuture<'_, Result<Vec<OutboxSummary>, StoreError>>;
 
-    /// A journey's runs, newest first.
-    fn runs(&self, journey: Name, limit: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>>;
+    /// A journey's runs, newest first; those with slots before this one, if one is named.
+    fn runs(
+        &self,
+        journey: Name,
+        before: Option<Timestamp>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>>;
 
     /// A journey's runs in each of these windows - after the first, up to and with the second -, newest first, of each at most
     /// `limit`. What is unknown or excluded is none.
@@ -421,8 +431,13 @@ pub trait Store: Send + Sync {
     /// A run's evidence.
     fn report(&self, token: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>>;
 
-    /// Incidents, newest first; of one journey or of all.
-    fn incidents(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>>;
+    /// Incidents, newest first; of one journey or of all. The list goes on after this one, if one is named.
+    fn incidents(
+        &self,
+        journey: Option<Name>,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>>;
 
     /// One incident, open or over.
     fn incident(&self, id: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>>;

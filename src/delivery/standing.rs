@@ -78,7 +78,7 @@ impl Worker {
     /// Remembers what the notifier was told before this start.
     pub(super) async fn restore_standing(&mut self) {
         let Some(standing) = &mut self.standing else { return };
-        let sent = match self.store.outbox(Some(OutboxStatus::Sent), LOOK_BACK).await {
+        let sent = match self.store.outbox(Some(OutboxStatus::Sent), None, LOOK_BACK).await {
             Ok(sent) => sent,
             Err(error) => {
                 tracing::warn!(notifier = %self.name, %error, "cannot look up what was told; it is not told again until the next notice");
@@ -104,7 +104,7 @@ impl Worker {
             standing.next = now.mono + standing.every;
             // A store that cannot be read ends nothing.
             if !standing.told.is_empty()
-                && let Ok(incidents) = self.store.incidents(None, LOOK_BACK).await
+                && let Ok(incidents) = self.store.incidents(None, None, LOOK_BACK).await
             {
                 let is_watched =
                     |subject: &Subject| subject.journey().is_none_or(|journey| self.board.journey(journey).is_some());

@@ -82,7 +82,7 @@ impl Stage {
     async fn until(&self, what: &str, holds: impl Fn(&[OutboxRow]) -> bool) -> Vec<OutboxRow> {
         let waiting = async {
             loop {
-                let rows = self.store.outbox(None, 999).await.unwrap();
+                let rows = self.store.outbox(None, None, 999).await.unwrap();
                 if holds(&rows) {
                     return rows;
                 }
@@ -194,7 +194,7 @@ async fn what_will_never_be_taken_goes_to_the_fallback_at_once_and_comes_back_wh
         .await;
     let mail = stage.attempts("mail").remove(0);
     assert_eq!(mail.instead_of, Some(("slack".to_owned(), "the token was revoked".to_owned())));
-    let rows = stage.store.outbox(Some(OutboxStatus::Dead), 9).await.unwrap();
+    let rows = stage.store.outbox(Some(OutboxStatus::Dead), None, 9).await.unwrap();
     assert_eq!(rows.len(), 1);
     // Slack works again: the dead letter follows the next notice.
     stage.owe("i2", 1, "slack").await;
@@ -225,7 +225,7 @@ async fn nothing_is_sent_before_the_other_side_said_also_over_a_restart() {
     let asked = stage.clock.now().wall;
     let stage = Stage::resume(stage.end().await, LATER);
     stage.until("both", all_sent).await;
-    let first = stage.store.outbox(None, 9).await.unwrap().iter().map(|row| row.state.at).min().unwrap();
+    let first = stage.store.outbox(None, None, 9).await.unwrap().iter().map(|row| row.state.at).min().unwrap();
     let waited = between(asked, first);
     assert!(waited >= wait - Duration::from_millis(500), "sent after {waited:?}");
     stage.end().await;
@@ -296,7 +296,7 @@ async fn what_was_owed_before_the_store_stopped_writing_is_told_once_all_the_sam
     };
     // Each attempt to write waits 5 s for the lock.
     tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
-    assert!(stage.store.outbox(Some(OutboxStatus::Sent), 9).await.unwrap().is_empty());
+    assert!(stage.store.outbox(Some(OutboxStatus::Sent), None, 9).await.unwrap().is_empty());
     other.execute_batch("ROLLBACK").unwrap();
     stage.until("the store to know", |rows| rows.len() == 2 && all_sent(rows)).await;
     assert_eq!(stage.attempts("slack").len(), 3, "a 429 and one each");

@@ -68,7 +68,7 @@ impl Worker {
     pub(super) async fn owed_by_store(&self) -> Vec<OutboxRow> {
         let mut owed = Vec::new();
         for status in [OutboxStatus::Pending, OutboxStatus::Leased, OutboxStatus::Ambiguous] {
-            owed.extend(self.store.outbox(Some(status), 1_000).await.unwrap_or_default());
+            owed.extend(self.store.outbox(Some(status), None, 1_000).await.unwrap_or_default());
         }
         owed.retain(|row| row.notifier == self.name);
         owed.sort_by(|a, b| (a.created, a.sequence, &a.id).cmp(&(b.created, b.sequence, &b.id)));

@@ -117,7 +117,7 @@ impl Stage {
 
     /// What people are told since this was asked last.
     async fn news(&mut self) -> Vec<String> {
-        let mut rows = self.store.outbox(None, 99).await.unwrap();
+        let mut rows = self.store.outbox(None, None, 99).await.unwrap();
         rows.sort_by_key(|row| row.created);
         let told = std::mem::replace(&mut self.told, rows.len());
         let said = |row: &OutboxRow| format!("{} {}", row.notification.reason, row.notification.subject);

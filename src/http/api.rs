@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -25,18 +26,25 @@ const ROWS: usize = 100;
 /// Rows in a list at most.
 const MOST_ROWS: usize = 1_000;
 
-/// How long a list is to be.
+/// Which part of a list is wanted.
 #[derive(Debug, Deserialize)]
-pub(super) struct Limit {
+pub(super) struct Part {
     limit: Option<usize>,
+    /// It goes on after this row, as the part before said in `next`.
+    after: Option<String>,
 }
 
-impl Limit {
+impl Part {
     fn rows(&self) -> Result<usize, Response> {
         let rows = self.limit.unwrap_or(ROWS);
         let why = format!("`limit` is 1 to {MOST_ROWS}");
         if (1..=MOST_ROWS).contains(&rows) { Ok(rows) } else { Err(refuse(StatusCode::BAD_REQUEST, &why)) }
     }
+}
+
+/// What the next part goes on after; `None` where there is none.
+fn next<T>(rows: &[T], wanted: usize, name: impl Fn(&T) -> String) -> Option<String> {
+    rows.last().filter(|_| rows.len() >= wanted).map(name)
 }
 
 pub(super) async fn journeys(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
@@ -64,17 +72,24 @@ pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<
 pub(super) async fn runs(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
-    Query(limit): Query<Limit>,
+    Query(part): Query<Part>,
 ) -> Response {
     if shared.views.board.journey(&name).is_none() {
         return refuse(StatusCode::NOT_FOUND, "no journey has this name");
     }
-    let rows = match limit.rows() {
-        Ok(rows) => rows,
+    let wanted = match part.rows() {
+        Ok(wanted) => wanted,
         Err(refusal) => return refusal,
     };
-    match shared.ask(shared.views.store.runs(name.into(), rows)).await {
-        Ok(rows) => answer(&shared, "runs", rows.iter().map(RunView::new).collect::<Vec<_>>()),
+    let before = match part.after.as_deref().map(str::parse::<Timestamp>).transpose() {
+        Ok(before) => before,
+        Err(_) => return refuse(StatusCode::BAD_REQUEST, "`after` is a slot, as `next` of the part before said it"),
+    };
+    match shared.ask(shared.views.store.runs(name.into(), before, wanted)).await {
+        Ok(rows) => {
+            let next = next(&rows, wanted, |row| row.slot.to_string());
+            listing(&shared, "runs", rows.iter().map(RunView::new).collect::<Vec<_>>(), next)
+        }
         Err(error) => unavailable(&shared, &error),
     }
 }
@@ -93,17 +108,18 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<Str
     }
 }
 
-pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(limit): Query<Limit>) -> Response {
-    let rows = match limit.rows() {
-        Ok(rows) => rows,
+pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(part): Query<Part>) -> Response {
+    let wanted = match part.rows() {
+        Ok(wanted) => wanted,
         Err(refusal) => return refusal,
     };
     let now = shared.views.clock.now().wall;
-    match shared.ask(shared.views.store.incidents(None, rows)).await {
+    match shared.ask(shared.views.store.incidents(None, part.after, wanted)).await {
         Ok(rows) => {
+            let next = next(&rows, wanted, |row| row.id.clone());
             let docket = shared.views.board.docket();
-            let views = rows.into_iter().map(|row| listed(row, &docket, now));
-            answer(&shared, "incidents", views.collect::<Vec<_>>())
+            let views: Vec<_> = rows.into_iter().map(|row| listed(row, &docket, now)).collect();
+            listing(&shared, "incidents", views, next)
         }
         Err(error) => unavailable(&shared, &error),
     }
@@ -114,19 +130,23 @@ pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(limit): Q
 pub(super) struct OutboxQuery {
     status: Option<OutboxStatus>,
     limit: Option<usize>,
+    after: Option<String>,
 }
 
 pub(super) async fn outbox(State(shared): State<Arc<Shared>>, Query(query): Query<OutboxQuery>) -> Response {
-    let rows = match (Limit { limit: query.limit }).rows() {
-        Ok(rows) => rows,
+    let part = Part { limit: query.limit, after: query.after };
+    let wanted = match part.rows() {
+        Ok(wanted) => wanted,
         Err(refusal) => return refusal,
     };
-    let rows = shared.outbox(query.status, rows).await;
+    let rows = shared.outbox(query.status, part.after, wanted).await;
     let summary = shared.outbox_summary().await;
     match (rows, summary) {
         (Ok(rows), Ok(summary)) => {
+            let next = next(&rows, wanted, |row| row.id.clone());
             let notices: Vec<_> = rows.into_iter().map(NoticeView::new).collect();
-            json(&shown(&json!({ "notifiers": summary, "notices": notices }), &shared.views.redactor))
+            let view = json!({ "notifiers": summary, "notices": notices, "next": next });
+            json(&shown(&view, &shared.views.redactor))
         }
         (Err(error), _) | (_, Err(error)) => unavailable(&shared, &error),
     }
@@ -159,7 +179,7 @@ pub(super) async fn find_run(shared: &Shared, token: &str) -> Result<Option<Repo
 /// The last good run before this one that has evidence, or else the last one at all.
 pub(super) async fn good_before(shared: &Shared, report: &Report) -> Option<Report> {
     let store = &shared.views.store;
-    let runs = shared.ask(store.runs(report.journey.clone(), LOOKED_THROUGH)).await.unwrap_or_default();
+    let runs = shared.ask(store.runs(report.journey.clone(), None, LOOKED_THROUGH)).await.unwrap_or_default();
     let is_before = |run: &&RunRow| run.slot < report.slot && run.verdict == Verdict::Good && run.token.is_some();
     let found = match runs.iter().find(is_before).and_then(|run| run.token) {
         Some(token) => shared.ask(store.report(token)).await.ok().flatten(),
@@ -171,6 +191,11 @@ pub(super) async fn good_before(shared: &Shared, report: &Report) -> Option<Repo
 
 pub(super) fn answer(shared: &Shared, name: &str, model: impl Serialize) -> Response {
     json(&json!({ name: shown(&model, &shared.views.redactor) }))
+}
+
+/// A part of a list.
+fn listing(shared: &Shared, name: &str, rows: impl Serialize, next: Option<String>) -> Response {
+    json(&json!({ name: shown(&rows, &shared.views.redactor), "next": next }))
 }
 
 pub(super) fn unavailable(shared: &Shared, error: &str) -> Response {

@@ -90,7 +90,7 @@ pub(super) fn refuse(shared: &Shared, status: StatusCode, message: &str) -> Resp
 }
 
 pub(super) async fn status(State(shared): State<Arc<Shared>>, Query(filter): Query<Filter>) -> Response {
-    let (notifiers, notices) = tokio::join!(shared.outbox_summary(), shared.outbox(None, RECENT_NOTICES));
+    let (notifiers, notices) = tokio::join!(shared.outbox_summary(), shared.outbox(None, None, RECENT_NOTICES));
     page(&shared, StatusCode::OK, "status.html", move |shared| {
         let now = shared.views.clock.now().wall;
         let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
@@ -175,8 +175,8 @@ pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<
     let store = &shared.views.store;
     let name = status.journey.name.clone();
     let (runs, past) = tokio::join!(
-        shared.ask(store.runs(name.clone(), CHART_RUNS)),
-        shared.ask(store.incidents(Some(name), PAST_INCIDENTS))
+        shared.ask(store.runs(name.clone(), None, CHART_RUNS)),
+        shared.ask(store.incidents(Some(name), None, PAST_INCIDENTS))
     );
     page(&shared, StatusCode::OK, "journey.html", move |shared| {
         let (now, docket) = (shared.views.clock.now().wall, shared.views.board.docket());
@@ -255,7 +255,7 @@ pub(super) fn listed(row: IncidentRow, docket: &Docket, now: jiff::Timestamp) ->
 }
 
 pub(super) async fn incidents(State(shared): State<Arc<Shared>>) -> Response {
-    let rows = shared.ask(shared.views.store.incidents(None, ROWS)).await;
+    let rows = shared.ask(shared.views.store.incidents(None, None, ROWS)).await;
     page(&shared, StatusCode::OK, "incidents.html", move |shared| {
         let (now, docket) = (shared.views.clock.now().wall, shared.views.board.docket());
         let error = rows.as_ref().err().cloned();
@@ -271,7 +271,7 @@ pub(super) async fn incidents(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 pub(super) async fn outbox(State(shared): State<Arc<Shared>>) -> Response {
-    let (rows, notifiers) = tokio::join!(shared.outbox(None, ROWS), shared.outbox_summary());
+    let (rows, notifiers) = tokio::join!(shared.outbox(None, None, ROWS), shared.outbox_summary());
     page(&shared, StatusCode::OK, "outbox.html", move |shared| {
         let error = rows.as_ref().err().or(notifiers.as_ref().err()).cloned();
         let rows: Vec<_> = rows.unwrap_or_default().into_iter().map(NoticeView::new).collect();

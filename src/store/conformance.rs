@@ -120,6 +120,7 @@ pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     keeps_what_was_acknowledged_until_something_followed(&open).await;
     remembers_its_starts(&open).await;
     owes_the_own_row_anew(&open).await;
+    lists_go_on_where_they_ended(&open).await;
 }
 
 /// A run that waits for a message of this journey's since `slot`.
@@ -219,7 +220,7 @@ async fn owes_the_own_row_anew(open: &impl Fn() -> Arc<dyn Store>) {
         store.apply(vec![sent(&found, "1")]).await.unwrap();
         assert_eq!(store.next_due("own".into(), at(60)).await.unwrap(), Due::Nothing);
     }
-    let rows = store.outbox(Some(OutboxStatus::Sent), 99).await.unwrap();
+    let rows = store.outbox(Some(OutboxStatus::Sent), None, 99).await.unwrap();
     assert_eq!(rows.iter().filter(|row| &*row.notifier == "own").count(), 1);
     store.close().await.unwrap();
 }
@@ -296,7 +297,7 @@ async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(was, is, "the store holds what memory holds");
     assert_eq!((is.delivered.spent, is.without_corrections.unwrap().delivered.spent), (0, 30));
     assert_eq!(store.report(run.token).await.unwrap(), Some(run));
-    let runs = store.runs("kept".into(), 9).await.unwrap();
+    let runs = store.runs("kept".into(), None, 9).await.unwrap();
     assert_eq!((runs[0].verdict, runs[0].late_by), (Verdict::Excluded, Some(late_by)), "late, and still excluded");
     store.close().await.unwrap();
 }
@@ -310,7 +311,7 @@ async fn keeps_evidence_that_no_slot_has(open: &impl Fn() -> Arc<dyn Store>) {
     drop(store);
     let store = open();
     assert_eq!(store.report(asked.token).await.unwrap(), Some(asked.clone()));
-    assert_eq!(store.runs("asked".into(), 9).await.unwrap(), []);
+    assert_eq!(store.runs("asked".into(), None, 9).await.unwrap(), []);
     let saved = store.journey("asked".into()).await.unwrap();
     assert_eq!((saved.spans, saved.last_good), (Vec::new(), Some(asked)));
     store.close().await.unwrap();
@@ -373,8 +374,8 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(store.silences().await.unwrap(), [silence]);
     assert_eq!(store.incident("abc".into()).await.unwrap(), Some(incident_row.clone()));
     assert_eq!(store.incident("ab".into()).await.unwrap(), None);
-    assert_eq!(store.incidents(Some("other".into()), 9).await.unwrap().len(), 1);
-    assert_eq!(store.incidents(Some("third".into()), 9).await.unwrap().len(), 0);
+    assert_eq!(store.incidents(Some("other".into()), None, 9).await.unwrap().len(), 1);
+    assert_eq!(store.incidents(Some("third".into()), None, 9).await.unwrap().len(), 0);
     assert_eq!(store.ledger().await.unwrap(), [(second.token, entry)]);
     assert_eq!(store.report(second.token).await.unwrap(), Some(second.clone()));
     let late_by = Duration::from_secs(5);
@@ -394,15 +395,76 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
         .unwrap();
     assert!(store.open_incidents().await.unwrap().is_empty());
     assert!(store.silences().await.unwrap().is_empty());
-    let runs = store.runs("sms".into(), 10).await.unwrap();
+    let runs = store.runs("sms".into(), None, 10).await.unwrap();
     let told: Vec<_> = runs.iter().map(|run| (run.slot, run.verdict, run.why.as_str(), run.late_by)).collect();
     let expected = [(at(60), Verdict::Late, "not_received", Some(late_by)), (at(0), Verdict::Good, "", None)];
     assert_eq!(told, expected);
     assert_eq!(runs[1].latency, Duration::from_micros(1_234));
     assert_eq!(store.ledger().await.unwrap()[0].1.settled, Some(Settled::Arrived));
     assert!(store.journey("sms".into()).await.unwrap().spans.is_empty());
-    let incidents = store.incidents(None, 10).await.unwrap();
+    let incidents = store.incidents(None, None, 10).await.unwrap();
     assert_eq!((incidents[0].resolved, incidents[0].summary.as_str()), (Some(at(90)), "not received"));
+    store.close().await.unwrap();
+}
+
+/// In parts of two, each row once and in the same order, also of those that have one time.
+async fn lists_go_on_where_they_ended(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let incident = |id: &str, since| IncidentRow {
+        id: id.into(),
+        subject: "parts".into(),
+        since: at(since),
+        resolved: Some(at(since + 60)),
+        severity: "warning".into(),
+        detectors: Vec::new(),
+        summary: String::new(),
+        bad_runs: 1,
+        members: 1,
+    };
+    let incidents = [("p1", 70_000), ("p2", 70_000), ("p3", 70_000), ("p4", 69_000), ("p5", 71_000)];
+    let incidents = incidents.map(|(id, since)| Change::Incident {
+        row: incident(id, since),
+        open: None,
+        journeys: vec!["parts".into()],
+    });
+    let owed = [("p1", 1), ("p2", 1), ("p2", 2), ("p3", 1), ("p4", 1)]
+        .map(|(id, sequence)| row(id, sequence, "parts", 70_000));
+    let owed = owed.map(|row| Change::Owe { row: Box::new(row) });
+    let runs = [1, 2, 3].map(|nth| {
+        let report =
+            Report { journey: "parts".into(), ..report(70_000 + nth, Outcome::Good { latency: Duration::ZERO }) };
+        Change::Run { report: Box::new(report), keep_evidence: false }
+    });
+    store.apply(incidents.into_iter().chain(owed).chain(runs).collect()).await.unwrap();
+
+    let (mut parts, mut after) = (Vec::new(), None);
+    loop {
+        let part = store.incidents(Some("parts".into()), after, 2).await.unwrap();
+        let Some(last) = part.last() else { break };
+        after = Some(last.id.clone());
+        parts.extend(part);
+    }
+    assert_eq!(parts, store.incidents(Some("parts".into()), None, 99).await.unwrap());
+    assert_eq!(parts.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["p5", "p3", "p2", "p1", "p4"]);
+
+    let (mut parts, mut after) = (Vec::new(), None);
+    loop {
+        let part = store.outbox(None, after, 2).await.unwrap();
+        let Some(last) = part.last() else { break };
+        after = Some(last.id.clone());
+        parts.extend(part.into_iter().map(|row| row.id));
+    }
+    let whole: Vec<_> = store.outbox(None, None, 9_999).await.unwrap().into_iter().map(|row| row.id).collect();
+    assert!(whole.len() > 5);
+    assert_eq!(parts, whole);
+
+    let slots = async |before| {
+        let runs = store.runs("parts".into(), before, 2).await.unwrap();
+        runs.iter().map(|run| run.slot).collect::<Vec<_>>()
+    };
+    assert_eq!(slots(None).await, [at(70_003), at(70_002)]);
+    assert_eq!(slots(Some(at(70_002))).await, [at(70_001)]);
+    assert_eq!(slots(Some(at(70_001))).await, []);
     store.close().await.unwrap();
 }
 
@@ -441,7 +503,7 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     let rows = [&first, &second, &other, &mail].map(|row| owe(row.clone()));
     store.apply(rows.to_vec()).await.unwrap();
     store.apply(vec![owe(first.clone())]).await.unwrap();
-    assert_eq!(store.outbox(None, 10).await.unwrap().len(), 4, "what is owed already is not owed twice");
+    assert_eq!(store.outbox(None, None, 10).await.unwrap().len(), 4, "what is owed already is not owed twice");
     let due = async |now| store.next_due("slack".into(), at(now)).await.unwrap();
     assert_eq!(due(20).await, Due::Row(Box::new(first.clone())));
     // The first must wait; the second of its incident waits behind it, the other incident does not.
@@ -473,7 +535,7 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!((slack.pending, slack.dead, slack.oldest), (0, 1, None));
     assert_eq!(store.revive("slack".into(), at(200)).await.unwrap(), 1);
     assert!(matches!(due(200).await, Due::Row(row) if row.id == second.id));
-    assert_eq!(store.outbox(Some(OutboxStatus::Sent), 10).await.unwrap().len(), 5);
+    assert_eq!(store.outbox(Some(OutboxStatus::Sent), None, 10).await.unwrap().len(), 5);
     store.apply(vec![Change::Hold { notifier: "slack".into(), until: at(500) }]).await.unwrap();
     let wanted = |to, reason: &str| Order { to, by: "ada".into(), reason: reason.into(), until: at(900) };
     let [channel, notifier] = [Guarded::Channel("orders".into()), Guarded::Notifier("slack".into())];
@@ -526,7 +588,7 @@ async fn a_new_notice_takes_the_incidents_dead_ones_along(open: &impl Fn() -> Ar
     store.apply(vec![dead]).await.unwrap();
     let Due::Row(found) = store.next_due("chat".into(), at(60)).await.unwrap() else { panic!("it must be due") };
     assert_eq!(found.id, resolved.id, "one that is given up again holds nobody up");
-    assert_eq!(store.outbox(Some(OutboxStatus::Dead), 9).await.unwrap().len(), 2);
+    assert_eq!(store.outbox(Some(OutboxStatus::Dead), None, 9).await.unwrap().len(), 2);
     store.apply(vec![sent(&resolved, "1.1")]).await.unwrap();
     store.close().await.unwrap();
 }
@@ -536,14 +598,18 @@ async fn forgets_only_what_is_old(open: &impl Fn() -> Arc<dyn Store>) {
     let runs = [good(1_000), failed(1_060), good(2_000)];
     let changes = runs.iter().map(|report| Change::Run { report: Box::new(report.clone()), keep_evidence: true });
     store.apply(changes.collect()).await.unwrap();
-    let before = store.outbox(Some(OutboxStatus::Pending), 99).await.unwrap().len();
+    let before = store.outbox(Some(OutboxStatus::Pending), None, 99).await.unwrap().len();
     let retention = Retention { runs_before: at(1_050), good_evidence_before: at(1_500), ledger_before: at(10_000) };
     store.forget(retention).await.unwrap();
-    let left: Vec<_> = store.runs("sms".into(), 99).await.unwrap().iter().map(|run| run.slot).collect();
+    let left: Vec<_> = store.runs("sms".into(), None, 99).await.unwrap().iter().map(|run| run.slot).collect();
     assert_eq!(left, [at(2_000), at(1_060)]);
     assert!(store.report(runs[1].token).await.unwrap().is_some());
     assert!(store.report(runs[0].token).await.unwrap().is_none());
     assert!(store.ledger().await.unwrap().is_empty());
-    assert_eq!(store.outbox(Some(OutboxStatus::Pending), 99).await.unwrap().len(), before, "what is owed stays owed");
+    assert_eq!(
+        store.outbox(Some(OutboxStatus::Pending), None, 99).await.unwrap().len(),
+        before,
+        "what is owed stays owed"
+    );
     store.close().await.unwrap();
 }

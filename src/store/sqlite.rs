@@ -434,11 +434,19 @@ impl Store for Sqlite {
         }))
     }
 
-    fn outbox(&self, status: Option<OutboxStatus>, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+    fn outbox(
+        &self,
+        status: Option<OutboxStatus>,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
-            let sql = "SELECT * FROM outbox WHERE ?1 IS NULL OR status = ?1 ORDER BY created DESC, id DESC LIMIT ?2";
+            // Notices of one decision have one time: the id goes on where that ends.
+            let sql = "SELECT * FROM outbox WHERE (?1 IS NULL OR status = ?1)
+                AND (?3 IS NULL OR (created, id) < (SELECT created, id FROM outbox WHERE id = ?3))
+                ORDER BY created DESC, id DESC LIMIT ?2";
             let status = status.map(OutboxStatus::as_str);
-            connection.prepare_cached(sql)?.query_map(params![status, limit as i64], outbox_row)?.collect()
+            connection.prepare_cached(sql)?.query_map(params![status, limit as i64, after], outbox_row)?.collect()
         }))
     }
 
@@ -458,13 +466,19 @@ impl Store for Sqlite {
         }))
     }
 
-    fn runs(&self, journey: Name, limit: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
+    fn runs(
+        &self,
+        journey: Name,
+        before: Option<Timestamp>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
             let sql = "SELECT token, run.slot, verdict, why, latency, late_by FROM run
                 JOIN journey ON journey.id = run.journey
                 LEFT JOIN evidence ON evidence.journey = run.journey AND evidence.slot = run.slot
-                WHERE name = ? ORDER BY run.slot DESC LIMIT ?";
-            connection.prepare_cached(sql)?.query_map(params![&*journey, limit as i64], run_row)?.collect()
+                WHERE name = ? AND run.slot < ? ORDER BY run.slot DESC LIMIT ?";
+            let before = before.map_or(i64::MAX, millis);
+            connection.prepare_cached(sql)?.query_map(params![&*journey, before, limit as i64], run_row)?.collect()
         }))
     }
 
@@ -495,13 +509,19 @@ impl Store for Sqlite {
         }))
     }
 
-    fn incidents(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
+    fn incidents(
+        &self,
+        journey: Option<Name>,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
             let sql = "SELECT id, subject, since, resolved, severity, detectors, summary, bad_runs, members FROM incident
-                WHERE ?1 IS NULL OR id IN (SELECT incident FROM incident_journey JOIN journey ON journey.id = journey WHERE name = ?1)
-                ORDER BY since DESC LIMIT ?2";
+                WHERE (?1 IS NULL OR id IN (SELECT incident FROM incident_journey JOIN journey ON journey.id = journey WHERE name = ?1))
+                AND (?3 IS NULL OR (since, id) < (SELECT since, id FROM incident WHERE id = ?3))
+                ORDER BY since DESC, id DESC LIMIT ?2";
             let mut statement = connection.prepare_cached(sql)?;
-            statement.query_map(params![journey.as_deref(), limit as i64], incident_row)?.collect()
+            statement.query_map(params![journey.as_deref(), limit as i64, after], incident_row)?.collect()
         }))
     }
 

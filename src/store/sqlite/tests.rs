@@ -140,13 +140,13 @@ async fn a_batch_is_whole_or_not_at_all_and_a_full_disk_is_survived() {
     assert!(pages.await.unwrap() > 0);
     let batch: Vec<_> = (2..2_000).flat_map(owe).collect();
     assert!(matches!(store.apply(batch.clone()).await, Err(StoreError::Unwritable(_))));
-    assert_eq!(store.outbox(None, 9_999).await.unwrap().len(), 1);
+    assert_eq!(store.outbox(None, None, 9_999).await.unwrap().len(), 1);
     store
         .change(|writer| writer.connection.pragma_update(None, "max_page_count", 1_000_000).map_err(failure))
         .await
         .unwrap();
     store.apply(batch).await.unwrap();
-    assert_eq!(store.outbox(None, 9_999).await.unwrap().len(), 1_999);
+    assert_eq!(store.outbox(None, None, 9_999).await.unwrap().len(), 1_999);
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn concurrent_batches_share_commits_and_all_are_there() {
         tasks.spawn(async move { store.apply(owe(sequence)).await.unwrap() });
     }
     tasks.join_all().await;
-    assert_eq!(store.outbox(None, 9_999).await.unwrap().len(), 500);
+    assert_eq!(store.outbox(None, None, 9_999).await.unwrap().len(), 500);
     store.close().await.unwrap();
     assert!(matches!(store.apply(owe(501)).await, Err(StoreError::Closed)));
     assert_eq!(at(0).as_second(), 1_790_000_000);
@@ -266,7 +266,7 @@ async fn a_rescue_that_was_cut_short_is_ended_by_the_next_start() {
     std::fs::rename(place.file(), place.0.join("state.db.mending")).unwrap();
     std::fs::write(log_of(&place.file()), &log).unwrap();
     let store = Sqlite::open(&place.file()).unwrap();
-    assert_eq!(store.outbox(None, 99).await.unwrap().len(), 8);
+    assert_eq!(store.outbox(None, None, 99).await.unwrap().len(), 8);
     assert!(place.0.join("state.db.damaged-1-wal").exists(), "its log never meets the new one");
 }
 
@@ -287,10 +287,10 @@ async fn a_page_that_cannot_be_read_later_is_looked_at_by_the_next_start() {
     std::fs::write(&file, bytes).unwrap();
     let store = Sqlite::open(&file).unwrap();
     assert_eq!(store.mended(), None, "a start does not read every run");
-    assert!(matches!(store.runs("sms".into(), 9_999).await, Err(StoreError::Unreadable(_))));
+    assert!(matches!(store.runs("sms".into(), None, 9_999).await, Err(StoreError::Unreadable(_))));
     drop(store);
     let store = Sqlite::open(&file).unwrap();
     assert!(store.mended().unwrap().contains("part of table run"), "{:?}", store.mended());
-    let runs = store.runs("sms".into(), 9_999).await.unwrap().len();
+    let runs = store.runs("sms".into(), None, 9_999).await.unwrap().len();
     assert!((1_000..2_001).contains(&runs), "{runs}");
 }

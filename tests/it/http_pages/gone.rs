@@ -77,13 +77,18 @@ impl Store for Gone {
     fn orders(&self) -> BoxFuture<'_, Result<Vec<(Guarded, Order)>, StoreError>> {
         gone()
     }
-    fn outbox(&self, _: Option<OutboxStatus>, _: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+    fn outbox(
+        &self,
+        _: Option<OutboxStatus>,
+        _: Option<String>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
         gone()
     }
     fn outbox_summary(&self) -> BoxFuture<'_, Result<Vec<OutboxSummary>, StoreError>> {
         gone()
     }
-    fn runs(&self, _: Name, _: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
+    fn runs(&self, _: Name, _: Option<Timestamp>, _: usize) -> BoxFuture<'_, Result<Vec<RunRow>, StoreError>> {
         gone()
     }
     fn latencies(
@@ -97,7 +102,12 @@ impl Store for Gone {
     fn report(&self, _: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>> {
         gone()
     }
-    fn incidents(&self, _: Option<Name>, _: usize) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
+    fn incidents(
+        &self,
+        _: Option<Name>,
+        _: Option<String>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<IncidentRow>, StoreError>> {
         gone()
     }
     fn incident(&self, _: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>> {

@@ -23,7 +23,7 @@ pub(super) async fn settle(world: &World, plan: &Plan, store: &dyn Store, calm: 
 
 /// I1, I3: whatever was decided has reached people, and of every beginning that they heard they have heard the end.
 async fn told(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
-    let rows = store.outbox(None, 1_000_000).await.expect("the outbox");
+    let rows = store.outbox(None, None, 1_000_000).await.expect("the outbox");
     for row in &rows {
         if !matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Superseded) {
             broken.push(format!("I1: notice {} is {} at the end: {:?}", row.id, row.state.status, row.state.error));
@@ -108,7 +108,7 @@ async fn counted(world: &World, plan: &Plan, store: &dyn Store, calm: Timestamp,
         if last < calm {
             broken.push(format!("I8: {} has not run since {last}", journey.name));
         }
-        let runs = store.runs(journey.name.clone(), 1_000_000).await.expect("the runs");
+        let runs = store.runs(journey.name.clone(), None, 1_000_000).await.expect("the runs");
         let kept: BTreeSet<_> = runs.iter().map(|run| run.slot).collect();
         let account = world.account();
         for verdict in account.verdicts.iter().filter(|verdict| *verdict.journey == *journey.name) {

@@ -127,12 +127,12 @@ impl Store for Disk {
         undelivered(incident: String, notifier: Name) -> Vec<OutboxRow>;
         root_receipt(incident: String, notifier: Name) -> Option<Receipt>;
         hold(notifier: Name) -> Option<Timestamp>;
-        outbox(status: Option<OutboxStatus>, limit: usize) -> Vec<OutboxRow>;
+        outbox(status: Option<OutboxStatus>, after: Option<String>, limit: usize) -> Vec<OutboxRow>;
         outbox_summary() -> Vec<OutboxSummary>;
-        runs(journey: Name, limit: usize) -> Vec<RunRow>;
+        runs(journey: Name, before: Option<Timestamp>, limit: usize) -> Vec<RunRow>;
         latencies(journey: Name, windows: Vec<(Timestamp, Timestamp)>, limit: usize) -> Vec<Vec<Ran>>;
         report(token: Token) -> Option<Report>;
-        incidents(journey: Option<Name>, limit: usize) -> Vec<IncidentRow>;
+        incidents(journey: Option<Name>, after: Option<String>, limit: usize) -> Vec<IncidentRow>;
         incident(id: String) -> Option<IncidentRow>;
         notices(incident: String, limit: usize) -> Vec<OutboxRow>;
         revive(notifier: Name, now: Timestamp) -> u64;
