@@ -6,6 +6,7 @@ pub mod control;
 mod once;
 mod openslo;
 mod promql;
+pub mod proxy;
 pub mod reload;
 pub mod replay;
 pub mod rerun;
@@ -141,6 +142,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
+    Proxy(proxy::ProxyArguments),
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
 }

@@ -47,6 +47,7 @@ mod notify_webhook;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prometheus;
+mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
 mod reload;
