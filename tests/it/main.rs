@@ -16,6 +16,7 @@ mod conformance;
 mod connect;
 mod control;
 mod crash;
+mod cut;
 mod daemon;
 mod daylight;
 mod delivery;
