@@ -7,6 +7,7 @@ pub mod dashboards;
 mod once;
 mod openslo;
 mod promql;
+pub mod proxy;
 pub mod reload;
 pub mod replay;
 pub mod rerun;
@@ -148,6 +149,8 @@ pub enum Command {
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
     },
+    /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
+    Proxy(proxy::ProxyArguments),
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
 }

@@ -50,6 +50,7 @@ pub mod notice;
 pub mod notifier;
 pub mod observer;
 pub mod program;
+pub mod proxy;
 pub mod replay;
 pub mod runner;
 pub mod scheduler;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use crate::app::Source;
 use crate::cli::ask::Daemon;
 use crate::cli::dashboards::dashboards;
+use crate::cli::proxy::proxy;
 use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
@@ -123,6 +124,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             print!("{}", print_replay(&comparison, format));
             Ok(0)
         }
+        Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),
         Command::Health(from) => {
             let plan = load(&from)?;
             let http = &plan.http;

@@ -51,6 +51,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("metrics",   &[CORE, GROUND]),
     ("dead_man",  &[CORE, GROUND]),
     ("observer",  &[CORE, GROUND]),
+    ("proxy",     &[GROUND]),
     ("store",     &[CORE, GROUND, &["notifier::Receipt"]]),
     ("board",     &[CORE, GROUND, &["channel::Readiness"]]),
     ("http",      &[CORE, GROUND, SHOWN, &["store", "channel::Readiness", "notifier::Receipt"]]),
@@ -64,7 +65,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("dashboards", &[]),
-    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health"]]),
+    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy"]]),
     ("demo",      &[GROUND, &["config"]]),
     ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
     ("main",      &[&["program"]]),

@@ -8,10 +8,10 @@
 //!
 //! To add a protocol: implement [`rig::Rig`] in a file of its own below `rigs/`, and call [`suite`] in a test there.
 
-mod cases;
-mod rig;
-mod rigs;
-mod world;
+pub(crate) mod cases;
+pub(crate) mod rig;
+pub(crate) mod rigs;
+pub(crate) mod world;
 
 use std::any::Any;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ use self::rig::Rig;
 use crate::support::table::Table;
 
 /// Whatever is waited for comes within this, or the case fails.
-const BOUND: Duration = Duration::from_secs(90);
+pub(crate) const BOUND: Duration = Duration::from_secs(90);
 /// Cases of one protocol under way at once.
 const AT_ONCE: usize = 6;
 

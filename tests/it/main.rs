@@ -16,6 +16,7 @@ mod conformance;
 mod connect;
 mod control;
 mod crash;
+mod cut;
 mod daemon;
 mod daylight;
 mod delivery;
@@ -50,6 +51,7 @@ mod packages;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prometheus;
+mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
 mod reload;

@@ -17,7 +17,7 @@ use crate::support::proxy::{Direction, Flow};
 use crate::support::tls_front::{Shown, TlsFront};
 
 /// A deadline that nothing reaches on a machine that is alive.
-const AMPLE: Duration = Duration::from_secs(30);
+pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
 /// How long a message takes at most, also on a machine that is busy. Cases in which nothing must come wait this long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,36 +52,37 @@ pub(super) fn all<R: Rig>(rig: &R) -> Vec<(&'static str, LocalBoxFuture<'_, Vec<
 }
 
 /// What a case works with.
-struct Scene<'a, R> {
+pub(crate) struct Scene<'a, R> {
     rig: &'a R,
     tag: String,
-    promises: Promises,
-    proxies: Proxies,
-    relay: Relay,
+    pub(crate) promises: Promises,
+    pub(crate) proxies: Proxies,
+    pub(crate) relay: Relay,
     scratch: Scratch,
 }
 
 impl<'a, R: Rig> Scene<'a, R> {
-    async fn new(rig: &'a R, case: &str) -> Scene<'a, R> {
-        let tag = format!("{}-{case}", rig.name().replace([' ', '/', '.'], "-"));
+    pub(crate) async fn new(rig: &'a R, case: &str) -> Scene<'a, R> {
+        let tag = format!("{}-{case}", rig.name().replace([' ', '/', '.', ','], "-"));
         rig.prepare(&tag).await;
+        let proxies = rig.proxies(&tag).await;
         let relay = rig.relay(&tag).await;
         let scratch = Scratch::new(&tag);
-        Scene { rig, promises: rig.promises(), proxies: Proxies::before(rig).await, relay, scratch, tag }
+        Scene { rig, promises: rig.promises(), proxies, relay, scratch, tag }
     }
 
-    async fn world(&self) -> World {
+    pub(crate) async fn world(&self) -> World {
         World::ready(self.rig, &self.tag, &self.proxies, &self.scratch.0).await
     }
 
     /// A send and a receive.
-    fn journey(&self, deadline: Duration, more: &str) -> String {
+    pub(crate) fn journey(&self, deadline: Duration, more: &str) -> String {
         journey(self.rig, None, deadline, more)
     }
 
     /// Waits until the reader has nothing more to say: what it acknowledges is with the server and, if it asks for messages,
     /// so is its next question.
-    async fn reader_is_quiet(&self) {
+    pub(crate) async fn reader_is_quiet(&self) {
         let (mut seen, mut quiet) = (0, 0);
         let is_quiet = async || {
             let now = self.proxies.back.seen(Direction::ToServer);
@@ -157,7 +158,7 @@ async fn on_time<R: Rig>(rig: &R) -> Vec<Cell> {
 /// The message is there before its sender knows that it was taken.
 async fn early<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "early";
-    if !(rig.promises().acknowledges && rig.promises().goes_through_proxies) {
+    if !rig.promises().acknowledges {
         return vec![Cell::none(CASE, "no acknowledgement that could be held up")];
     }
     if rig.promises().connects_for_each {
@@ -400,8 +401,8 @@ async fn restarted_between<R: Rig>(rig: &R) -> Vec<Cell> {
 
 async fn receiver_not_ready<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "receiver not ready";
-    if !rig.promises().goes_through_proxies || !rig.promises().reader_connects {
-        return vec![Cell::none(CASE, "no proxy between")];
+    if !rig.promises().reader_connects {
+        return vec![Cell::none(CASE, "it is called, and connects to nothing")];
     }
     let mut scene = Scene::new(rig, "not-ready").await;
     scene.proxies.back.shut().await;
@@ -420,8 +421,8 @@ async fn receiver_not_ready<R: Rig>(rig: &R) -> Vec<Cell> {
 
 async fn receiver_lost<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "receiver lost in mid-run";
-    if !rig.promises().goes_through_proxies || !rig.promises().reader_connects {
-        return vec![Cell::none(CASE, "no proxy between")];
+    if !rig.promises().reader_connects {
+        return vec![Cell::none(CASE, "it is called, and connects to nothing")];
     }
     let mut scene = Scene::new(rig, "lost").await;
     let world = scene.world().await;
@@ -444,9 +445,6 @@ async fn receiver_lost<R: Rig>(rig: &R) -> Vec<Cell> {
 
 async fn cut_before_connect<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "cut before connect";
-    if !rig.promises().goes_through_proxies {
-        return vec![Cell::none(CASE, "no proxy between")];
-    }
     let scene = Scene::new(rig, "cut-before").await;
     let world = scene.world().await;
     scene.proxies.out.shut().await;
@@ -457,9 +455,6 @@ async fn cut_before_connect<R: Rig>(rig: &R) -> Vec<Cell> {
 
 async fn cut_connected<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "cut while connected";
-    if !rig.promises().goes_through_proxies {
-        return vec![Cell::none(CASE, "no proxy between")];
-    }
     let mut scene = Scene::new(rig, "cut-connected").await;
     let world = scene.world().await;
     scene.warm(&world).await;
@@ -474,7 +469,7 @@ async fn cut_connected<R: Rig>(rig: &R) -> Vec<Cell> {
 /// The bytes are gone, and their acknowledgement never comes: what arrives decides.
 async fn cut_unconfirmed<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASES: [&str; 3] = ["cut unconfirmed, arrives", "cut unconfirmed, lost", "reset unconfirmed, lost"];
-    if !rig.promises().goes_through_proxies || !rig.promises().acknowledges {
+    if !rig.promises().acknowledges {
         return CASES.map(|case| Cell::none(case, "no acknowledgement to cut")).to_vec();
     }
     if rig.promises().connects_for_each {
@@ -510,8 +505,8 @@ async fn cut_unconfirmed<R: Rig>(rig: &R) -> Vec<Cell> {
 /// The system has it, and the connection to us goes before it is handed out.
 async fn cut_unconsumed<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "cut confirmed, unconsumed";
-    if !rig.promises().goes_through_proxies || !rig.promises().reader_connects {
-        return vec![Cell::none(CASE, "no proxy between")];
+    if !rig.promises().reader_connects {
+        return vec![Cell::none(CASE, "it is called, and connects to nothing")];
     }
     let mut scene = Scene::new(rig, "unconsumed").await;
     let world = scene.world().await;
@@ -540,7 +535,7 @@ async fn cut_unconsumed<R: Rig>(rig: &R) -> Vec<Cell> {
 /// We have it, and our acknowledgement is lost: what is handed out again is a copy, not a message.
 async fn cut_unacknowledged<R: Rig>(rig: &R) -> Vec<Cell> {
     const CASE: &str = "cut delivered, unacknowledged";
-    if !rig.promises().goes_through_proxies || !rig.promises().reader_connects || !rig.promises().redelivers {
+    if !rig.promises().reader_connects || !rig.promises().redelivers {
         return vec![Cell::none(CASE, "nothing is acknowledged")];
     }
     let mut scene = Scene::new(rig, "unacknowledged").await;
@@ -577,9 +572,6 @@ async fn cut_unacknowledged<R: Rig>(rig: &R) -> Vec<Cell> {
 async fn half_open<R: Rig>(rig: &R) -> Vec<Cell> {
     const CONFIRMED: &str = "confirmed past a half-open connection";
     const CASE: &str = "half-open connection";
-    if !rig.promises().goes_through_proxies {
-        return vec![Cell::none(CONFIRMED, "no proxy between"), Cell::none(CASE, "no proxy between")];
-    }
     let mut scene = Scene::new(rig, "half-open").await;
     let world = scene.world().await;
     scene.warm(&world).await;
@@ -616,9 +608,6 @@ async fn bad_networks<R: Rig>(rig: &R) -> Vec<Cell> {
         ("cut into single bytes", Flow::Slices(1, Duration::ZERO)),
         ("16 kB a second", Flow::Slices(16, Duration::from_millis(1))),
     ];
-    if !rig.promises().goes_through_proxies {
-        return networks.map(|(case, _)| Cell::none(case, "no proxy between")).to_vec();
-    }
     let mut cells = Vec::new();
     for (case, flow) in networks {
         let mut scene = Scene::new(rig, &case.replace(' ', "-")).await;

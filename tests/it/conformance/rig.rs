@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::conformance::world::Proxies;
+
 /// What a protocol promises, which decides what some cases must come to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Promises {
@@ -27,8 +29,6 @@ pub(crate) struct Promises {
     pub(crate) recognises: bool,
     /// Messages and what we declared are there after the server was killed.
     pub(crate) survives: bool,
-    /// Every connection goes where we say, so that a proxy can stand between. A Kafka broker names its own address.
-    pub(crate) goes_through_proxies: bool,
     /// The reader connects to the system. A webhook is called instead: being reached is the caller's business.
     pub(crate) reader_connects: bool,
     /// Headers of a message arrive.
@@ -37,6 +37,10 @@ pub(crate) struct Promises {
     pub(crate) connects_for_each: bool,
     /// A confirmation may send over a connection of its own beside the one that is held.
     pub(crate) binds_anew: bool,
+    /// A message leaves only after both sides have spoken on its connection: where one of them is not heard, nothing is sent.
+    pub(crate) shakes_hands: bool,
+    /// The reader gets what it asks for, and must ask again for what came after it asked.
+    pub(crate) asks: bool,
 }
 
 impl Default for Promises {
@@ -48,11 +52,12 @@ impl Default for Promises {
             redelivers: true,
             recognises: false,
             survives: true,
-            goes_through_proxies: true,
             reader_connects: true,
             carries_headers: true,
             connects_for_each: false,
             binds_anew: true,
+            shakes_hands: true,
+            asks: false,
         }
     }
 }
@@ -70,6 +75,12 @@ pub(crate) trait Rig {
 
     /// Creates what production would have created: exchanges, topics, mailboxes.
     async fn prepare(&self, _tag: &str) {}
+
+    /// The proxies in front of the server for a case of this tag.
+    async fn proxies(&self, _tag: &str) -> Proxies {
+        let (out, back) = self.server();
+        Proxies::before(out, back).await
+    }
 
     /// `[channels.out]`, which sends to the place `TAG.work`, and `[channels.in]`, which receives at the place `TAG.back`,
     /// for a server at these addresses.
@@ -150,7 +161,8 @@ impl Parcel {
     }
 }
 
-type Put = Box<dyn Fn(Parcel) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Hands a message on; an error says why nobody took it.
+type Put = Box<dyn Fn(Parcel) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// The system under watch, in the hands of a case.
 pub(crate) struct Relay {
@@ -170,6 +182,12 @@ impl Relay {
     /// A relay from what it takes and how it puts; `tasks` end with it.
     pub(crate) fn new(taken: mpsc::Receiver<Message>, put: Put, stop: CancellationToken, tasks: JoinSet<()>) -> Relay {
         Relay { taken, put, stop, _tasks: tasks }
+    }
+
+    /// One that nobody can send to.
+    pub(crate) fn nobody() -> Relay {
+        let put: Put = Box::new(|_| Box::pin(std::future::ready(Err("nobody is there".to_owned()))));
+        Relay::new(mpsc::channel(1).1, put, CancellationToken::new(), JoinSet::new())
     }
 
     /// A relay of two channels of the protocol itself, `work` and `back`, straight to the server. Ready when `work` is.
@@ -217,7 +235,7 @@ impl Relay {
                     content_type: Some("application/json"),
                     ..Outgoing::empty(super::BOUND)
                 };
-                back.send(&outgoing).await.unwrap_or_else(|fault| panic!("the relay cannot send: {fault:?}"));
+                back.send(&outgoing).await.map(drop).map_err(|fault| format!("the relay cannot send: {fault:?}"))
             })
         });
         Relay { taken, put, stop, _tasks: tasks }
@@ -225,8 +243,13 @@ impl Relay {
 
     /// The next message that our side sent.
     pub(crate) async fn take(&mut self) -> Parcel {
-        let taken = tokio::time::timeout(super::BOUND, self.taken.recv()).await.expect("a message in time");
-        Parcel::of(&taken.expect("the relay lives"))
+        let taken = tokio::time::timeout(super::BOUND, self.next()).await.expect("a message in time");
+        taken.expect("the relay lives")
+    }
+
+    /// The same, however long that takes; `None` when nobody can send it anything any more.
+    pub(crate) async fn next(&mut self) -> Option<Parcel> {
+        self.taken.recv().await.as_ref().map(Parcel::of)
     }
 
     /// Whether nothing was sent to it.
@@ -236,6 +259,11 @@ impl Relay {
 
     /// Hands a message on to where our side receives.
     pub(crate) async fn put(&self, parcel: &Parcel) {
-        (self.put)(parcel.clone()).await;
+        self.try_put(parcel).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same, where it may well not be taken; says why.
+    pub(crate) fn try_put(&self, parcel: &Parcel) -> BoxFuture<'static, Result<(), String>> {
+        (self.put)(parcel.clone())
     }
 }

@@ -1,15 +1,15 @@
 //! A file for each protocol.
 
-mod amqp;
-mod http_webhook;
+pub(crate) mod amqp;
+pub(crate) mod http_webhook;
 #[cfg(feature = "kafka")]
-mod kafka;
+pub(crate) mod kafka;
 #[cfg(all(feature = "imap", feature = "smtp"))]
-mod mail;
+pub(crate) mod mail;
 #[cfg(feature = "mqtt")]
-mod mqtt;
+pub(crate) mod mqtt;
 #[cfg(feature = "nats")]
-mod nats;
+pub(crate) mod nats;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

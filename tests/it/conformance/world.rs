@@ -2,6 +2,7 @@
 //! tap between reader and switchboard.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use journeyman::runner::{Ends, Order, Runner};
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,7 @@ pub(crate) struct World {
     readiness: watch::Receiver<Readiness>,
     tap: Tap,
     sent: watch::Receiver<Option<Reply>>,
+    nudge: Arc<Notify>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     /// How long the receiver took to be ready.
@@ -95,6 +97,7 @@ impl World {
         let opening = Opening { clock, hooks };
         let ((readiness, ready), (tell_sent, sent)) = (watch::channel(Readiness::Starting), watch::channel(None));
         let (sender, mut arrivals) = mpsc::channel::<Arrival>(256);
+        let nudge = Arc::<Notify>::default();
         let (mut open, mut readings) = (BTreeMap::new(), HashMap::new());
         for (name, planned) in &plan.channels {
             let channel = planned.settings.open(&opening).unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -106,6 +109,7 @@ impl World {
                 readings.insert(name.clone(), Reading { policy: planned.policy.clone() });
                 let (reader, mint) = (channel.clone(), mint.clone());
                 let (arrivals, readiness, stop) = (sender.clone(), readiness.clone(), stop.clone());
+                let nudge = nudge.clone();
                 let listener = Listener {
                     channel: name.clone(),
                     clock,
@@ -114,7 +118,7 @@ impl World {
                     since: None,
                     readiness,
                     mint,
-                    nudge: Default::default(),
+                    nudge,
                     stop,
                 };
                 tasks.spawn(async move { reader.listen(listener).await });
@@ -140,8 +144,9 @@ impl World {
                     if let Some(tap) = tap.lock().expect("no panic while held").as_mut() {
                         tap(&mut arrival);
                     }
-                    let sighting = switchboard.arrive(arrival);
-                    sightings.lock().expect("no panic while held").push(sighting);
+                    // A run that has it must not be over before it is seen here.
+                    let mut sightings = sightings.lock().expect("no panic while held");
+                    sightings.push(switchboard.arrive(arrival));
                 }
             }
         });
@@ -149,7 +154,7 @@ impl World {
         let runner =
             Arc::new(Runner { channels: open.into(), switchboard, store, clock, mint, redactor, observer: None });
         let channels = channels.to_owned();
-        World { runner, channels, sightings, readiness: ready, tap, sent, stop, tasks, ready_in: None, clock }
+        World { runner, channels, sightings, readiness: ready, tap, sent, nudge, stop, tasks, ready_in: None, clock }
     }
 
     /// As [`World::start`], for a rig's channels through proxies, and waits until the receiver is ready.
@@ -167,6 +172,11 @@ impl World {
         let mut readiness = self.readiness.clone();
         let reached = tokio::time::timeout(BOUND, readiness.wait_for(wanted)).await.map(|_| ());
         assert!(reached.is_ok(), "the receiver is still {:?}", *self.readiness.borrow());
+    }
+
+    /// Has the receiver try again at once, if it is away.
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
     }
 
     /// Waits until the receiver has seen that it is away.
@@ -232,6 +242,11 @@ impl World {
         self.sightings.lock().expect("no panic while held").iter().filter(|sighting| sighting.kind == kind).count()
     }
 
+    /// Every arrival so far.
+    pub(crate) fn sightings(&self) -> Vec<Sighting> {
+        self.sightings.lock().expect("no panic while held").clone()
+    }
+
     /// The process's clock.
     pub(crate) fn clock(&self) -> Clock {
         self.clock
@@ -287,13 +302,14 @@ pub(crate) struct Proxies {
     pub(crate) out: Proxy,
     /// What we receive comes through it.
     pub(crate) back: Proxy,
+    /// What stands behind them, and ends with them.
+    pub(crate) behind: JoinSet<()>,
 }
 
 impl Proxies {
-    /// In front of the rig's server.
-    pub(crate) async fn before<R: Rig>(rig: &R) -> Proxies {
-        let (out, back) = rig.server();
-        Proxies { out: Proxy::start(out).await, back: Proxy::start(back).await }
+    /// In front of the sending and the receiving side of a server.
+    pub(crate) async fn before(out: SocketAddr, back: SocketAddr) -> Proxies {
+        Proxies { out: Proxy::start(out).await, back: Proxy::start(back).await, behind: JoinSet::new() }
     }
 }
 

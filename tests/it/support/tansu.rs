@@ -9,6 +9,9 @@ use krafka::Kafka;
 use krafka::admin::{AlterConsumerGroupOffsetsOptions, CreateTopicsOptions, NewTopic};
 use krafka::consumer::TopicPartition;
 use krafka::producer::Record;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::support::{Process, Scratch, free_port, server_binary, wait_for, wait_for_listener};
 
@@ -102,6 +105,69 @@ impl Tansu {
     pub(crate) async fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
         commit(&self.client().await, group, topic, partition, offset).await;
     }
+}
+
+/// What a broker says through it of where it is, leads elsewhere: to a proxy that its clients would pass by.
+pub(crate) struct Front {
+    listener: TcpListener,
+    broker: SocketAddr,
+}
+
+impl Front {
+    /// On a free port of the loopback.
+    pub(crate) async fn before(broker: SocketAddr) -> Front {
+        Front { listener: TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port"), broker }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("it is bound")
+    }
+
+    /// Carries connections, and writes `advertised` where the broker writes its own address. Both are on this host, and ports have
+    /// four bytes: no length changes.
+    pub(crate) async fn serve(self, advertised: SocketAddr) {
+        let [own, other] = [self.broker, advertised].map(|address| {
+            let port = i32::from(address.port()).to_be_bytes();
+            [address.ip().to_string().as_bytes(), &port].concat()
+        });
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = self.listener.accept().await {
+            let (own, other, broker) = (own.clone(), other.clone(), self.broker);
+            connections.spawn(async move {
+                let Ok(mut server) = TcpStream::connect(broker).await else { return };
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.split(), server.split());
+                let there = async {
+                    let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+                    let _ = to_server.shutdown().await;
+                };
+                let back = async {
+                    while let Ok(mut frame) = frame(&mut from_server).await {
+                        for at in 0..frame.len().saturating_sub(own.len()) {
+                            if frame[at..].starts_with(&own) {
+                                frame[at..at + own.len()].copy_from_slice(&other);
+                            }
+                        }
+                        if to_client.write_all(&frame).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = to_client.shutdown().await;
+                };
+                tokio::join!(there, back);
+            });
+        }
+    }
+}
+
+/// An answer with the four bytes before it that say how long it is.
+async fn frame(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.resize(4 + length as usize, 0);
+    from.read_exact(&mut frame[4..]).await?;
+    Ok(frame)
 }
 
 /// Makes a topic, through any broker.

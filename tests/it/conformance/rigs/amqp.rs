@@ -105,10 +105,15 @@ impl Rig for Amqp {
     }
 }
 
+/// On a broker of its own.
+pub(crate) async fn start() -> Option<impl Rig> {
+    Some(Amqp { broker: RabbitMq::private().await? })
+}
+
 #[test]
 fn amqp() {
     block_on(async {
-        let Some(broker) = RabbitMq::private().await else { return };
-        suite(Amqp { broker }).await;
+        let Some(rig) = start().await else { return };
+        suite(rig).await;
     });
 }

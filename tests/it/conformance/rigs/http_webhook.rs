@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conformance::rig::{Parcel, Promises, Relay, Rig};
 use crate::conformance::suite;
+use crate::conformance::world::Proxies;
 use crate::support::{block_on, free_port};
 
 /// What the callers must show.
@@ -24,10 +25,17 @@ const SECRET: &str = "a-shared-secret";
 
 type Routes = Mutex<BTreeMap<String, mpsc::Sender<Message>>>;
 
+/// Where we listen for calls, and where the service calls us: there, or through a proxy.
+#[derive(Clone, Copy)]
+struct Called {
+    listen: SocketAddr,
+    at: SocketAddr,
+}
+
 struct HttpWebhook {
     service: SocketAddr,
     routes: &'static Routes,
-    hooks: Mutex<BTreeMap<String, u16>>,
+    hooks: Mutex<BTreeMap<String, Called>>,
     _tasks: JoinSet<()>,
 }
 
@@ -42,8 +50,12 @@ impl HttpWebhook {
         HttpWebhook { service, routes, hooks: Mutex::default(), _tasks: tasks }
     }
 
-    fn hooks(&self, tag: &str) -> u16 {
-        *self.hooks.lock().expect("no panic while held").entry(tag.to_owned()).or_insert_with(free_port)
+    fn called(&self, tag: &str) -> Called {
+        let free = || {
+            let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            Called { listen, at: listen }
+        };
+        *self.hooks.lock().expect("no panic while held").entry(tag.to_owned()).or_insert_with(free)
     }
 }
 
@@ -68,19 +80,27 @@ impl Rig for HttpWebhook {
     }
 
     fn promises(&self) -> Promises {
-        Promises { reader_connects: false, redelivers: false, ..Promises::default() }
+        Promises { reader_connects: false, redelivers: false, shakes_hands: false, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {
         (self.service, self.service)
     }
 
+    async fn proxies(&self, tag: &str) -> Proxies {
+        let called = self.called(tag);
+        let proxies = Proxies::before(self.service, called.listen).await;
+        let called = Called { at: proxies.back.address(), ..called };
+        self.hooks.lock().expect("no panic while held").insert(tag.to_owned(), called);
+        proxies
+    }
+
     fn channels(&self, tag: &str, out: SocketAddr, _back: SocketAddr) -> String {
-        let port = self.hooks(tag);
+        let listen = self.called(tag).listen;
         format!(
             r#"
 [hooks]
-listen = "127.0.0.1:{port}"
+listen = "{listen}"
 
 [channels.out]
 type = "http"
@@ -97,16 +117,16 @@ verify = {{ scheme = "bearer", secret = "{SECRET}" }}
     async fn relay(&self, tag: &str) -> Relay {
         let (sender, taken) = mpsc::channel(64);
         self.routes.lock().expect("no panic while held").insert(tag.to_owned(), sender);
-        let url = format!("http://127.0.0.1:{}/{tag}", self.hooks(tag));
+        let url = format!("http://{}/{tag}", self.called(tag).at);
         let client = reqwest::Client::builder().no_proxy().build().expect("the rig works");
-        let put = move |parcel: Parcel| -> futures_util::future::BoxFuture<'static, ()> {
+        let put = move |parcel: Parcel| -> futures_util::future::BoxFuture<'static, Result<(), String>> {
             let mut request = client.post(&url).bearer_auth(SECRET).body(parcel.body);
             for (name, value) in parcel.headers {
                 request = request.header(name, value);
             }
             Box::pin(async move {
-                let answer = request.send().await.expect("the rig works");
-                assert!(answer.status().is_success(), "{}", answer.status());
+                let answer = request.send().await.map_err(|error| format!("we cannot be called: {error}"))?;
+                if answer.status().is_success() { Ok(()) } else { Err(format!("we answered {}", answer.status())) }
             })
         };
         Relay::new(taken, Box::new(put), CancellationToken::new(), JoinSet::new())
@@ -118,10 +138,13 @@ verify = {{ scheme = "bearer", secret = "{SECRET}" }}
     }
 }
 
+/// With a service of its own.
+pub(crate) async fn start() -> impl Rig {
+    journeyman::tls::init();
+    HttpWebhook::start().await
+}
+
 #[test]
 fn http_webhook() {
-    block_on(async {
-        journeyman::tls::init();
-        suite(HttpWebhook::start().await).await;
-    });
+    block_on(async { suite(start().await).await });
 }

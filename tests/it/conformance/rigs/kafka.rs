@@ -1,11 +1,13 @@
-//! Kafka on a Tansu of its own, whose log is in memory.
+//! Kafka on a Tansu of its own, whose log is in memory. Its clients are told where to come, and would go there past every proxy:
+//! what it says of that is rewritten on its way.
 
 use std::net::SocketAddr;
 
 use crate::conformance::rig::{Promises, Rig};
 use crate::conformance::suite;
+use crate::conformance::world::Proxies;
 use crate::support::block_on;
-use crate::support::tansu::Tansu;
+use crate::support::tansu::{Front, Tansu};
 
 /// More than one, so that a message's key decides where it goes.
 const PARTITIONS: i32 = 2;
@@ -24,12 +26,22 @@ impl Rig for Kafka {
     }
 
     fn promises(&self) -> Promises {
-        // Its clients are told where to come, and go there past every proxy; `tests/it/kafka.rs` puts the proxy there.
-        Promises { survives: false, goes_through_proxies: false, ..Promises::default() }
+        // A reader commits nothing, and so acknowledges nothing.
+        Promises { survives: false, redelivers: false, asks: true, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {
         (self.broker.address(), self.broker.address())
+    }
+
+    async fn proxies(&self, _tag: &str) -> Proxies {
+        let (to_out, to_back) =
+            (Front::before(self.broker.address()).await, Front::before(self.broker.address()).await);
+        let mut proxies = Proxies::before(to_out.address(), to_back.address()).await;
+        let (out, back) = (proxies.out.address(), proxies.back.address());
+        proxies.behind.spawn(to_out.serve(out));
+        proxies.behind.spawn(to_back.serve(back));
+        proxies
     }
 
     async fn prepare(&self, tag: &str) {
@@ -69,10 +81,15 @@ impl Rig for Kafka {
     }
 }
 
+/// On a broker of its own.
+pub(crate) async fn start() -> Option<impl Rig> {
+    Some(Kafka { broker: Tansu::start().await? })
+}
+
 #[test]
 fn kafka() {
     block_on(async {
-        let Some(broker) = Tansu::start().await else { return };
-        suite(Kafka { broker }).await;
+        let Some(rig) = start().await else { return };
+        suite(rig).await;
     });
 }

@@ -13,6 +13,8 @@ use crate::support::{Scratch, block_on};
 struct Mail {
     dovecot: Dovecot,
     postfix: Postfix,
+    /// With its certificate.
+    _scratch: Scratch,
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -37,12 +39,7 @@ impl Rig for Mail {
     }
 
     fn promises(&self) -> Promises {
-        Promises {
-            redelivers: false,
-            connects_for_each: true,
-            // Postfix, Dovecot's half second until it tells, and the next poll.
-            ..Promises::default()
-        }
+        Promises { redelivers: false, connects_for_each: true, asks: true, ..Promises::default() }
     }
 
     fn server(&self) -> (SocketAddr, SocketAddr) {
@@ -91,13 +88,19 @@ impl Rig for Mail {
     }
 }
 
+/// With servers of its own.
+pub(crate) async fn start() -> Option<impl Rig> {
+    let scratch = Scratch::new("mail-rig");
+    let certificate = Certificate::new(&scratch, &["localhost"]);
+    let dovecot = Dovecot::start().await?;
+    let postfix = Postfix::start_before(&dovecot, &certificate).await?;
+    Some(Mail { dovecot, postfix, _scratch: scratch })
+}
+
 #[test]
 fn mail() {
     block_on(async {
-        let scratch = Scratch::new("mail-rig");
-        let certificate = Certificate::new(&scratch, &["localhost"]);
-        let Some(dovecot) = Dovecot::start().await else { return };
-        let Some(postfix) = Postfix::start_before(&dovecot, &certificate).await else { return };
-        suite(Mail { dovecot, postfix }).await;
+        let Some(rig) = start().await else { return };
+        suite(rig).await;
     });
 }

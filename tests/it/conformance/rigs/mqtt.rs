@@ -121,12 +121,21 @@ impl Rig for Mqtt {
     }
 }
 
-async fn run(name: &'static str, version: &'static str) {
+async fn start(name: &'static str, version: &'static str) -> Option<Mqtt> {
     let scratch = Scratch::new("mosquitto");
-    let Some(passwords) = password_file(scratch.path(), &[("probe", "pass")]) else { return };
+    let passwords = password_file(scratch.path(), &[("probe", "pass")])?;
     let lines = format!("allow_anonymous false\npassword_file {}\n", passwords.display());
-    let Some(broker) = Mosquitto::with(scratch, &lines).await else { return };
-    suite(Mqtt { name, version, broker }).await;
+    Some(Mqtt { name, version, broker: Mosquitto::with(scratch, &lines).await? })
+}
+
+/// The newer version, on a broker of its own.
+pub(crate) async fn version_5() -> Option<impl Rig> {
+    start("mqtt 5", "5").await
+}
+
+async fn run(name: &'static str, version: &'static str) {
+    let Some(rig) = start(name, version).await else { return };
+    suite(rig).await;
 }
 
 #[test]

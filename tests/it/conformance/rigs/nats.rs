@@ -154,19 +154,30 @@ impl Rig for Nats {
 }
 
 /// Publishes, and waits until the server has it: a request that nobody answers comes back at once.
-async fn put(client: async_nats::Client, subject: String, parcel: Parcel) {
+async fn put(client: async_nats::Client, subject: String, parcel: Parcel) -> Result<(), String> {
     let mut headers = async_nats::HeaderMap::new();
     for (name, value) in &parcel.headers {
         headers.append(name.as_str(), value.as_str());
     }
     client.publish_with_headers(subject, headers, parcel.body.into()).await.expect("it can be published");
     assert!(client.request("nobody.there", "".into()).await.is_err(), "somebody answers");
+    Ok(())
+}
+
+async fn start(name: &'static str, has_streams: bool) -> Option<Nats> {
+    let users = "authorization { user: probe, password: pass }";
+    let server = NatsServer::with(Scratch::new("nats"), users).await?;
+    Some(Nats { name, has_streams, server })
+}
+
+/// JetStream on a server of its own.
+pub(crate) async fn with_streams() -> Option<impl Rig> {
+    start("nats jetstream", true).await
 }
 
 async fn run(name: &'static str, has_streams: bool) {
-    let users = "authorization { user: probe, password: pass }";
-    let Some(server) = NatsServer::with(Scratch::new("nats"), users).await else { return };
-    suite(Nats { name, has_streams, server }).await;
+    let Some(rig) = start(name, has_streams).await else { return };
+    suite(rig).await;
 }
 
 #[test]

@@ -75,11 +75,11 @@ impl Rig for Smpp {
             }
         });
         let deliver = self.smsc.deliverer(&system_id(tag, "in"));
-        let put = move |parcel: Parcel| -> BoxFuture<'static, ()> {
+        let put = move |parcel: Parcel| -> BoxFuture<'static, Result<(), String>> {
             let text = String::from_utf8(parcel.body).expect("a text");
             let octets: Vec<u8> = text.chars().map(|character| u8::try_from(character).expect("Latin-1")).collect();
             deliver(mobile_originated(&octets, LATIN1));
-            Box::pin(std::future::ready(()))
+            Box::pin(std::future::ready(Ok(())))
         };
         Relay::new(taken, Box::new(put), CancellationToken::new(), tasks)
     }
