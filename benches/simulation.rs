@@ -1,8 +1,9 @@
 //! Simulated worlds by the thousand: `cargo bench --features full --bench simulation`.
 //!
-//! Sections: `chance` (2,000 seeds of 2 virtual hours, or `seeds=N`), `points` (20 seeds at every point of death). A seed that breaks a
-//! promise is printed with it: `chance seed=N` runs that one alone. `leaks` (24 virtual hours of 1,000 journeys, or `hours=N`): what is
-//! held after every hour.
+//! Sections: `chance` (2,000 seeds of 2 virtual hours, or `seeds=N`), `points` (20 seeds, or `seeds=N`, at every point of death and in
+//! every way), `leaks` (24 virtual hours of 1,000 journeys, or `hours=N`: what is held after each), `storm` (10,000 journeys, or
+//! `journeys=N`, that fail together, recover, and fail again). A world that breaks a promise is printed by its name, and
+//! `world="chance 1234"` runs that one alone; with `trace`, event by event.
 
 use std::alloc::System;
 
@@ -19,9 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use simulation::{Point, Profile, Sum, doomed, simulate};
-
-const TWO_HOURS: Duration = Duration::from_secs(2 * 3_600);
+use simulation::{Accounts, Death, Point, Profile, Storm, Sum, simulate};
 
 fn main() -> ExitCode {
     journeyman::tls::init();
@@ -31,72 +30,95 @@ fn main() -> ExitCode {
         |section: &str| words.iter().all(|word| word.contains('=')) || words.iter().any(|word| word == section);
     let mut is_well = true;
     println!("| test | what | came out |\n|---|---|---|");
+    if let Some(name) = words.iter().find_map(|word| word.strip_prefix("world=")) {
+        let Some(world) = Profile::named(name) else {
+            eprintln!("`{name}` names no world");
+            return ExitCode::FAILURE;
+        };
+        if words.iter().any(|word| word == "trace") {
+            simulate(&Profile { accounts: Accounts::Trace, ..world.clone() })
+                .lines
+                .iter()
+                .for_each(|line| println!("{line}"));
+        }
+        return if run("T2", name, vec![world]) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if is_wanted("chance") {
-        let seeds = number("seed=").map_or(0..number("seeds=").unwrap_or(2_000), |seed| seed..seed + 1);
-        let worlds =
-            seeds.map(|seed| (format!("seed {seed}"), Profile::new(seed, TWO_HOURS, 10, Duration::from_secs(60))));
-        is_well &= run("T2", "2 virtual hours, 10 journeys a minute each", worlds.collect());
+        let seeds = 0..number("seeds=").unwrap_or(2_000);
+        is_well &= run("T2", "2 virtual hours, 10 journeys a minute each", seeds.map(Profile::chance).collect());
     }
     if is_wanted("points") {
         let mut worlds = Vec::new();
         for point in Point::ALL {
-            for time in [1, 4, 23] {
-                let world = |seed| (format!("{point:?}, time {time}, seed {seed}"), doomed(*point, time, seed));
-                worlds.extend((0..20).map(world));
+            for death in Death::ALL {
+                let time = |seed: u64| Profile::times(*point)[seed as usize % 3];
+                let seeds = 0..number("seeds=").unwrap_or(20);
+                worlds.extend(seeds.map(|seed| Profile::doomed(*point, time(seed), death, seed)));
             }
         }
-        is_well &= run("T1", "every point of death, three times there, 20 seeds", worlds);
+        let what = format!("{} points of death, in {} ways", Point::ALL.len(), Death::ALL.len());
+        is_well &= run("T1", &what, worlds);
     }
     if is_wanted("leaks") {
-        let length = Duration::from_secs(number("hours=").unwrap_or(24) * 3_600);
-        is_well &= run("T18", "1,000 journeys a minute in one life", vec![("leaks".to_owned(), long(length))]);
+        let world = Profile::long(number("hours=").unwrap_or(24));
+        let sampled: fn(u64) = |hour| sample("T18", hour, "h");
+        let world = Profile { sample: (Duration::from_secs(3_600), sampled), ..world };
+        is_well &= run("T18", "1,000 journeys a minute in one life", vec![world]);
+    }
+    if is_wanted("storm") {
+        is_well &= storm(number("journeys=").unwrap_or(10_000) as usize);
     }
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One long life of 1,000 journeys in which a fifth of the time something is broken, and of which no account is kept.
-fn long(length: Duration) -> Profile {
-    let hours = length.as_secs() / 3_600;
-    let each = |from: u64, length: u64| (0..hours).map(move |hour| (hour * 3_600 + from, hour * 3_600 + from + length));
-    Profile {
-        lives: None,
-        cuts: each(600, 420).collect(),
-        away: each(900, 300).map(|(from, until)| ("chat", from, until)).collect(),
-        no_disk: each(2_400, 20).collect(),
-        is_counted: false,
-        hourly: sample,
-        ..Profile::new(1, length, 1_000, Duration::from_secs(60))
-    }
+/// All of them fail together, recover, and fail again; whether every promise held.
+fn storm(journeys: usize) -> bool {
+    let sampled: fn(u64) = |nth| sample("T24", nth * 5, "min");
+    let profile = Profile { sample: (Duration::from_secs(300), sampled), ..Profile::storm(journeys) };
+    let storm = Storm::of(&profile, simulate(&profile));
+    println!("| T24 | {journeys} journeys fail together, and five times again | {} |", storm.say());
+    let broken = storm.broken();
+    broken.iter().for_each(|sentence| println!("{sentence}"));
+    broken.is_empty()
 }
 
-/// What a process has after so many hours of a life.
-fn sample(hour: u64) {
+/// What a process has after so much of a life.
+fn sample(test: &str, time: u64, unit: &str) {
     let heap = ALLOCATOR.stats();
     let live = heap.bytes_allocated.saturating_sub(heap.bytes_deallocated);
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     println!(
-        "| T18 | after {hour} h | {:.2} MiB of heap, {tasks} tasks, {files} descriptors |",
+        "| {test} | after {time} {unit} | {:.2} MiB of heap, {tasks} tasks, {files} descriptors |",
         live as f64 / 1_048_576.0
     );
 }
 
 /// Runs these worlds on all cores; whether every promise held.
-fn run(test: &str, what: &str, worlds: Vec<(String, Profile)>) -> bool {
+fn run(test: &str, what: &str, worlds: Vec<Profile>) -> bool {
     let (sum, next) = (Mutex::new(Sum::new()), AtomicUsize::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((name, profile)) = worlds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(profile) = worlds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let told = simulate(profile);
-                    sum.lock().expect("no thread panicked").add(name, told);
+                    sum.lock().expect("no thread panicked").add(told);
                 }
             });
         }
     });
     let sum = sum.into_inner().expect("no thread panicked");
-    println!("| {test} | {what} | {} |", sum.say());
-    sum.broken.iter().for_each(|sentence| println!("{sentence}"));
-    sum.broken.is_empty()
+    println!("| {test} | {what} | {}, {} s of a core |", sum.say(), busy());
+    let broken = sum.broken();
+    broken.iter().for_each(|said| println!("{said}"));
+    broken.is_none()
+}
+
+/// Seconds of a core that this process has used so far.
+fn busy() -> u64 {
+    // In hundredths of a second, for user and kernel: fields 14 and 15, counted from behind the name.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() / 100
 }

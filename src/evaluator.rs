@@ -126,7 +126,7 @@ pub struct Evaluator {
     dependants: HashMap<Name, Vec<Name>>,
     channels: Channels,
     /// The alerts of channels and of the daemon's parts.
-    conditions: HashMap<Subject, AlertState>,
+    conditions: BTreeMap<Subject, AlertState>,
     desk: Desk,
     commands: mpsc::Receiver<Command>,
     adoptions: mpsc::Receiver<Adoption>,
@@ -188,7 +188,7 @@ impl Evaluator {
             channels,
             journeys: HashMap::with_capacity(journeys.len()),
             dependants: HashMap::new(),
-            conditions: HashMap::new(),
+            conditions: BTreeMap::new(),
             desk,
             commands,
             // Nobody changes anything.

@@ -217,10 +217,9 @@ impl Runner {
                     None => channel.nudge().notify_one(),
                 }
             }
-            let ready = async { readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok() };
             tokio::select! {
                 biased;
-                is_ready = ready => if !is_ready {
+                is_ready = channel.ready(&mut readiness) => if !is_ready {
                     return not_ready(name, "its reader has ended".to_owned(), false);
                 },
                 () = self.clock.sleep_until(until) => {

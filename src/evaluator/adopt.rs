@@ -67,7 +67,7 @@ impl Evaluator {
         self.desk.reroute(policy.routes.clone(), policy.updatable.clone(), policy.digest_after);
         self.parts.policy = policy;
         let there: BTreeSet<_> = journeys.iter().map(|journey| &journey.name).collect();
-        let gone: Vec<_> = self.journeys.keys().filter(|name| !there.contains(name)).cloned().collect();
+        let gone: BTreeSet<_> = self.journeys.keys().filter(|name| !there.contains(name)).cloned().collect();
         for name in gone {
             self.let_go(&name, &mut round);
         }

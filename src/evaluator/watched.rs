@@ -1,6 +1,6 @@
 //! One journey's state: its history and its alert, and what each observation changes about them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ impl Watched {
             }
             changes.extend(self.observe(*slot, outcome.verdict(), excluded.0));
         }
-        let mut written: HashMap<i64, SpanChange> = HashMap::new();
+        let mut written: BTreeMap<i64, SpanChange> = BTreeMap::new();
         for change in changes {
             if let SpanChange::Put(span) = change {
                 written.insert(span.start, change);

@@ -45,6 +45,8 @@ pub struct OpenChannel {
     pub readiness: watch::Receiver<Readiness>,
     /// Sends and requests at once.
     permits: Semaphore,
+    /// One run at a time waits for the reader, the others behind it.
+    queue: Semaphore,
     pace: Mutex<Pace>,
     /// What its checks saw, by target.
     trends: Mutex<HashMap<String, Trend>>,
@@ -86,6 +88,7 @@ impl OpenChannel {
             policy,
             readiness,
             permits,
+            queue: Semaphore::new(1),
             pace,
             trends,
             gate: None,
@@ -120,6 +123,13 @@ impl OpenChannel {
     /// Returns when its breaker or its pace has changed; for one watcher.
     pub async fn changed(&self) {
         self.news.notified().await;
+    }
+
+    /// Waits until it can receive; `false` if its reader has ended. Whoever came first goes on first, which a `watch` alone, that wakes
+    /// those who wait in any order, would not see to.
+    pub async fn ready(&self, readiness: &mut watch::Receiver<Readiness>) -> bool {
+        let _first = self.queue.acquire().await;
+        readiness.wait_for(|readiness| *readiness == Readiness::Ready).await.is_ok()
     }
 
     /// What has its reader try again at once.

@@ -1,6 +1,6 @@
 //! The SQLite schema, version by version. A version that has been released is never edited; the next one follows it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
@@ -31,7 +31,7 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(super::sqlite::failure)
 }
 
-/// Brings the schema up to date. An older store is first copied beside itself.
+/// Brings the schema up to date, all at once or not at all. An older store is first copied beside itself.
 ///
 /// # Errors
 /// The store is newer than this build, or cannot be written.
@@ -41,19 +41,36 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
-    if found > 0 && found < known {
-        let backup = path.with_extension(format!("v{found}.bak"));
-        let target = backup.to_string_lossy().into_owned();
-        connection.execute("VACUUM INTO ?1", [target]).map_err(super::sqlite::failure)?;
+    if found == known {
+        return Ok(());
+    }
+    if found > 0 {
+        let backup = back_up(connection, path, found)?;
         tracing::info!(from = found, to = known, backup = %backup.display(), "migrating the store");
     }
-    for (version, sql) in (1i64..).zip(VERSIONS).skip(found as usize) {
-        let transaction = connection.transaction().map_err(super::sqlite::failure)?;
+    let transaction = connection.transaction().map_err(super::sqlite::failure)?;
+    for sql in VERSIONS.iter().skip(found as usize) {
         transaction.execute_batch(sql).map_err(super::sqlite::failure)?;
-        transaction.pragma_update(None, "user_version", version).map_err(super::sqlite::failure)?;
-        transaction.commit().map_err(super::sqlite::failure)?;
     }
-    Ok(())
+    transaction.pragma_update(None, "user_version", known).map_err(super::sqlite::failure)?;
+    transaction.commit().map_err(super::sqlite::failure)
+}
+
+/// Copies the store beside itself. Until the copy is whole it has another name: one that was cut short is made anew.
+fn back_up(connection: &Connection, path: &Path, version: i64) -> Result<PathBuf, StoreError> {
+    let backup = path.with_extension(format!("v{version}.bak"));
+    let begun = path.with_extension(format!("v{version}.bak-begun"));
+    let unwritable = |error: std::io::Error| {
+        StoreError::Unwritable(format!("cannot copy the store to {}: {error}", backup.display()))
+    };
+    match std::fs::remove_file(&begun) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
+        _ => {}
+    }
+    connection.execute("VACUUM INTO ?1", [begun.to_string_lossy()]).map_err(super::sqlite::failure)?;
+    std::fs::File::open(&begun).and_then(|copy| copy.sync_all()).map_err(unwritable)?;
+    std::fs::rename(&begun, &backup).map_err(unwritable)?;
+    Ok(backup)
 }
 
 /// Whether a store that is only read has this build's schema.

@@ -74,6 +74,7 @@ mod spend;
 mod sqs;
 mod store_damage;
 mod store_faults;
+mod store_kills;
 mod story_bad_input;
 mod story_newcomer;
 #[cfg(feature = "amqp")]

@@ -215,12 +215,18 @@ impl Table {
     }
 }
 
-/// Gives the store and its log another name; those that were set aside before move on, and the last of them goes.
+/// Gives the store and its log another name. Those that were set aside before move on as far as it takes, and no further: whoever is
+/// killed in the middle of that leaves a gap, which the next fills. The last goes if there is no room for it.
 fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let name = |place: u32| beside(path, &format!(".damaged-{place}"));
-    remove(&name(KEPT))?;
-    for place in (1..KEPT).rev() {
-        for ending in ["", "-wal"] {
+    let room = (1..=KEPT).find(|place| !name(*place).exists());
+    if room.is_none() {
+        remove(&name(KEPT))?;
+    }
+    let room = room.unwrap_or(KEPT);
+    for place in (1..room).rev() {
+        // The log first: without its store it has no place of its own.
+        for ending in ["-wal", ""] {
             let from = beside(&name(place), ending);
             if from.exists() {
                 rename(&from, &beside(&name(place + 1), ending))?;

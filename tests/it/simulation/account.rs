@@ -5,25 +5,51 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use journeyman::config::Plan;
 use journeyman::detect::Detector;
+use journeyman::journey::Name;
 use journeyman::journey::outcome::{Cause, Outcome};
-use journeyman::store::{OutboxStatus, Store};
+use journeyman::store::{OutboxRow, OutboxStatus, Store};
 use journeyman::time::between;
 
-use super::world::World;
+use super::profile::Accounts;
+use super::world::{Taken, World};
 
-/// The promises that were broken. Faults ended at `calm`.
-pub(super) async fn settle(world: &World, plan: &Plan, store: &dyn Store, calm: Timestamp) -> Vec<String> {
-    let mut broken = Vec::new();
-    told(world, store, &mut broken).await;
-    repeated(world, &mut broken);
-    counted(world, plan, store, calm, &mut broken).await;
-    judged(world, plan, &mut broken);
-    broken
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// The promises that were broken, each in a sentence.
+    pub(super) broken: Vec<String>,
+    /// What the notices in the outbox weigh, in bytes.
+    pub(super) outbox: usize,
 }
 
-/// I1, I3: whatever was decided has reached people, and of every beginning that they heard they have heard the end.
-async fn told(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
+/// Settles it. Faults ended at `calm`.
+pub(super) async fn settle(world: &World, plan: &Plan, store: &dyn Store, calm: Timestamp) -> Settled {
+    let mut broken = Vec::new();
+    let outbox = told(world, plan, store, &mut broken).await;
+    repeated(world, &mut broken);
+    if world.profile.accounts >= Accounts::All {
+        counted(world, plan, store, calm, &mut broken).await;
+        judged(world, plan, &mut broken);
+        paid(world, store, &mut broken).await;
+    }
+    Settled { broken, outbox }
+}
+
+/// Whatever was sent at a cost was written down before it was: no limit is passed because of a crash.
+async fn paid(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
+    let written: u64 = store.spent().await.expect("what was spent").iter().map(|spent| spent.messages).sum();
+    let sent = world.account().paid;
+    if sent > written {
+        broken.push(format!("spend: {sent} messages were paid for, and only {written} are written down"));
+    }
+}
+
+/// I1, I3: whatever was decided has reached people, and of every beginning that they heard they have heard the end. Gives what the
+/// notices weigh.
+async fn told(world: &World, plan: &Plan, store: &dyn Store, broken: &mut Vec<String>) -> usize {
     let rows = store.outbox(None, None, 1_000_000).await.expect("the outbox");
+    let weight = |row: &OutboxRow| serde_json::to_vec(&row.notification).map_or(0, |bytes| bytes.len());
+    let outbox = rows.iter().map(weight).sum();
     for row in &rows {
         if !matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Superseded) {
             broken.push(format!("I1: notice {} is {} at the end: {:?}", row.id, row.state.status, row.state.error));
@@ -35,8 +61,16 @@ async fn told(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
     }
     let mut goes_on = BTreeSet::new();
     for incident in store.open_incidents().await.expect("the incidents") {
-        // A budget that was spent in the storm stays spent for as long as its window.
-        if incident.detectors.iter().all(|detector| matches!(detector, Detector::Exhausted | Detector::Budget)) {
+        let is_only = |those: &[Detector]| incident.detectors.iter().all(|detector| those.contains(detector));
+        // A budget that was spent in the storm stays spent for as long as its window, and that a loss is over takes more good runs than
+        // there are in the calm.
+        let lasts = is_only(&[Detector::Exhausted, Detector::Budget, Detector::Partial]);
+        // Only its next notice shows that a notifier works, and there was none.
+        let is_idle = |notifier: &Name| {
+            let took = |taken: &Taken| *taken.notifier == **notifier && taken.at > incident.since;
+            incident.title().ends_with(&format!("delivery {notifier}")) && !world.account().taken.iter().any(took)
+        };
+        if lasts || is_only(&[Detector::Delivery]) && plan.notifiers.keys().any(is_idle) {
             goes_on.insert(incident.id);
             continue;
         }
@@ -63,6 +97,7 @@ async fn told(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
             broken.push(format!("I3: {notifier} never heard that {incident} is over: {notices:?}"));
         }
     }
+    outbox
 }
 
 /// I2: nothing is told twice but for a crash, or an answer that was lost, in the moment of telling.

@@ -1,7 +1,8 @@
 //! The disk: the production store, answered at once in the world's time, and then as slow, as broken and as mortal as chance has it.
 //!
-//! A commit is on disk or it is not (what SQLite makes of torn and unsynced writes is tested elsewhere); here the process may die before
-//! it, or after it and before anybody hears of it.
+//! A commit is on disk or it is not (what SQLite makes of torn writes is tested elsewhere); here the process may die before it, or after
+//! it and before anybody hears of it. In between it is written and not synced: then it is there after a death of the process, though
+//! nobody was told, and gone after a power cut. One sync brings all that was written before it to disk.
 
 use std::future::Future;
 use std::path::Path;
@@ -41,7 +42,16 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn open(path: &Path, world: Arc<World>) -> Disk {
-        Disk { store: Sqlite::open(path).expect("the store opens"), world }
+        let store = Sqlite::open(path).expect("the store opens");
+        let disk = Disk { store, world };
+        disk.bring(disk.world.survived());
+        disk
+    }
+
+    fn bring(&self, batches: Vec<Vec<Change>>) {
+        for batch in batches {
+            at_once(self.store.apply(batch)).expect("only the world says no");
+        }
     }
 }
 
@@ -67,7 +77,9 @@ pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
 /// Where a process can die around a commit, by what is in it.
 fn points(batch: &[Change]) -> (Point, Point) {
     let has = |is_it: fn(&Change) -> bool| batch.iter().any(is_it);
-    if has(|change| matches!(change, Change::Run { .. })) {
+    if has(|change| matches!(change, Change::Spend { .. })) {
+        (Point::SlotChosen, Point::AfterCommit)
+    } else if has(|change| matches!(change, Change::Run { .. })) {
         (Point::BeforeVerdict, Point::AfterVerdict)
     } else if has(|change| matches!(change, Change::Expect { .. })) {
         (Point::BeforeToken, Point::AfterToken)
@@ -82,20 +94,26 @@ impl Store for Disk {
     fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let (before, after) = points(&batch);
-            self.world.reach(before).await;
-            let (wait, fails) = self.world.disk();
-            tokio::time::sleep(wait).await;
+            let world = &self.world;
+            world.reach(before).await;
+            let (wait, fails) = world.disk();
+            tokio::time::sleep(wait / 2).await;
             if fails {
                 return Err(StoreError::Unwritable("the simulated disk says no".to_owned()));
             }
-            let noted = batch.clone();
-            let result = at_once(self.store.apply(batch));
-            if result.is_ok() {
-                self.world.committed(&noted);
+            world.alive().await;
+            world.write(batch);
+            if before == Point::BeforeToken {
+                world.reach(Point::Unsynced).await;
             }
-            self.world.reach(after).await;
+            tokio::time::sleep(wait / 2).await;
+            world.alive().await;
+            let synced = world.sync();
+            synced.iter().for_each(|batch| world.committed(batch));
+            self.bring(synced);
+            world.reach(after).await;
             tokio::time::sleep(Duration::from_micros(100)).await;
-            result
+            Ok(())
         })
     }
 

@@ -18,9 +18,14 @@ mod disk;
 mod life;
 mod net;
 mod people;
+mod process;
+mod profile;
+mod storm;
 mod sum;
 mod world;
 
-pub(crate) use life::{Profile, simulate};
-pub(crate) use sum::{Sum, doomed};
+pub(crate) use life::simulate;
+pub(crate) use profile::{Accounts, Death, Profile};
+pub(crate) use storm::Storm;
+pub(crate) use sum::Sum;
 pub(crate) use world::Point;

@@ -1,4 +1,4 @@
-//! The network and the systems behind it: two queues, of which one keeps what nobody takes and the other does not.
+//! The network and the systems behind it: queues that keep what nobody takes, of which one costs money, and a push that keeps nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,6 +27,7 @@ type OnTheWay = BTreeMap<(Timestamp, u64), (Token, Vec<u8>)>;
 pub(super) struct System {
     world: Arc<World>,
     keeps: bool,
+    is_paid: bool,
     /// On their way, by when they are there.
     on_the_way: Mutex<OnTheWay>,
     /// There, and taken by nobody yet.
@@ -40,9 +41,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl System {
-    pub(super) fn new(world: &Arc<World>, keeps: bool) -> Arc<System> {
+    pub(super) fn new(world: &Arc<World>, name: &str) -> Arc<System> {
         let (on_the_way, waiting, serial) = Default::default();
-        Arc::new(System { world: world.clone(), keeps, on_the_way, waiting, serial, changed: Notify::new() })
+        let (keeps, is_paid) = (name != "push", name == "paid");
+        Arc::new(System { world: world.clone(), keeps, is_paid, on_the_way, waiting, serial, changed: Notify::new() })
     }
 
     fn carry(&self, token: Token, body: &[u8], after: Duration) {
@@ -104,6 +106,7 @@ impl Line {
         world.reach(Point::BeforeSend).await;
         let started = self.clock.now();
         world.see(outgoing.token, |fate| fate.sent = Some(started.wall));
+        world.sends(self.system.is_paid);
         let fault = |cause, detail: &str, uncertain| Fault {
             started,
             finished: self.clock.now(),
@@ -117,7 +120,9 @@ impl Line {
             tokio::time::sleep(Duration::from_secs(3)).await;
             return Err(fault(Cause::Unreachable, "no route", false));
         }
-        if world.happens(0.002) {
+        world.alive().await;
+        let refuses = world.profile.refuses(started.wall) && !world.is_calm();
+        if refuses || world.happens(0.002) {
             return Err(fault(Cause::Rejected, "550 not today", false));
         }
         let (is_lost, is_doubled, is_late) = (world.happens(0.004), world.happens(0.003), world.happens(0.006));

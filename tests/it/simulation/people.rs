@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use journeyman::notifier::{Delivery, Notifier, NotifyError, Receipt, Rendered};
 
+use super::profile::Accounts;
 use super::world::{Point, Taken, World};
 
 /// One way to reach people.
@@ -20,6 +21,7 @@ impl Door {
     fn take(&self, delivery: &Delivery) {
         let notification = &delivery.notification;
         let taken = Taken {
+            at: self.world.now(),
             id: delivery.id.clone(),
             notifier: self.name.to_owned(),
             incident: notification.incident.id.clone(),
@@ -27,7 +29,7 @@ impl Door {
             reason: notification.reason.to_string(),
         };
         self.world.note((&taken.id, "taken"));
-        if self.world.profile.is_counted {
+        if self.world.profile.accounts >= Accounts::Heard {
             self.world.account().taken.push(taken);
         }
     }
@@ -43,6 +45,7 @@ impl Door {
             }
         }
         tokio::time::sleep(world.between(Duration::from_millis(20), Duration::from_millis(700))).await;
+        world.alive().await;
         if world.profile.is_away(self.name, world.now()) && !world.is_calm() {
             return Err(NotifyError::Backoff("503".to_owned()));
         }
@@ -59,7 +62,7 @@ impl Door {
                 self.take(delivery);
             }
             let mut account = world.account();
-            if world.profile.is_counted {
+            if world.profile.accounts >= Accounts::All {
                 *account.excused.entry(delivery.id.clone()).or_default() += 1;
             }
             return Err(NotifyError::Ambiguous("reset after the last byte".to_owned()));

@@ -1,12 +1,9 @@
 //! What many worlds come to.
 
-use std::time::Duration;
-
 use journeyman::clock::Clock;
 use journeyman::time::Mono;
 
-use super::life::{Profile, Told};
-use super::world::Point;
+use super::life::Told;
 
 /// What many worlds come to.
 pub(crate) struct Sum {
@@ -19,7 +16,7 @@ pub(crate) struct Sum {
     events: u64,
     trace: u64,
     /// The promises that were broken, and in which world.
-    pub(crate) broken: Vec<String>,
+    broken: Vec<(String, Vec<String>)>,
 }
 
 impl Sum {
@@ -30,15 +27,17 @@ impl Sum {
         Sum { clock, began: clock.now().mono, worlds, runs, crashes, notices, events, trace, broken }
     }
 
-    pub(crate) fn add(&mut self, what: &str, told: Told) {
+    pub(crate) fn add(&mut self, told: Told) {
         self.worlds += 1;
         self.runs += told.runs;
         self.crashes += told.crashes;
-        self.notices += told.notices;
+        self.notices += told.taken.len();
         self.events += told.events;
         // In any order: worlds are run on all cores.
         self.trace = self.trace.wrapping_add(told.trace);
-        self.broken.extend(told.broken.into_iter().map(|sentence| format!("{what}: {sentence}")));
+        if !told.broken.is_empty() {
+            self.broken.push((told.name, told.broken));
+        }
     }
 
     pub(crate) fn say(&self) -> String {
@@ -50,16 +49,20 @@ impl Sum {
             self.notices,
             self.events,
             self.trace,
-            self.broken.len(),
+            self.broken.iter().map(|(_, sentences)| sentences.len()).sum::<usize>(),
             self.clock.now().mono.since(self.began).as_secs_f64()
         )
     }
-}
 
-/// A world whose process dies when it comes to this point for the so-maniest time.
-pub(crate) fn doomed(point: Point, time: u32, seed: u64) -> Profile {
-    let mut profile = Profile::new(seed, Duration::from_secs(1_200), 6, Duration::from_secs(20));
-    (profile.lives, profile.doom) = (None, Some((point, time)));
-    profile.no_disk.clear();
-    profile
+    /// The promises that were broken, and what keeps the worlds in which they were; nothing, if none was.
+    pub(crate) fn broken(&self) -> Option<String> {
+        let (first, _) = self.broken.first()?;
+        let world =
+            |(name, sentences): &(String, Vec<String>)| format!("{name}: {}", sentences.join(&format!("\n{name}: ")));
+        let said: Vec<_> = self.broken.iter().map(world).collect();
+        Some(format!(
+            "{}\nEach of these worlds, for instance `{first}`, is to become a line of tests/it/simulation/seeds.txt.",
+            said.join("\n")
+        ))
+    }
 }

@@ -1,6 +1,7 @@
 //! What outlives the process: chance, the points at which it dies, and the account of what really happened.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,13 +14,16 @@ use journeyman::journey::token::Token;
 use journeyman::store::{Change, OutboxStatus};
 use tokio::sync::Notify;
 
-use super::life::Profile;
+use super::profile::{Accounts, BEGIN, Death, Profile};
 
 /// Moments at which a process can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Point {
-    /// A run is about to make its token durable; and has.
+    /// A slot is chosen, and what its run may spend is about to be written; nothing else is.
+    SlotChosen,
+    /// A run is about to make its token durable; has written it, and it is not synced; has.
     BeforeToken,
+    Unsynced,
     AfterToken,
     /// The message has not left; it has, and nothing was acknowledged; it was.
     BeforeSend,
@@ -41,15 +45,21 @@ pub(crate) enum Point {
     /// What became of a notice is about to be written; and has been.
     BeforeMark,
     AfterMark,
+    /// A changed configuration is taken up by one half of the daemon, and not by the other.
+    Swapping,
     /// While the daemon starts and reads what is there.
     Starting,
+    /// It found runs that the one before left, and goes on with them: before the first step, and then while they wait.
+    TakingOver,
     /// While it stops in order.
     Stopping,
 }
 
 impl Point {
     pub(crate) const ALL: &'static [Point] = &[
+        Point::SlotChosen,
         Point::BeforeToken,
+        Point::Unsynced,
         Point::AfterToken,
         Point::BeforeSend,
         Point::MidSend,
@@ -65,7 +75,9 @@ impl Point {
         Point::AfterTelling,
         Point::BeforeMark,
         Point::AfterMark,
+        Point::Swapping,
         Point::Starting,
+        Point::TakingOver,
         Point::Stopping,
     ];
 }
@@ -90,12 +102,13 @@ pub(super) struct Verdict {
 
 /// A notice that somebody took.
 #[derive(Clone, Debug)]
-pub(super) struct Taken {
-    pub(super) id: String,
-    pub(super) notifier: String,
-    pub(super) incident: String,
-    pub(super) sequence: u32,
-    pub(super) reason: String,
+pub(crate) struct Taken {
+    pub(crate) at: Timestamp,
+    pub(crate) id: String,
+    pub(crate) notifier: String,
+    pub(crate) incident: String,
+    pub(crate) sequence: u32,
+    pub(crate) reason: String,
 }
 
 #[derive(Default)]
@@ -109,10 +122,16 @@ pub(super) struct Account {
     pub(super) in_hand: BTreeMap<String, String>,
     pub(super) owed: u64,
     pub(super) sent: u64,
+    /// Messages that a system was given in each second.
+    pub(super) sends: BTreeMap<i64, u32>,
+    /// Messages that cost something.
+    pub(super) paid: u64,
     pub(super) crashes: u32,
     pub(super) refusals: u64,
     pub(super) events: u64,
     trace: DefaultHasher,
+    /// Every event in words, if that is asked for.
+    pub(super) lines: Vec<String>,
 }
 
 pub(crate) struct World {
@@ -122,10 +141,22 @@ pub(crate) struct World {
     rng: Mutex<Rng>,
     account: Mutex<Account>,
     /// The process dies when it reaches this for the so-maniest time.
-    doom: Mutex<Option<(Point, u32)>>,
+    doom: Mutex<Option<(Point, u32, Death)>>,
     pub(super) death: Notify,
+    /// How it died, once it has: nothing that it does after that happens.
+    died: Mutex<Option<Death>>,
     /// Nothing fails any more.
     is_calm: Mutex<bool>,
+    /// What was written and is not synced, in its order: it outlives the process, and not the power.
+    written: Mutex<Vec<Vec<Change>>>,
+    /// What of that is on disk when the next process comes.
+    survived: Mutex<Vec<Vec<Change>>>,
+    /// How often the configuration was changed.
+    edition: Mutex<u32>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {
@@ -137,40 +168,58 @@ impl World {
             clock: Mutex::new(clock),
             account: Mutex::default(),
             death: Notify::new(),
+            died: Mutex::default(),
             is_calm: Mutex::new(false),
+            written: Mutex::default(),
+            survived: Mutex::default(),
+            edition: Mutex::default(),
         }
     }
 
     /// The time on the wall.
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now().wall
+        lock(&self.clock).now().wall
     }
 
     /// A life begins.
-    pub(super) fn set_clock(&self, clock: Clock) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+    pub(super) fn begin(&self, clock: Clock) {
+        *lock(&self.clock) = clock;
+        *lock(&self.died) = None;
     }
 
     pub(super) fn chance(&self) -> MutexGuard<'_, Rng> {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rng)
     }
 
     pub(super) fn account(&self) -> MutexGuard<'_, Account> {
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.account)
     }
 
-    pub(super) fn calm_down(&self) {
-        *self.is_calm.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        *self.doom.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The configuration as it is on disk.
+    pub(super) fn edition(&self) -> u32 {
+        *lock(&self.edition)
+    }
+
+    /// Somebody changes it; gives how it is then.
+    pub(super) fn edit(&self) -> u32 {
+        let mut edition = lock(&self.edition);
+        *edition += 1;
+        *edition
+    }
+
+    /// From here on nothing fails. Gives the death that never came.
+    pub(super) fn calm_down(&self) -> Option<(Point, u32, Death)> {
+        *lock(&self.is_calm) = true;
+        lock(&self.doom).take()
     }
 
     pub(super) fn is_calm(&self) -> bool {
-        *self.is_calm.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.is_calm)
     }
 
-    /// Whether something of this likelihood happens.
+    /// Whether a mishap of this likelihood happens.
     pub(super) fn happens(&self, likelihood: f64) -> bool {
-        !self.is_calm() && self.chance().f64() < likelihood
+        self.profile.has_mishaps && !self.is_calm() && self.chance().f64() < likelihood
     }
 
     pub(super) fn between(&self, least: Duration, most: Duration) -> Duration {
@@ -179,12 +228,16 @@ impl World {
     }
 
     /// Takes down that something happened; two runs of one seed have the same trace.
-    pub(super) fn note(&self, what: impl Hash) {
+    pub(super) fn note(&self, what: impl Hash + Debug) {
         let now = self.now().as_microsecond();
         let mut account = self.account();
         account.events += 1;
-        if !self.profile.is_counted {
+        if self.profile.accounts < Accounts::All {
             return;
+        }
+        if self.profile.accounts == Accounts::Trace {
+            let line = format!("{:>12.6} {what:?}", (now - BEGIN * 1_000_000) as f64 / 1e6);
+            account.lines.push(line);
         }
         (now, what).hash(&mut account.trace);
     }
@@ -193,41 +246,90 @@ impl World {
         self.account().trace.finish()
     }
 
-    /// The process is here. If it is to die here, nothing after this happens.
-    pub(super) async fn reach(&self, point: Point) {
-        self.note(point);
-        let dies = {
-            let mut doom = self.doom.lock().unwrap_or_else(PoisonError::into_inner);
-            match &mut *doom {
-                Some((at, left)) if *at == point => {
-                    *left = left.saturating_sub(1);
-                    let dies = *left == 0;
-                    if dies {
-                        *doom = None;
-                    }
-                    dies
-                }
-                _ => false,
-            }
-        };
-        if dies {
-            self.death.notify_one();
+    /// Returns if the process lives.
+    pub(super) async fn alive(&self) {
+        if lock(&self.died).is_some() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The process has died: what it had in hand at people's doors may be told again.
-    pub(super) fn died(&self) {
+    /// The process is here. If it is to die here, nothing after this happens.
+    pub(super) async fn reach(&self, point: Point) {
+        self.alive().await;
+        self.note(point);
+        let death = {
+            let mut doom = lock(&self.doom);
+            match &mut *doom {
+                Some((at, left, death)) if *at == point => {
+                    *left = left.saturating_sub(1);
+                    let death = *death;
+                    if *left == 0 { doom.take().map(|_| death) } else { None }
+                }
+                _ => None,
+            }
+        };
+        if let Some(death) = death {
+            *lock(&self.died) = Some(death);
+            self.death.notify_one();
+            self.alive().await;
+        }
+    }
+
+    /// How the process ended: where it was to, or in any way.
+    fn way(&self) -> Death {
+        let died = *lock(&self.died);
+        died.unwrap_or_else(|| match self.chance().u8(0..4) {
+            0 => Death::Power,
+            1 => Death::Abort,
+            _ => Death::Kill,
+        })
+    }
+
+    /// Something is written, and not on disk yet.
+    pub(super) fn write(&self, batch: Vec<Change>) {
+        lock(&self.written).push(batch);
+    }
+
+    /// What is to be on disk now.
+    pub(super) fn sync(&self) -> Vec<Vec<Change>> {
+        std::mem::take(&mut *lock(&self.written))
+    }
+
+    /// What got to the disk after the process before had died.
+    pub(super) fn survived(&self) -> Vec<Vec<Change>> {
+        std::mem::take(&mut *lock(&self.survived))
+    }
+
+    /// The process has died, and so: what it had written is on disk or gone, and what it had in hand at people's doors may be told again.
+    pub(super) fn bury(&self) -> Death {
+        let death = self.way();
+        self.note(death);
+        let written = self.sync();
+        if death != Death::Power {
+            written.iter().for_each(|batch| self.committed(batch));
+            lock(&self.survived).extend(written);
+        }
         let mut account = self.account();
         account.crashes += 1;
         for id in std::mem::take(&mut account.in_hand).into_values() {
             *account.excused.entry(id).or_default() += 1;
         }
+        death
+    }
+
+    /// A system is given a message.
+    pub(super) fn sends(&self, is_paid: bool) {
+        let now = self.now().as_second();
+        let mut account = self.account();
+        account.paid += u64::from(is_paid);
+        if self.profile.accounts >= Accounts::Heard {
+            *account.sends.entry(now).or_default() += 1;
+        }
     }
 
     /// A message leaves, or has come.
     pub(super) fn see(&self, token: Token, what: impl FnOnce(&mut Fate)) {
-        if self.profile.is_counted {
+        if self.profile.accounts >= Accounts::All {
             what(self.account().fates.entry(token).or_default());
         }
     }
@@ -245,7 +347,7 @@ impl World {
     }
 
     pub(super) fn committed(&self, batch: &[Change]) {
-        if !self.profile.is_counted {
+        if self.profile.accounts < Accounts::All {
             return;
         }
         for change in batch {
