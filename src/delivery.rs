@@ -511,10 +511,13 @@ impl Worker {
         })
     }
 
-    /// Whoever was told instead that it began is told that it is over, also if the end came through here.
+    /// Whoever was told instead that it began, or is yet to be, is told that it is over, also if the end came through here.
     async fn end_for_fallback(&self, row: &OutboxRow, now: Timestamp) -> Option<OutboxRow> {
         let (fallback, _) = self.fallback.as_ref().filter(|_| row.notification.reason == NotifyReason::Resolved)?;
-        self.store.root_receipt(row.incident.clone(), fallback.clone()).await.ok()??;
+        let told = self.store.root_receipt(row.incident.clone(), fallback.clone()).await.ok()?;
+        if told.is_none() && self.store.undelivered(row.incident.clone(), fallback.clone()).await.ok()?.is_empty() {
+            return None;
+        }
         // That it began, these have heard.
         let notification = Notification { is_whole: false, ..row.notification.clone() };
         Some(OutboxRow {

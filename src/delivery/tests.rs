@@ -156,6 +156,24 @@ async fn the_fallback_that_was_told_of_the_beginning_is_told_of_the_end() {
     stage.end().await;
 }
 
+/// It was away itself when the end was told: hearing of the beginning alone, it would have people look for what is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fallback_that_is_yet_to_hear_of_the_beginning_hears_of_the_end_too() {
+    let stage = Stage::new("fallback-late-end", Duration::from_millis(100));
+    stage.notifiers["slack"].script([Err(NotifyError::Backoff("503".into()))]);
+    stage.notifiers["mail"].script([Err(NotifyError::After { wait: Duration::from_secs(5), detail: "429".into() })]);
+    stage.owe("i1", 1, "slack").await;
+    let is_away = |row: &OutboxRow| &*row.notifier == "mail" && row.state.error.is_some();
+    let has_heard = |row: &OutboxRow| &*row.notifier == "slack" && row.state.status == OutboxStatus::Sent;
+    stage.until("one of them", |rows| rows.iter().any(is_away) && rows.iter().any(has_heard)).await;
+    stage.owe_because("i1", 2, "slack", NotifyReason::Resolved).await;
+    let is_told = |row: &OutboxRow| matches!(row.state.status, OutboxStatus::Sent | OutboxStatus::Superseded);
+    stage.until("both ends", |rows| rows.len() == 4 && rows.iter().all(is_told)).await;
+    let mail: Vec<_> = stage.attempts("mail").iter().map(|delivery| delivery.notification.state_word()).collect();
+    assert_eq!(mail.last(), Some(&"WAS DOWN"), "{mail:?}");
+    stage.end().await;
+}
+
 fn all_sent(rows: &[OutboxRow]) -> bool {
     rows.iter().all(|row| row.state.status == OutboxStatus::Sent)
 }
