@@ -8,20 +8,28 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::Source;
+use crate::app::once::Heard;
 use crate::cli::ask::Daemon;
+use crate::cli::check::as_json;
+use crate::cli::explain::{self, Telling};
+use crate::cli::once::{print_run, print_runs, summary};
 use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Notify, breaker, control, exit_code_of, print_objectives,
-    print_run, print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Import, Notify, OnceArguments, RunFormat, SchemaOf,
+    breaker, control, exit_code_of_all, import, live, print_objectives, print_slo, runs, status,
 };
 use crate::clock::Clock;
-use crate::config::{Plan, Problem};
+use crate::config::places::Places;
+use crate::config::{Plan, Problem, schema};
 use crate::exit::{self, Failure};
+use crate::journey::report::Report;
+use crate::journey::run::Sight;
 use crate::text::{visible, visible_line};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Does what the arguments of the process say.
@@ -52,16 +60,25 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
             block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
-        Command::Check { config: from, connect, strict } => check(&from, connect, strict),
-        Command::Once { journey, config: from, format } => {
-            let plan = load(&from)?;
-            log::init("warn", false, &plan.redactor);
-            block_on(async |stop| {
-                let (report, last_good) = app::once(plan, &journey, Clock::system(), stop).await?;
-                print!("{}", print_run(&report, last_good.as_ref(), format));
-                Ok(exit_code_of(report.outcome.verdict()))
-            })
+        Command::Check { config: from, connect, strict, format } => check(&from, connect, strict, format),
+        Command::Status(asked) => {
+            let daemon = running(&asked.asking.config)?;
+            block_on(async |stop| status::status(&daemon, &asked, Clock::system(), stop).await)?;
+            Ok(0)
         }
+        Command::Runs(asked) => {
+            let plan = quietly(&asked.config)?;
+            let (verdicts, now) = (asked.outcome.clone(), Clock::system().now().wall);
+            let rows = app::runs::find(&plan, &asked.journey, verdicts, asked.since, asked.limit, now)?;
+            print!("{}", runs::print_runs(&asked.journey, &rows, asked.format));
+            Ok(0)
+        }
+        Command::Import(what) => import(what),
+        Command::Schema { of } => {
+            print!("{}", if of == SchemaOf::Daemon { schema::DAEMON } else { schema::PROBES });
+            Ok(0)
+        }
+        Command::Once(asked) => once(&asked),
         Command::Slo { journeys, config: from, format } => {
             let plan = load(&from)?;
             log::init("warn", false, &plan.redactor);
@@ -74,6 +91,14 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 }
             };
             print!("{text}");
+            Ok(0)
+        }
+        Command::Explain { run, config: from, format } => {
+            let (plan, places) = with_places(&from)?;
+            let story = app::explain::find(&plan, &run)?;
+            let color = std::io::stdout().is_terminal();
+            let telling = Telling { plan: &plan, places: &places, now: Clock::system().now().wall, color };
+            print!("{}", explain::explain(&story, &telling, format));
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
@@ -138,12 +163,7 @@ fn ask(
     asking: &AskArguments,
     question: impl AsyncFnOnce(&Daemon) -> Result<(String, u8), Failure>,
 ) -> Result<u8, Failure> {
-    // What the configuration is warned of was told when the daemon started.
-    let plan = match config::load(&asking.config.config) {
-        Ok((plan, _)) => plan,
-        Err(_) => load(&asking.config)?,
-    };
-    let daemon = Daemon::of(&plan.http)?;
+    let daemon = running(&asking.config)?;
     block_on(async |_| {
         let (text, code) = question(&daemon).await?;
         print!("{text}");
@@ -151,11 +171,81 @@ fn ask(
     })
 }
 
+/// The daemon that runs on this configuration.
+fn running(from: &ConfigArgument) -> Result<Daemon, Failure> {
+    Daemon::of(&quietly(from)?.http)
+}
+
 /// Who asks: who says so, or who is logged in.
 #[expect(clippy::disallowed_methods, reason = "whose terminal it is, is no part of the configuration")]
 fn who(by: &Option<String>) -> String {
     let login = || std::env::var("USER").ok().filter(|name| !name.trim().is_empty());
     by.clone().or_else(login).unwrap_or_else(|| "somebody at a terminal".to_owned())
+}
+
+/// Prints what was made of somebody else's file, and says what is missing of it.
+fn import(what: Import) -> Result<u8, Failure> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(exit::NO_INPUT, format!("cannot read {}: {error}", path.display())))
+    };
+    let (file, imported) = match &what {
+        Import::Gatus { file } => (file, import::gatus(&read(file)?)),
+        Import::Blackbox { file, targets } => {
+            let targets = targets.as_deref().map(read).transpose()?;
+            (file, import::blackbox(&read(file)?, targets.as_deref()))
+        }
+    };
+    let imported = imported.map_err(|why| Failure::new(exit::DATA, format!("{}: {why}", file.display())))?;
+    for note in &imported.notes {
+        let kind = if note.is_loss { "left out" } else { "note" };
+        eprintln!("{}:{}: {kind}: {}", file.display(), note.line, visible_line(&note.text));
+    }
+    print!("{}", imported.toml);
+    Ok(if imported.is_whole() { 0 } else { exit::DATA })
+}
+
+fn once(asked: &OnceArguments) -> Result<u8, Failure> {
+    if asked.output.is_some() && asked.format == RunFormat::Text {
+        return Err(Failure::new(exit::USAGE, "`--output` is for `--format json` and `--format junit`"));
+    }
+    let plan = load(&asked.config)?;
+    log::init("warn", false, &plan.redactor);
+    let journeys = app::once::chosen(&plan, &asked.journeys, asked.all)?;
+    let is_list = asked.all || asked.journeys.len() > 1;
+    let is_for_people = asked.format == RunFormat::Text || asked.output.is_some();
+    let alone = journeys.first().filter(|_| !is_list && is_for_people && std::io::stdout().is_terminal());
+    let clock = Clock::system();
+    let runs = block_on(async |stop| {
+        let (show, sights) = watch::channel(None);
+        let seen = |sight: Sight| drop(show.send_replace(Some(sight)));
+        // What several runs came to is told as they end.
+        let ended = |report: &Report, last_good: Option<&Report>| {
+            if is_list && is_for_people {
+                println!("{}", print_run(report, last_good));
+            }
+        };
+        let heard = Heard { seen: &seen, ended: &ended };
+        let runs = app::once::once(plan, &journeys, clock, stop, heard);
+        match alone {
+            Some(journey) => live::beside(runs, sights, journey.budget.unwrap_or_default(), clock).await,
+            None => runs.await,
+        }
+    })?;
+    if is_for_people {
+        match runs.as_slice() {
+            [(report, last_good)] if !is_list => print!("{}", print_run(report, last_good.as_ref())),
+            _ => print!("{}", summary(&runs)),
+        }
+    }
+    let document = print_runs(&runs, is_list, asked.format);
+    match (document, &asked.output) {
+        (Some(document), None) => print!("{document}"),
+        (Some(document), Some(path)) => std::fs::write(path, document)
+            .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("cannot write {}: {error}", path.display())))?,
+        (None, _) => {}
+    }
+    Ok(exit_code_of_all(&runs))
 }
 
 fn notify(what: Notify) -> Result<u8, Failure> {
@@ -184,30 +274,48 @@ fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
     report(config::load(&from.config), &from.config)
 }
 
+/// As [`load`], without the warnings: they were told when the daemon started.
+fn quietly(from: &ConfigArgument) -> Result<Plan, Failure> {
+    config::load(&from.config).map(|(plan, _)| plan).map_err(|problems| refused(&problems, &from.config))
+}
+
+/// As [`quietly`], with where journeys were written.
+fn with_places(from: &ConfigArgument) -> Result<(Plan, Places), Failure> {
+    let loaded = config::places::load_with_places(&from.config);
+    loaded.map(|(plan, places, _)| (plan, places)).map_err(|problems| refused(&problems, &from.config))
+}
+
 /// The plan of a load from this file, as [`load`] gives it.
 fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Result<Plan, Failure> {
-    let color = std::io::stderr().is_terminal();
-    match loaded {
-        Ok((plan, warnings)) => {
-            if !warnings.is_empty() {
-                eprint!("{}", config::render(&warnings, color));
-            }
-            Ok(plan)
-        }
-        Err(problems) => {
-            eprint!("{}", config::render(&problems, color));
-            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display())))
-        }
+    let (plan, warnings) = loaded.map_err(|problems| refused(&problems, file))?;
+    tell_problems(&warnings);
+    Ok(plan)
+}
+
+fn refused(problems: &[Problem], file: &Path) -> Failure {
+    tell_problems(problems);
+    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display()))
+}
+
+fn tell_problems(problems: &[Problem]) {
+    if !problems.is_empty() {
+        eprint!("{}", config::render(problems, std::io::stderr().is_terminal()));
     }
 }
 
-fn check(from: &ConfigArgument, connect: bool, strict: bool) -> Result<u8, Failure> {
-    let color = std::io::stderr().is_terminal();
-    match config::load(&from.config) {
+fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> Result<u8, Failure> {
+    let loaded = config::load(&from.config);
+    if format == Format::Json {
+        let (plan, problems) = match &loaded {
+            Ok((plan, warnings)) => (Some(plan), warnings),
+            Err(problems) => (None, problems),
+        };
+        println!("{:#}", as_json(&from.config.display().to_string(), plan, problems));
+        return Ok(if plan.is_none() || strict && !problems.is_empty() { exit::CONFIG } else { 0 });
+    }
+    match loaded {
         Ok((plan, warnings)) => {
-            if !warnings.is_empty() {
-                eprint!("{}", config::render(&warnings, color));
-            }
+            tell_problems(&warnings);
             let [journeys, channels, notifiers] = [
                 (plan.journeys.len(), "journey"),
                 (plan.channels.len(), "channel"),
@@ -221,7 +329,7 @@ fn check(from: &ConfigArgument, connect: bool, strict: bool) -> Result<u8, Failu
             Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
         }
         Err(problems) => {
-            eprint!("{}", config::render(&problems, color));
+            tell_problems(&problems);
             Ok(exit::CONFIG)
         }
     }

@@ -63,9 +63,9 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("calendar",  &[CORE, GROUND, SHOWN]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
-    ("cli",       &[CORE, GROUND, &["config", "health"]]),
+    ("cli",       &[CORE, GROUND, &["config", "health", "store::story", "store::RunRow"]]),
     ("demo",      &[GROUND, &["config"]]),
-    ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
+    ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "journey", "log"]]),
     ("main",      &[&["program"]]),
     // What the fuzzer and the tests alone compile.
     ("fuzz",      &[CORE, GROUND, SHOWN, EDGES, &["config"]]),
