@@ -6,6 +6,7 @@ pub mod check;
 pub mod control;
 pub mod explain;
 pub mod import;
+pub mod init;
 mod junit;
 pub mod live;
 pub mod once;
@@ -157,6 +158,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Ask five questions and write a configuration that works; what is there is never overwritten
+    Init(InitArguments),
     /// Turn what others watch with into journeys; exits 65 if something of it is left out, which is said
     #[command(subcommand)]
     Import(Import),
@@ -165,6 +168,17 @@ pub enum Command {
         /// Of which file
         #[arg(value_enum, default_value_t = SchemaOf::Daemon)]
         of: SchemaOf,
+    },
+    /// Print what completes this command in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command to a directory
+    Man {
+        /// Where the pages go
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
@@ -375,6 +389,35 @@ pub enum Notify {
         #[command(flatten)]
         config: ConfigArgument,
     },
+}
+
+/// The answers to the questions of `init`; what is missing is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InitArguments {
+    /// What the journey sends to: an http or https address
+    #[arg(long, value_name = "ADDRESS")]
+    pub send: Option<String>,
+    /// Where it comes back: `answer`, or a path where the system calls us
+    #[arg(long, value_name = "answer|PATH")]
+    pub back: Option<String>,
+    /// How often it runs
+    #[arg(long, value_name = "DURATION")]
+    pub every: Option<String>,
+    /// How long it may take
+    #[arg(long, value_name = "DURATION")]
+    pub within: Option<String>,
+    /// Who is told: a mail address, the address of a Slack webhook, or `nobody`
+    #[arg(long, value_name = "WHO")]
+    pub tell: Option<String>,
+    /// What it is called; the host's name if nothing is said
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Below which directory the files go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Ask nothing: what is not given has its default
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What can be taken over.

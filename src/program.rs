@@ -3,33 +3,31 @@
 //! In the library and not in `main.rs`, because a future is compiled where it is polled: the whole daemon was compiled a second time
 //! for the program.
 
+mod once;
+mod write;
+
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::Source;
-use crate::app::once::Heard;
 use crate::cli::ask::Daemon;
 use crate::cli::check::as_json;
 use crate::cli::explain::{self, Telling};
-use crate::cli::once::{print_run, print_runs, summary};
 use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Format, Import, Notify, OnceArguments, RunFormat, SchemaOf,
-    breaker, control, exit_code_of_all, import, live, print_objectives, print_slo, runs, status,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, print_objectives,
+    print_slo, runs, status,
 };
 use crate::clock::Clock;
 use crate::config::places::Places;
 use crate::config::{Plan, Problem, schema};
 use crate::exit::{self, Failure};
-use crate::journey::report::Report;
-use crate::journey::run::Sight;
 use crate::text::{visible, visible_line};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Does what the arguments of the process say.
@@ -73,12 +71,15 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             print!("{}", runs::print_runs(&asked.journey, &rows, asked.format));
             Ok(0)
         }
-        Command::Import(what) => import(what),
+        Command::Init(asked) => write::init(&asked),
+        Command::Import(what) => write::import(what),
+        Command::Completions { shell } => Ok(write::completions(shell)),
+        Command::Man { dir } => write::man(dir.as_deref()),
         Command::Schema { of } => {
             print!("{}", if of == SchemaOf::Daemon { schema::DAEMON } else { schema::PROBES });
             Ok(0)
         }
-        Command::Once(asked) => once(&asked),
+        Command::Once(asked) => once::once(&asked),
         Command::Slo { journeys, config: from, format } => {
             let plan = load(&from)?;
             log::init("warn", false, &plan.redactor);
@@ -181,71 +182,6 @@ fn running(from: &ConfigArgument) -> Result<Daemon, Failure> {
 fn who(by: &Option<String>) -> String {
     let login = || std::env::var("USER").ok().filter(|name| !name.trim().is_empty());
     by.clone().or_else(login).unwrap_or_else(|| "somebody at a terminal".to_owned())
-}
-
-/// Prints what was made of somebody else's file, and says what is missing of it.
-fn import(what: Import) -> Result<u8, Failure> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map_err(|error| Failure::new(exit::NO_INPUT, format!("cannot read {}: {error}", path.display())))
-    };
-    let (file, imported) = match &what {
-        Import::Gatus { file } => (file, import::gatus(&read(file)?)),
-        Import::Blackbox { file, targets } => {
-            let targets = targets.as_deref().map(read).transpose()?;
-            (file, import::blackbox(&read(file)?, targets.as_deref()))
-        }
-    };
-    let imported = imported.map_err(|why| Failure::new(exit::DATA, format!("{}: {why}", file.display())))?;
-    for note in &imported.notes {
-        let kind = if note.is_loss { "left out" } else { "note" };
-        eprintln!("{}:{}: {kind}: {}", file.display(), note.line, visible_line(&note.text));
-    }
-    print!("{}", imported.toml);
-    Ok(if imported.is_whole() { 0 } else { exit::DATA })
-}
-
-fn once(asked: &OnceArguments) -> Result<u8, Failure> {
-    if asked.output.is_some() && asked.format == RunFormat::Text {
-        return Err(Failure::new(exit::USAGE, "`--output` is for `--format json` and `--format junit`"));
-    }
-    let plan = load(&asked.config)?;
-    log::init("warn", false, &plan.redactor);
-    let journeys = app::once::chosen(&plan, &asked.journeys, asked.all)?;
-    let is_list = asked.all || asked.journeys.len() > 1;
-    let is_for_people = asked.format == RunFormat::Text || asked.output.is_some();
-    let alone = journeys.first().filter(|_| !is_list && is_for_people && std::io::stdout().is_terminal());
-    let clock = Clock::system();
-    let runs = block_on(async |stop| {
-        let (show, sights) = watch::channel(None);
-        let seen = |sight: Sight| drop(show.send_replace(Some(sight)));
-        // What several runs came to is told as they end.
-        let ended = |report: &Report, last_good: Option<&Report>| {
-            if is_list && is_for_people {
-                println!("{}", print_run(report, last_good));
-            }
-        };
-        let heard = Heard { seen: &seen, ended: &ended };
-        let runs = app::once::once(plan, &journeys, clock, stop, heard);
-        match alone {
-            Some(journey) => live::beside(runs, sights, journey.budget.unwrap_or_default(), clock).await,
-            None => runs.await,
-        }
-    })?;
-    if is_for_people {
-        match runs.as_slice() {
-            [(report, last_good)] if !is_list => print!("{}", print_run(report, last_good.as_ref())),
-            _ => print!("{}", summary(&runs)),
-        }
-    }
-    let document = print_runs(&runs, is_list, asked.format);
-    match (document, &asked.output) {
-        (Some(document), None) => print!("{document}"),
-        (Some(document), Some(path)) => std::fs::write(path, document)
-            .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("cannot write {}: {error}", path.display())))?,
-        (None, _) => {}
-    }
-    Ok(exit_code_of_all(&runs))
 }
 
 fn notify(what: Notify) -> Result<u8, Failure> {

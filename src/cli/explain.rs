@@ -102,7 +102,8 @@ fn beside_the_last_good(text: &mut String, story: &Story, report: &Report) {
     if changed.is_empty() && !is_good {
         line(text, 1, "nothing else that was seen has changed since");
     }
-    for sound in healthy(report) {
+    // What was never reached stands above.
+    for sound in healthy(report).iter().filter(|line| !is_good && !line.starts_with("never reached")) {
         line(text, 1, &format!("in order: {sound}"));
     }
 }

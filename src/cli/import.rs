@@ -7,6 +7,8 @@ mod document;
 mod gatus;
 mod yaml;
 
+pub(super) use document::{name_of, quoted};
+
 /// A file that was taken over.
 pub struct Imported {
     /// A daemon's file.

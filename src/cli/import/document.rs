@@ -135,7 +135,7 @@ fn free(wanted: &str, is_free: impl Fn(&String) -> bool) -> String {
 }
 
 /// A name as ours are: letters, digits, `-`, `_` and `.`.
-pub(super) fn name_of(text: &str) -> String {
+pub(in crate::cli) fn name_of(text: &str) -> String {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let mut name = String::new();
     for c in text.trim().chars() {
@@ -155,7 +155,7 @@ pub(super) fn name_of(text: &str) -> String {
 }
 
 /// A TOML string.
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::cli) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

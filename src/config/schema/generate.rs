@@ -107,7 +107,7 @@ fn shape(row: &Row, at: Where, tables: &dyn Fn(&str) -> Option<Value>) -> Value 
         "table of strings" => table_of(text),
         "table of strings or secrets" => table_of(refer("secret")),
         "table of templates" => table_of(scalar),
-        "table of lists" => table_of(list_of(scalar)),
+        "table of lists" => table_of(list_of(json!({ "type": ["string", "integer", "boolean"] }))),
         "table" => found(&row.key),
         "list of tables" => list_of(found(&row.key)),
         "tables by name" => table_of(found(&row.key)),
@@ -264,25 +264,50 @@ fn notifiers(reference: &Page) -> Value {
 fn expectation(reference: &Page) -> Value {
     let predicates = table(reference.rows("Predicates"), Where::Journey, &none);
     let mut properties = predicates["properties"].as_object().unwrap().clone();
-    let mut inner = properties.clone();
     let over = |row: &&Row| row.key == "over";
     let rows = reference.rows("Queries");
     let over: Vec<_> = rows.iter().filter(over).cloned().collect();
     let over = table(&over, Where::Journey, &none)["properties"]["over"].clone();
-    inner.insert("over".to_owned(), over.clone());
-    properties.insert("over".to_owned(), over);
+    properties.insert("over".to_owned(), over.clone());
     for row in rows.iter().filter(|row| row.key != "over") {
-        let shape = if row.kind.starts_with("finds") {
-            json!({ "anyOf": [
-                { "type": ["string", "number", "boolean", "array"] },
-                { "type": "object", "additionalProperties": false, "properties": inner },
-            ] })
-        } else {
-            json!({ "type": "string" })
+        let shape = match found(&row.kind) {
+            None => json!({ "type": "string" }),
+            Some(value) => {
+                // Nothing is coerced: what it is compared with is of the kind that it finds.
+                let judge = |row: &Row| match row.kind.as_str() {
+                    "value" => value.clone(),
+                    "list of values" => json!({ "type": "array", "minItems": 1, "items": value }),
+                    _ => shape(row, Where::Journey, &none),
+                };
+                let rows = reference.rows("Predicates").iter();
+                let mut inner: Map<_, _> = rows.map(|row| (row.key.clone(), described(row, judge(row)))).collect();
+                if row.key == "growth" {
+                    inner.insert("over".to_owned(), over.clone());
+                }
+                let inner = json!({ "type": "object", "additionalProperties": false, "properties": inner });
+                if row.key == "growth" { inner } else { any_of(&[value, inner]) }
+            }
         };
         properties.insert(row.key.clone(), described(row, shape));
     }
     json!({ "type": "object", "additionalProperties": false, "minProperties": 1, "properties": properties })
+}
+
+/// What a query finds, if it has no argument.
+fn found(kind: &str) -> Option<Value> {
+    Some(match kind {
+        "finds a number" => json!({ "type": "number" }),
+        "finds a duration" => refer("duration"),
+        "finds a number or a duration" => any_of(&[json!({ "type": "number" }), refer("duration")]),
+        "finds a rate" => refer("rate"),
+        "finds a boolean" => json!({ "type": "boolean" }),
+        "finds text" => json!({ "type": "string" }),
+        "finds anything" => json!({ "type": ["string", "number", "boolean", "array"] }),
+        kind => {
+            assert!(!kind.starts_with("finds"), "nobody knows what `{kind}` is");
+            return None;
+        }
+    })
 }
 
 fn query(reference: &Page) -> Value {
