@@ -200,7 +200,7 @@ pub struct OnceArguments {
     #[arg(long, value_enum, default_value_t = RunFormat::Text)]
     pub format: RunFormat,
     /// Write that to a file, and the waterfalls to the terminal all the same
-    #[arg(long, value_name = "FILE", requires = "format")]
+    #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 

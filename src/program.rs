@@ -6,11 +6,12 @@
 mod once;
 mod write;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::Source;
+use crate::app::connect::Proof;
 use crate::cli::ask::Daemon;
 use crate::cli::check::as_json;
 use crate::cli::explain::{self, Telling};
@@ -28,6 +29,7 @@ use crate::exit::{self, Failure};
 use crate::text::{visible, visible_line};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Does what the arguments of the process say.
@@ -68,20 +70,20 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let plan = quietly(&asked.config)?;
             let (verdicts, now) = (asked.outcome.clone(), Clock::system().now().wall);
             let rows = app::runs::find(&plan, &asked.journey, verdicts, asked.since, asked.limit, now)?;
-            print!("{}", runs::print_runs(&asked.journey, &rows, asked.format));
+            say(&runs::print_runs(&asked.journey, &rows, asked.format))?;
             Ok(0)
         }
         Command::Init(asked) => write::init(&asked),
         Command::Import(what) => write::import(what),
-        Command::Completions { shell } => Ok(write::completions(shell)),
+        Command::Completions { shell } => write::completions(shell),
         Command::Man { dir } => write::man(dir.as_deref()),
         Command::Schema { of } => {
-            print!("{}", if of == SchemaOf::Daemon { schema::DAEMON } else { schema::PROBES });
+            say(if of == SchemaOf::Daemon { schema::DAEMON } else { schema::PROBES })?;
             Ok(0)
         }
         Command::Once(asked) => once::once(&asked),
         Command::Slo { journeys, config: from, format } => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             log::init("warn", false, &plan.redactor);
             let chosen = app::slo::chosen(&plan, &journeys)?;
             let text = match print_objectives(chosen.iter().copied(), format) {
@@ -91,7 +93,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                     print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
                 }
             };
-            print!("{text}");
+            say(&text)?;
             Ok(0)
         }
         Command::Explain { run, config: from, format } => {
@@ -99,7 +101,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let story = app::explain::find(&plan, &run)?;
             let color = std::io::stdout().is_terminal();
             let telling = Telling { plan: &plan, places: &places, now: Clock::system().now().wall, color };
-            print!("{}", explain::explain(&story, &telling, format));
+            say(&explain::explain(&story, &telling, format))?;
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
@@ -136,16 +138,16 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         }
         Command::Notify(what) => notify(what),
         Command::Replay { config: from, policy, from: length, journey, format } => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             let changed =
                 policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
             let changed = changed.as_ref().map(|plan| &*plan.journeys);
             let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
-            print!("{}", print_replay(&comparison, format));
+            say(&print_replay(&comparison, format))?;
             Ok(0)
         }
         Command::Health(from) => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             let http = &plan.http;
             block_on(
                 async |_| Ok(health::ask(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await),
@@ -167,7 +169,7 @@ fn ask(
     let daemon = running(&asking.config)?;
     block_on(async |_| {
         let (text, code) = question(&daemon).await?;
-        print!("{text}");
+        say(&text)?;
         Ok(code)
     })
 }
@@ -175,6 +177,17 @@ fn ask(
 /// The daemon that runs on this configuration.
 fn running(from: &ConfigArgument) -> Result<Daemon, Failure> {
     Daemon::of(&quietly(from)?.http)
+}
+
+/// Prints. Nobody misses what a pipe does not take that its reader has closed; a disk that is full is another matter.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(exit::CANNOT_CREATE, format!("cannot print: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Who asks: who says so, or who is logged in.
@@ -191,7 +204,7 @@ fn notify(what: Notify) -> Result<u8, Failure> {
             let plan = needs_plan.then(|| load(&from)).transpose()?;
             let notification = app::preview::notice(plan.as_ref().zip(run.as_deref()), reason)?;
             for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
-                println!("{}", path.display());
+                say(&format!("{}\n", path.display()))?;
             }
             Ok(0)
         }
@@ -199,7 +212,7 @@ fn notify(what: Notify) -> Result<u8, Failure> {
             let plan = load(&from)?;
             log::init("error", false, &plan.redactor);
             let told = block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?;
-            print!("{}", visible(&told.to_string()));
+            say(&visible(&told.to_string()))?;
             Ok(0)
         }
     }
@@ -246,8 +259,17 @@ fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> 
             Ok((plan, warnings)) => (Some(plan), warnings),
             Err(problems) => (None, problems),
         };
-        println!("{:#}", as_json(&from.config.display().to_string(), plan, problems));
-        return Ok(if plan.is_none() || strict && !problems.is_empty() { exit::CONFIG } else { 0 });
+        let mut found = as_json(&from.config.display().to_string(), plan, problems);
+        let mut code = if plan.is_none() || strict && !problems.is_empty() { exit::CONFIG } else { 0 };
+        if let (Some(plan), true) = (plan, connect) {
+            let proofs = proofs(plan)?;
+            if proofs.iter().any(|proof| proof.result.is_err()) {
+                code = exit::UNAVAILABLE;
+            }
+            found["connected"] = proofs.iter().map(proof_as_json).collect();
+        }
+        say(&format!("{found:#}\n"))?;
+        return Ok(code);
     }
     match loaded {
         Ok((plan, warnings)) => {
@@ -258,7 +280,7 @@ fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> 
                 (plan.notifiers.len(), "notifier"),
             ]
             .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
-            println!("{}: {journeys}, {channels}, {notifiers}", from.config.display());
+            say(&format!("{}: {journeys}, {channels}, {notifiers}\n", from.config.display()))?;
             if connect && !prove(&plan)? {
                 return Ok(exit::UNAVAILABLE);
             }
@@ -271,15 +293,29 @@ fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> 
     }
 }
 
+/// Connects to everything that the plan names.
+fn proofs(plan: &Plan) -> Result<Vec<Proof>, Failure> {
+    log::init("error", false, &plan.redactor);
+    block_on(async |_| app::connect::connect(plan, Clock::system()).await)
+}
+
+fn proof_as_json(proof: &Proof) -> Value {
+    let Proof { what, name, kind, result, took } = proof;
+    let (is_well, said) = match result {
+        Ok(said) => (true, said),
+        Err(why) => (false, why),
+    };
+    json!({ "what": what, "name": name, "type": kind, "well": is_well, "said": said, "took_seconds": took.as_secs_f64() })
+}
+
 /// Connects to everything that the plan names, and says what came of it; whether all of it is well.
 fn prove(plan: &Plan) -> Result<bool, Failure> {
-    log::init("error", false, &plan.redactor);
-    let proofs = block_on(async |_| app::connect::connect(plan, Clock::system()).await)?;
+    let proofs = proofs(plan)?;
     for proof in &proofs {
-        println!("{}", visible_line(&proof.to_string()));
+        say(&format!("{}\n", visible_line(&proof.to_string())))?;
     }
     let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
-    println!("{} of {} are well", proofs.len() - failed, proofs.len());
+    say(&format!("{} of {} are well\n", proofs.len() - failed, proofs.len()))?;
     Ok(failed == 0)
 }
 
@@ -293,10 +329,7 @@ fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) 
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the signal handler lives as long as the process")]
         tokio::spawn(heed_signals(stop.clone()));
-        let result = work(stop).await;
-        // What was printed must be out before the process ends.
-        let _ = std::io::stdout().flush();
-        result
+        work(stop).await
     })
 }
 

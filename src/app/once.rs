@@ -28,7 +28,7 @@ const AT_ONCE: usize = 8;
 pub struct Heard<'a> {
     /// How far a run is, after everything that happens to it.
     pub seen: &'a (dyn Fn(Sight) + Sync),
-    /// A run has ended; the last good one before it, if the daemon's store is there and has one.
+    /// A run has ended, and all before it; the last good one before it, if the daemon's store is there and has one.
     pub ended: &'a (dyn Fn(&Report, Option<&Report>) + Sync),
 }
 
@@ -85,7 +85,15 @@ pub async fn once(
     take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
     let runs =
         journeys.iter().zip(last_good).map(|(journey, last_good)| run(&runner, journey, last_good, &stop, &heard));
-    let reports: Vec<_> = stream::iter(runs).buffered(AT_ONCE).collect().await;
+    let mut runs = stream::iter(runs).buffered(AT_ONCE);
+    let mut reports = Vec::new();
+    // They are told in their order, whichever ends first.
+    while let Some(run) = runs.next().await {
+        if let Ok((report, last_good)) = &run {
+            (heard.ended)(report, last_good.as_ref());
+        }
+        reports.push(run);
+    }
     stop_readers.cancel();
     tasks.wait_for(&["hooks", "reader", "journal", "switchboard"], DRAIN_PART).await;
     tasks.abort();
@@ -104,10 +112,7 @@ async fn run(
 ) -> Result<(Report, Option<Report>), Failure> {
     let order = runner.order(journey.clone(), runner.clock.now().wall);
     match runner.watched(order, Ends { cut: stop, leave: None }, heard.seen).await {
-        Some(report) => {
-            (heard.ended)(&report, last_good.as_ref());
-            Ok((report, last_good))
-        }
+        Some(report) => Ok((report, last_good)),
         None => {
             let why = format!("the run of `{}` was left to a process that never comes", journey.name);
             Err(Failure::new(exit::SOFTWARE, why))

@@ -36,7 +36,7 @@ pub fn print_runs(journey: &str, rows: &[RunRow], format: Format) -> String {
 
 fn line(text: &mut String, row: &RunRow) {
     let slot = row.slot.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-    let latency = Human(row.latency).to_string();
+    let latency = if row.latency.is_zero() { "-".to_owned() } else { Human(row.latency).to_string() };
     let late = row.late_by.map_or(String::new(), |late| format!("came {} late  ", Human(late)));
     let run = row.token.map_or("-".to_owned(), |token| token.to_string());
     let verdict = row.verdict.as_str();

@@ -34,9 +34,10 @@ pub async fn status(
     let home = if asked.watch && std::io::stdout().is_terminal() { HOME } else { "" };
     loop {
         let text = look(daemon, asked, clock.now().wall).await?;
-        print!("{home}{text}");
-        let _ = std::io::stdout().flush();
-        if !asked.watch {
+        let mut out = std::io::stdout();
+        let shown = out.write_all(format!("{home}{text}").as_bytes()).and_then(|()| out.flush());
+        // Nobody looks on any more.
+        if !asked.watch || shown.is_err() {
             return Ok(());
         }
         tokio::select! {

@@ -13,7 +13,7 @@ use crate::exit::{self, Failure};
 use crate::journey::report::Report;
 use crate::journey::run::Sight;
 use crate::log;
-use crate::program::{block_on, load};
+use crate::program::{block_on, load, say};
 
 /// Runs what is asked for; the exit code is that of the worst.
 pub(super) fn once(asked: &OnceArguments) -> Result<u8, Failure> {
@@ -33,7 +33,8 @@ pub(super) fn once(asked: &OnceArguments) -> Result<u8, Failure> {
         // What several runs came to is told as they end.
         let ended = |report: &Report, last_good: Option<&Report>| {
             if is_list && is_for_people {
-                println!("{}", print_run(report, last_good));
+                // That it cannot be printed is told of what comes last.
+                let _ = say(&format!("{}\n", print_run(report, last_good)));
             }
         };
         let heard = Heard { seen: &seen, ended: &ended };
@@ -45,13 +46,13 @@ pub(super) fn once(asked: &OnceArguments) -> Result<u8, Failure> {
     })?;
     if is_for_people {
         match runs.as_slice() {
-            [(report, last_good)] if !is_list => print!("{}", print_run(report, last_good.as_ref())),
-            _ => print!("{}", summary(&runs)),
+            [(report, last_good)] if !is_list => say(&print_run(report, last_good.as_ref()))?,
+            _ => say(&summary(&runs))?,
         }
     }
     let document = print_runs(&runs, is_list, asked.format);
     match (document, &asked.output) {
-        (Some(document), None) => print!("{document}"),
+        (Some(document), None) => say(&document)?,
         (Some(document), Some(path)) => std::fs::write(path, document)
             .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("cannot write {}: {error}", path.display())))?,
         (None, _) => {}

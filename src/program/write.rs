@@ -10,6 +10,7 @@ use clap::CommandFactory;
 use crate::cli::init::{NewFile, answers};
 use crate::cli::{Arguments, Import, InitArguments, import};
 use crate::exit::{self, Failure};
+use crate::program::say;
 use crate::text::visible_line;
 
 /// Prints what was made of somebody else's file, and says what is missing of it.
@@ -30,7 +31,7 @@ pub(super) fn import(what: Import) -> Result<u8, Failure> {
         let kind = if note.is_loss { "left out" } else { "note" };
         eprintln!("{}:{}: {kind}: {}", file.display(), note.line, visible_line(&note.text));
     }
-    print!("{}", imported.toml);
+    say(&imported.toml)?;
     Ok(if imported.is_whole() { 0 } else { exit::DATA })
 }
 
@@ -56,13 +57,16 @@ pub(super) fn init(asked: &InitArguments) -> Result<u8, Failure> {
         let path = asked.dir.join(&file.path);
         write_new(&path, file)
             .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("cannot write {}: {error}", path.display())))?;
-        println!("wrote {}", path.display());
+        say(&format!("wrote {}\n", path.display()))?;
     }
     let name = answers.name();
-    println!("\ntry it:    journeyman once {name}\nstart it:  journeyman run\nsee it:    http://127.0.0.1:9464/");
-    if answers.is_called() {
-        println!("have the system call us as config/journeyman.toml says: until then `{name}` fails");
-    }
+    let called = if answers.is_called() {
+        format!("have the system call us as config/journeyman.toml says: until then `{name}` fails\n")
+    } else {
+        String::new()
+    };
+    let on = "start it:  journeyman run\nsee it:    http://127.0.0.1:9464/";
+    say(&format!("\ntry it:    journeyman once {name}\n{on}\n{called}"))?;
     Ok(0)
 }
 
@@ -75,19 +79,20 @@ fn write_new(path: &Path, file: &NewFile) -> std::io::Result<()> {
 }
 
 /// Prints the completions for a shell.
-pub(super) fn completions(shell: clap_complete::Shell) -> u8 {
-    clap_complete::generate(shell, &mut Arguments::command(), "journeyman", &mut std::io::stdout());
-    0
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "journeyman", &mut text);
+    say(&String::from_utf8_lossy(&text)).map(|()| 0)
 }
 
 /// Prints the manual page, or writes one for each command.
 pub(super) fn man(directory: Option<&Path>) -> Result<u8, Failure> {
     let command = Arguments::command();
     let Some(directory) = directory else {
-        let printed = clap_mangen::Man::new(command).render(&mut std::io::stdout());
-        return printed
-            .map(|()| 0)
-            .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("cannot print: {error}")));
+        let mut text = Vec::new();
+        let made = clap_mangen::Man::new(command).render(&mut text);
+        made.map_err(|error| Failure::new(exit::SOFTWARE, format!("no manual page can be made: {error}")))?;
+        return say(&String::from_utf8_lossy(&text)).map(|()| 0);
     };
     let written = std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command, directory));
     written

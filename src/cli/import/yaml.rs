@@ -83,7 +83,7 @@ impl Node {
 
 impl From<Spanned<Tree>> for Node {
     fn from(tree: Spanned<Tree>) -> Node {
-        Node { line: tree.referenced.line() as u64, data: tree.value.0 }
+        Node { line: tree.referenced.line(), data: tree.value.0 }
     }
 }
 

@@ -31,7 +31,7 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\d+([.:]\d+)*", "N"),
         (r"\s+", " "),
     ];
-    list.into_iter().map(|(pattern, stands)| (Regex::new(pattern).unwrap(), stands)).collect()
+    list.into_iter().map(|(pattern, stands)| (Regex::new(pattern).expect("a valid pattern"), stands)).collect()
 });
 
 fn steady(line: &str) -> String {
@@ -54,9 +54,13 @@ fn files(page: &str) -> Vec<(String, String)> {
 /// Runs a command of the page with what the shell makes of it.
 async fn shell(directory: &Path, command: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_journeyman")).parent().expect("it is in a directory");
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(program.to_owned()).chain(std::env::split_paths(&others)));
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{{ {command}; }} 2>&1")]).current_dir(directory).env("PATH", path);
+    shell
+        .args(["-c", &format!("{{ {command}; }} 2>&1")])
+        .current_dir(directory)
+        .env("PATH", path.expect("no colon in it"));
     run(shell).await.stdout
 }
 
@@ -68,9 +72,17 @@ fn every_command_of_the_page_prints_what_the_page_shows() {
         let setup = Setup::new("command-line");
         let blocks = toml_blocks(PAGE);
         let listen = setup.http_address().to_string();
-        let real = [("127.0.0.1:9464", listen.as_str()), ("http://127.0.0.1:8080", target.url())];
+        let people = format!("{}/2", target.url().replace("127.0.0.1", "localhost"));
+        let real = [
+            ("127.0.0.1:9464", listen.as_str()),
+            ("http://127.0.0.1:8080", target.url()),
+            ("http://localhost:8081/alerts", people.as_str()),
+        ];
         setup.write("journeyman.toml", &adapt(&blocks[0], &real));
-        setup.write("shop.toml", &adapt(&blocks[1], &[("\"1m\"", "\"1s\"")]));
+        setup.write(
+            "shop.toml",
+            &adapt(&blocks[1], &[("\"1m\"", "\"1s\""), ("\"30s\"", "\"1s\""), ("\"2s\"", "\"900ms\"")]),
+        );
         setup.write("admin-token", "an-admin-token\n");
         for (name, text) in files(&page) {
             setup.write(&name, &text);

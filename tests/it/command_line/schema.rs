@@ -153,7 +153,7 @@ fn changed(table: &toml::Table) -> Vec<(Change, String, toml::Table)> {
     walk(&root, &mut Vec::new(), &mut places);
     let make = |(change, path): (Change, Vec<Step>)| {
         let mut root = root.clone();
-        let place = path.iter().fold(Some(&mut root), |at, step| match (at?, step) {
+        let place = path.iter().try_fold(&mut root, |at, step| match (at, step) {
             (toml::Value::Table(table), Step::Key(key)) => table.get_mut(key),
             (toml::Value::Array(items), Step::Index(index)) => items.get_mut(*index),
             _ => None,
