@@ -9,7 +9,7 @@ use crate::support::command::{journeyman, run};
 use crate::support::target::{Mode, Target};
 use crate::support::{Scratch, block_on, server_binary};
 
-/// A journey that is well, one whose expectation fails, one that cannot be reached, and one that waits.
+/// A journey that is well, one whose expectation fails, one that cannot be reached, one that waits, and one that may not run.
 fn configured(scratch: &Scratch, target: &Target) {
     let text = format!(
         r#"
@@ -38,6 +38,9 @@ fn configured(scratch: &Scratch, target: &Target) {
         [[journey]]
         name = "waits"
         step = [{{ name = "ask", request = "system", path = "/0" }}, {{ name = "wait", pause = "1s" }}]
+        [[journey]]
+        name = "cannot"
+        step = [{{ exec = ["true"] }}]
         "#,
         target.url()
     );
@@ -64,11 +67,14 @@ fn several_run_at_once_and_the_worst_decides() {
         assert!(both.stdout.ends_with("1 good, 1 failed\n"), "{both:#?}");
         assert!(!both.stdout.contains('\u{1b}'), "this is no terminal: {both:#?}");
 
+        assert_eq!(once(scratch.path(), &["well", "cannot"]).await.code, 3, "nobody can tell");
+        assert_eq!(once(scratch.path(), &["fails", "cannot"]).await.code, 2, "that something failed says more");
+
         let all = once(scratch.path(), &["--all", "--format", "json"]).await;
         let list: Value = serde_json::from_str(&all.stdout).unwrap();
         let verdicts: Vec<_> =
             list.as_array().unwrap().iter().map(|run| (&run["journey"], &run["outcome"]["outcome"])).collect();
-        let expected = [json!("well"), json!("fails"), json!("away"), json!("waits")];
+        let expected = ["well", "fails", "away", "waits", "cannot"].map(|name| json!(name));
         assert_eq!(
             verdicts.iter().map(|(journey, _)| (*journey).clone()).collect::<Vec<_>>(),
             expected,
@@ -80,8 +86,8 @@ fn several_run_at_once_and_the_worst_decides() {
         assert_eq!(one["journey"], "well", "who names one gets one");
 
         for (arguments, why) in [
-            (&[][..], "name a journey, or say --all; there are: well, fails, away, waits"),
-            (&["wel"][..], "no journey is named `wel`; there are: well, fails, away, waits"),
+            (&[][..], "name a journey, or say --all; there are: well, fails, away, waits, cannot"),
+            (&["wel"][..], "no journey is named `wel`; there are: well, fails, away, waits, cannot"),
             (&["well", "--all"][..], "cannot be used with"),
             (&["well", "--output", "x.xml"][..], "`--output` is for `--format json` and `--format junit`"),
         ] {

@@ -21,7 +21,7 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let list = [
         (r"jm[0-9a-z]{26}", "RUN"),
         (r"\b[0-9a-f]{32}\b", "TRACE"),
-        (r"\b[0-9a-f]{12}\b", "ID"),
+        (r"\b(test)?[0-9a-f]{8}([0-9a-f]{4})?\b", "ID"),
         (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b", "DAY"),
         (r"▕[^▏]*▏", "BAR"),
         (r"\d+(\.\d+)?(µs|ms|s|m|h|d)\b( ?\d+(ms|s|m|h)\b)*", "TIME"),
