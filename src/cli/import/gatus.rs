@@ -31,6 +31,8 @@ pub(super) fn import(root: &Node) -> Result<Imported, String> {
     for (key, value) in root.entries() {
         match key.as_str() {
             "endpoints" | "alerting" => {}
+            // What anchors stand in, by custom.
+            key if key.starts_with("x-") => {}
             key if OWN.contains(&key) => document.note(value.line, format!("`{key}` is about Gatus itself")),
             key => document.left_out(value.line, format!("`{key}` is not taken over")),
         }
