@@ -6,16 +6,19 @@ pub mod connect;
 mod dead_man;
 pub mod demo;
 mod drift;
+pub mod explain;
 mod gates;
 mod heritage;
 mod journal;
 mod network;
 pub mod notify;
+pub mod once;
 mod own;
 mod preflight;
 pub mod preview;
 mod reload;
 pub mod replay;
+pub mod runs;
 pub mod slo;
 mod tasks;
 mod watcher;
@@ -48,21 +51,20 @@ use crate::evaluator::{Evaluator, Parts, Policy};
 use crate::exit::{self, Failure};
 use crate::gate::Door;
 use crate::http::Views;
+use crate::journey::Name;
 use crate::journey::message::Arrival;
-use crate::journey::report::Report;
 use crate::journey::spend::Spending;
 use crate::journey::token::Mint;
-use crate::journey::{Journey, Name};
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::{Buttons, SlackSettings};
 use crate::notifier::{self, Notifier};
 use crate::observer::Observer;
+use crate::runner::Runner;
 use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
-use crate::runner::{Ends, Runner};
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
-use crate::store::sqlite::{Sqlite, snapshot};
+use crate::store::sqlite::Sqlite;
 use crate::store::{Change, Store, StoreError};
 
 pub use crate::app::reload::Source;
@@ -330,82 +332,6 @@ pub async fn run(
         }
         Some(name) => Err(Failure::new(exit::SOFTWARE, format!("the {name} task ended; the log says why"))),
     }
-}
-
-/// Runs one journey once, without a schedule, alerts, or a store that outlives it. With it comes the last good run, if the daemon's
-/// store is there and has one.
-///
-/// # Errors
-/// No such journey, or a channel that cannot be opened.
-pub async fn once(
-    plan: Plan,
-    name: &str,
-    clock: Clock,
-    stop: CancellationToken,
-) -> Result<(Report, Option<Report>), Failure> {
-    let journey = find(&plan, name)?;
-    let last_good = last_good(&plan, name);
-    let plan = narrowed(plan, &journey);
-    let directory = std::env::temp_dir().join(format!("journeyman-once-{}", std::process::id()));
-    let store: Arc<dyn Store> = Arc::new(
-        Sqlite::open(&directory.join("once.db"))
-            .map_err(|error| Failure::new(exit::CANNOT_CREATE, format!("{}: {error}", directory.display())))?,
-    );
-    let board = Arc::new(Board::default());
-    let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
-    let stop_readers = CancellationToken::new();
-    let mint = open_mint(&plan, &store).await?;
-    let hooks = channels::bind_hooks(&plan, clock).await?;
-    let (opener, inlets) = channels::opener(hooks, None, clock, &board, &metrics, &mint, &stop_readers);
-    let mut opened = opener.open(&plan, plan.channels.keys())?;
-    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened, None).await?;
-    let (observations, _observed) = mpsc::channel(OBSERVATIONS);
-    let mut tasks = Tasks::default();
-    start_channels(&mut tasks, &opener, opened, &observations);
-    let pulse = board.pulse("switchboard", clock.now().mono);
-    take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
-    let order = runner.order(journey.clone(), clock.now().wall);
-    let report = runner.run(order, Ends { cut: &stop, leave: None }).await;
-    stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "journal", "switchboard"], DRAIN_PART).await;
-    tasks.abort();
-    // What is left of it is of no interest, and the next run makes its own.
-    let _ = store.close().await;
-    let _ = std::fs::remove_dir_all(&directory);
-    match report {
-        Some(report) => Ok((report, last_good)),
-        None => {
-            Err(Failure::new(exit::SOFTWARE, format!("the run of `{name}` was left to a process that never comes")))
-        }
-    }
-}
-
-fn last_good(plan: &Plan, name: &str) -> Option<Report> {
-    let path = &plan.store.path;
-    if !path.exists() {
-        return None;
-    }
-    // The run is worth its while without.
-    let warned =
-        |error: StoreError| tracing::warn!(%error, "nothing is said of what has changed since the last good run");
-    snapshot::last_good(path, name).map_err(warned).ok().flatten()
-}
-
-fn find(plan: &Plan, name: &str) -> Result<Arc<Journey>, Failure> {
-    plan.journeys.iter().find(|journey| &*journey.name == name).cloned().ok_or_else(|| {
-        let names: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
-        Failure::new(exit::USAGE, format!("no journey is named `{name}`; there are: {}", names.join(", ")))
-    })
-}
-
-/// The plan with this journey alone, and only the channels that it uses.
-fn narrowed(mut plan: Plan, journey: &Arc<Journey>) -> Plan {
-    let used = journey.channels();
-    plan.channels.retain(|name, _| used.contains(name));
-    let has_webhook = plan.channels.values().any(|channel| channel.kind.name == "webhook");
-    plan.hooks = plan.hooks.filter(|_| has_webhook);
-    plan.journeys = vec![journey.clone()];
-    plan
 }
 
 async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>, Failure> {

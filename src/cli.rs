@@ -2,17 +2,25 @@
 
 pub mod ask;
 pub mod breaker;
+pub mod check;
 pub mod control;
 pub mod dashboards;
-mod once;
+pub mod explain;
+pub mod import;
+pub mod init;
+mod junit;
+pub mod live;
+pub mod once;
 mod openslo;
 mod promql;
 pub mod proxy;
 pub mod reload;
 pub mod replay;
 pub mod rerun;
+pub mod runs;
 mod slo;
 mod sloth;
+pub mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +29,6 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-pub use crate::cli::once::print_run;
 use crate::incident::NotifyReason;
 use crate::journey::Journey;
 use crate::journey::outcome::Verdict;
@@ -52,15 +59,25 @@ pub enum Command {
         /// Treat warnings as errors
         #[arg(long)]
         strict: bool,
+        /// How to print what was found
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
-    /// Run one journey once, now, and show its waterfall; exits 0 good, 1 slow, 2 failed, 3 unknown
-    Once {
-        /// The journey's name
-        journey: String,
+    /// Show how all journeys of the running daemon are, the most urgent first
+    Status(StatusArguments),
+    /// List a journey's last runs, out of the store; beside a running daemon or without
+    Runs(RunsArguments),
+    /// Run journeys once, now, and show their waterfalls; exits 0 good, 1 slow, 2 failed, 3 unknown: by the worst of them
+    Once(OnceArguments),
+    /// Tell the story of a run: what went where and came back when, what failed and the line that says so, who was told
+    Explain {
+        /// The run, as notices, pages and `runs` have it; or a journey, for its last run that was not good
+        #[arg(value_name = "RUN|JOURNEY")]
+        run: String,
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
-        /// How to print the run
+        /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
@@ -151,8 +168,86 @@ pub enum Command {
     },
     /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
     Proxy(proxy::ProxyArguments),
+    /// Ask five questions and write a configuration that works; what is there is never overwritten
+    Init(InitArguments),
+    /// Turn what others watch with into journeys; exits 65 if something of it is left out, which is said
+    #[command(subcommand)]
+    Import(Import),
+    /// Print the JSON Schema of a configuration file, for editors: `#:schema FILE` in its first line
+    Schema {
+        /// Of which file
+        #[arg(value_enum, default_value_t = SchemaOf::Daemon)]
+        of: SchemaOf,
+    },
+    /// Print what completes this command in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command to a directory
+    Man {
+        /// Where the pages go
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
     Health(ConfigArgument),
+}
+
+/// What is run once.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OnceArguments {
+    /// The journeys' names
+    #[arg(value_name = "JOURNEY", conflicts_with = "all")]
+    pub journeys: Vec<String>,
+    /// All that the configuration has
+    #[arg(long)]
+    pub all: bool,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    /// How to print them
+    #[arg(long, value_enum, default_value_t = RunFormat::Text)]
+    pub format: RunFormat,
+    /// Write that to a file, and the waterfalls to the terminal all the same
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Which journeys are shown, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArguments {
+    /// Only those whose name, owner or a label contains this
+    #[arg(value_name = "TEXT")]
+    pub find: Option<String>,
+    /// Look again every two seconds, until stopped
+    #[arg(long)]
+    pub watch: bool,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// Which runs are listed, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunsArguments {
+    /// The journey's name
+    pub journey: String,
+    /// Only those that came to this: good, slow, failed, late, unknown, excluded
+    #[arg(long, value_name = "OUTCOME", num_args = 1..)]
+    pub outcome: Vec<Verdict>,
+    /// Only those of the last so much time, as in 6h
+    #[arg(long, value_name = "TIME", value_parser = crate::config::read_duration)]
+    pub since: Option<Duration>,
+    /// So many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub limit: usize,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    /// How to print them
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What is acknowledged.
@@ -306,6 +401,62 @@ pub enum Notify {
     },
 }
 
+/// The answers to the questions of `init`; what is missing is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InitArguments {
+    /// What the journey sends to: an http or https address
+    #[arg(long, value_name = "ADDRESS")]
+    pub send: Option<String>,
+    /// Where it comes back: `answer`, or a path where the system calls us
+    #[arg(long, value_name = "answer|PATH")]
+    pub back: Option<String>,
+    /// How often it runs
+    #[arg(long, value_name = "DURATION")]
+    pub every: Option<String>,
+    /// How long it may take
+    #[arg(long, value_name = "DURATION")]
+    pub within: Option<String>,
+    /// Who is told: a mail address, the address of a Slack webhook, or `nobody`
+    #[arg(long, value_name = "WHO")]
+    pub tell: Option<String>,
+    /// What it is called; the host's name if nothing is said
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Below which directory the files go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Ask nothing: what is not given has its default
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What can be taken over.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// Endpoints and alerts of a Gatus configuration
+    Gatus {
+        /// Its file
+        file: PathBuf,
+    },
+    /// Modules of the blackbox exporter, with the targets that Prometheus gives them
+    Blackbox {
+        /// Its file
+        file: PathBuf,
+        /// Prometheus' configuration: its jobs name the targets
+        #[arg(long, value_name = "FILE")]
+        targets: Option<PathBuf>,
+    },
+}
+
+/// Which file a schema is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// The daemon's file
+    Daemon,
+    /// A probe file
+    Probes,
+}
+
 /// Where the configuration is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigArgument {
@@ -327,6 +478,17 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// How runs are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// JUnit XML, as CI systems read it
+    Junit,
 }
 
 /// How objectives are printed.
@@ -363,6 +525,13 @@ pub fn print_slo(all: &[JourneySlo], format: SloFormat, now: Timestamp) -> Strin
 fn round(number: f64, decimals: usize) -> String {
     let text = format!("{number:.decimals$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// The exit code of several runs: that something failed says more than that nobody knows.
+pub fn exit_code_of_all(runs: &[once::Ran]) -> u8 {
+    const ORDER: [u8; 4] = [0, 1, 3, 2];
+    let codes = runs.iter().map(|(report, _)| exit_code_of(report.outcome.verdict()));
+    codes.max_by_key(|code| ORDER.iter().position(|other| other == code)).unwrap_or(0)
 }
 
 /// The exit code of `once`, as Nagios plug-ins have them.

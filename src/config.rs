@@ -18,7 +18,9 @@ mod lint;
 mod maintenance;
 mod merge;
 mod notifiers;
+pub mod places;
 pub mod problem;
+pub mod schema;
 mod secrets;
 mod spend;
 mod steps;
@@ -42,7 +44,7 @@ use crate::config::document::{Context, Data, Node};
 pub use crate::config::files::Stamp;
 pub use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Source};
-pub use crate::config::problem::{Problem, Severity, render};
+pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;
 use crate::control::Route;
 use crate::incident::root::ResourceKind;
@@ -64,7 +66,11 @@ pub fn load(path: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
 /// # Errors
 /// As [`load`].
 pub fn reload(path: &Path, redactor: &Redactor) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let context = Context::new(path.parent().unwrap_or(Path::new("")).to_owned()).knowing(redactor);
+    read_and_plan(Context::new(path.parent().unwrap_or(Path::new("")).to_owned()).knowing(redactor), path)
+}
+
+/// Reads all files, and makes the plan of them.
+fn read_and_plan(context: Context, path: &Path) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
     let main = read_file(&context, path, 0, None).and_then(|source| Node::parse(&context, &source));
     let patterns = main.as_ref().and_then(|main| main.get("probes"));
     let files = patterns.map(|node| probe_files(&context, node)).unwrap_or_default();

@@ -13,6 +13,10 @@ pub struct Failure {
 
 /// Wrong command line.
 pub const USAGE: u8 = 64;
+/// What was to be read is not all there: something of it is left out.
+pub const DATA: u8 = 65;
+/// A file that was to be read is not there.
+pub const NO_INPUT: u8 = 66;
 /// Something that we need is not available: a port is taken.
 pub const UNAVAILABLE: u8 = 69;
 /// A fault of our own: a task ended that must not.

@@ -3,27 +3,35 @@
 //! In the library and not in `main.rs`, because a future is compiled where it is polled: the whole daemon was compiled a second time
 //! for the program.
 
-use std::io::{IsTerminal, Write};
+mod once;
+mod write;
+
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::Source;
+use crate::app::connect::Proof;
 use crate::cli::ask::Daemon;
+use crate::cli::check::as_json;
 use crate::cli::dashboards::dashboards;
+use crate::cli::explain::{self, Telling};
 use crate::cli::proxy::proxy;
 use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Notify, breaker, control, exit_code_of, print_objectives,
-    print_run, print_slo,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, print_objectives,
+    print_slo, runs, status,
 };
 use crate::clock::Clock;
-use crate::config::{Plan, Problem};
+use crate::config::places::Places;
+use crate::config::{Plan, Problem, schema};
 use crate::exit::{self, Failure};
 use crate::text::{visible, visible_line};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Does what the arguments of the process say.
@@ -54,18 +62,30 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
             block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
-        Command::Check { config: from, connect, strict } => check(&from, connect, strict),
-        Command::Once { journey, config: from, format } => {
-            let plan = load(&from)?;
-            log::init("warn", false, &plan.redactor);
-            block_on(async |stop| {
-                let (report, last_good) = app::once(plan, &journey, Clock::system(), stop).await?;
-                print!("{}", print_run(&report, last_good.as_ref(), format));
-                Ok(exit_code_of(report.outcome.verdict()))
-            })
+        Command::Check { config: from, connect, strict, format } => check(&from, connect, strict, format),
+        Command::Status(asked) => {
+            let daemon = running(&asked.asking.config)?;
+            block_on(async |stop| status::status(&daemon, &asked, Clock::system(), stop).await)?;
+            Ok(0)
         }
+        Command::Runs(asked) => {
+            let plan = quietly(&asked.config)?;
+            let (verdicts, now) = (asked.outcome.clone(), Clock::system().now().wall);
+            let rows = app::runs::find(&plan, &asked.journey, verdicts, asked.since, asked.limit, now)?;
+            say(&runs::print_runs(&asked.journey, &rows, asked.format))?;
+            Ok(0)
+        }
+        Command::Init(asked) => write::init(&asked),
+        Command::Import(what) => write::import(what),
+        Command::Completions { shell } => write::completions(shell),
+        Command::Man { dir } => write::man(dir.as_deref()),
+        Command::Schema { of } => {
+            say(if of == SchemaOf::Daemon { schema::DAEMON } else { schema::PROBES })?;
+            Ok(0)
+        }
+        Command::Once(asked) => once::once(&asked),
         Command::Slo { journeys, config: from, format } => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             log::init("warn", false, &plan.redactor);
             let chosen = app::slo::chosen(&plan, &journeys)?;
             let text = match print_objectives(chosen.iter().copied(), format) {
@@ -75,7 +95,15 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                     print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
                 }
             };
-            print!("{text}");
+            say(&text)?;
+            Ok(0)
+        }
+        Command::Explain { run, config: from, format } => {
+            let (plan, places) = with_places(&from)?;
+            let story = app::explain::find(&plan, &run)?;
+            let color = std::io::stdout().is_terminal();
+            let telling = Telling { plan: &plan, places: &places, now: Clock::system().now().wall, color };
+            say(&explain::explain(&story, &telling, format))?;
             Ok(0)
         }
         Command::Dashboards { folder } => {
@@ -116,17 +144,17 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         }
         Command::Notify(what) => notify(what),
         Command::Replay { config: from, policy, from: length, journey, format } => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             let changed =
                 policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
             let changed = changed.as_ref().map(|plan| &*plan.journeys);
             let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
-            print!("{}", print_replay(&comparison, format));
+            say(&print_replay(&comparison, format))?;
             Ok(0)
         }
         Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),
         Command::Health(from) => {
-            let plan = load(&from)?;
+            let plan = quietly(&from)?;
             let http = &plan.http;
             block_on(
                 async |_| Ok(health::ask(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await),
@@ -145,17 +173,28 @@ fn ask(
     asking: &AskArguments,
     question: impl AsyncFnOnce(&Daemon) -> Result<(String, u8), Failure>,
 ) -> Result<u8, Failure> {
-    // What the configuration is warned of was told when the daemon started.
-    let plan = match config::load(&asking.config.config) {
-        Ok((plan, _)) => plan,
-        Err(_) => load(&asking.config)?,
-    };
-    let daemon = Daemon::of(&plan.http)?;
+    let daemon = running(&asking.config)?;
     block_on(async |_| {
         let (text, code) = question(&daemon).await?;
-        print!("{text}");
+        say(&text)?;
         Ok(code)
     })
+}
+
+/// The daemon that runs on this configuration.
+fn running(from: &ConfigArgument) -> Result<Daemon, Failure> {
+    Daemon::of(&quietly(from)?.http)
+}
+
+/// Prints. Nobody misses what a pipe does not take that its reader has closed; a disk that is full is another matter.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(exit::CANNOT_CREATE, format!("cannot print: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Who asks: who says so, or who is logged in.
@@ -172,7 +211,7 @@ fn notify(what: Notify) -> Result<u8, Failure> {
             let plan = needs_plan.then(|| load(&from)).transpose()?;
             let notification = app::preview::notice(plan.as_ref().zip(run.as_deref()), reason)?;
             for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
-                println!("{}", path.display());
+                say(&format!("{}\n", path.display()))?;
             }
             Ok(0)
         }
@@ -180,7 +219,7 @@ fn notify(what: Notify) -> Result<u8, Failure> {
             let plan = load(&from)?;
             log::init("error", false, &plan.redactor);
             let told = block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?;
-            print!("{}", visible(&told.to_string()));
+            say(&visible(&told.to_string()))?;
             Ok(0)
         }
     }
@@ -191,58 +230,99 @@ fn load(from: &ConfigArgument) -> Result<Plan, Failure> {
     report(config::load(&from.config), &from.config)
 }
 
+/// As [`load`], without the warnings: they were told when the daemon started.
+fn quietly(from: &ConfigArgument) -> Result<Plan, Failure> {
+    config::load(&from.config).map(|(plan, _)| plan).map_err(|problems| refused(&problems, &from.config))
+}
+
+/// As [`quietly`], with where journeys were written.
+fn with_places(from: &ConfigArgument) -> Result<(Plan, Places), Failure> {
+    let loaded = config::places::load_with_places(&from.config);
+    loaded.map(|(plan, places, _)| (plan, places)).map_err(|problems| refused(&problems, &from.config))
+}
+
 /// The plan of a load from this file, as [`load`] gives it.
 fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Result<Plan, Failure> {
-    let color = std::io::stderr().is_terminal();
-    match loaded {
-        Ok((plan, warnings)) => {
-            if !warnings.is_empty() {
-                eprint!("{}", config::render(&warnings, color));
-            }
-            Ok(plan)
-        }
-        Err(problems) => {
-            eprint!("{}", config::render(&problems, color));
-            Err(Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display())))
-        }
+    let (plan, warnings) = loaded.map_err(|problems| refused(&problems, file))?;
+    tell_problems(&warnings);
+    Ok(plan)
+}
+
+fn refused(problems: &[Problem], file: &Path) -> Failure {
+    tell_problems(problems);
+    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display()))
+}
+
+fn tell_problems(problems: &[Problem]) {
+    if !problems.is_empty() {
+        eprint!("{}", config::render(problems, std::io::stderr().is_terminal()));
     }
 }
 
-fn check(from: &ConfigArgument, connect: bool, strict: bool) -> Result<u8, Failure> {
-    let color = std::io::stderr().is_terminal();
-    match config::load(&from.config) {
-        Ok((plan, warnings)) => {
-            if !warnings.is_empty() {
-                eprint!("{}", config::render(&warnings, color));
+fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> Result<u8, Failure> {
+    let loaded = config::load(&from.config);
+    if format == Format::Json {
+        let (plan, problems) = match &loaded {
+            Ok((plan, warnings)) => (Some(plan), warnings),
+            Err(problems) => (None, problems),
+        };
+        let mut found = as_json(&from.config.display().to_string(), plan, problems);
+        let mut code = if plan.is_none() || strict && !problems.is_empty() { exit::CONFIG } else { 0 };
+        if let (Some(plan), true) = (plan, connect) {
+            let proofs = proofs(plan)?;
+            if proofs.iter().any(|proof| proof.result.is_err()) {
+                code = exit::UNAVAILABLE;
             }
+            found["connected"] = proofs.iter().map(proof_as_json).collect();
+        }
+        say(&format!("{found:#}\n"))?;
+        return Ok(code);
+    }
+    match loaded {
+        Ok((plan, warnings)) => {
+            tell_problems(&warnings);
             let [journeys, channels, notifiers] = [
                 (plan.journeys.len(), "journey"),
                 (plan.channels.len(), "channel"),
                 (plan.notifiers.len(), "notifier"),
             ]
             .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
-            println!("{}: {journeys}, {channels}, {notifiers}", from.config.display());
+            say(&format!("{}: {journeys}, {channels}, {notifiers}\n", from.config.display()))?;
             if connect && !prove(&plan)? {
                 return Ok(exit::UNAVAILABLE);
             }
             Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
         }
         Err(problems) => {
-            eprint!("{}", config::render(&problems, color));
+            tell_problems(&problems);
             Ok(exit::CONFIG)
         }
     }
 }
 
+/// Connects to everything that the plan names.
+fn proofs(plan: &Plan) -> Result<Vec<Proof>, Failure> {
+    log::init("error", false, &plan.redactor);
+    block_on(async |_| app::connect::connect(plan, Clock::system()).await)
+}
+
+fn proof_as_json(proof: &Proof) -> Value {
+    let Proof { what, name, kind, result, took } = proof;
+    let (is_well, said) = match result {
+        Ok(said) => (true, said),
+        Err(why) => (false, why),
+    };
+    json!({ "what": what, "name": name, "type": kind, "well": is_well, "said": said, "took_seconds": took.as_secs_f64() })
+}
+
 /// Connects to everything that the plan names, and says what came of it; whether all of it is well.
 fn prove(plan: &Plan) -> Result<bool, Failure> {
-    log::init("error", false, &plan.redactor);
-    let proofs = block_on(async |_| app::connect::connect(plan, Clock::system()).await)?;
+    let proofs = proofs(plan)?;
     for proof in &proofs {
-        println!("{}", visible_line(&proof.to_string()));
+        say(&format!("{}\n", visible_line(&proof.to_string())))?;
     }
     let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
-    println!("{} of {} are well", proofs.len() - failed, proofs.len());
+    say(&format!("{} of {} are well\n", proofs.len() - failed, proofs.len()))?;
     Ok(failed == 0)
 }
 
@@ -256,10 +336,7 @@ fn block_on<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) 
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the signal handler lives as long as the process")]
         tokio::spawn(heed_signals(stop.clone()));
-        let result = work(stop).await;
-        // What was printed must be out before the process ends.
-        let _ = std::io::stdout().flush();
-        result
+        work(stop).await
     })
 }
 

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::run::checkpoint::{Checkpoint, Purpose};
-use crate::journey::run::{Action, Event, Fault, Reply, Run};
+use crate::journey::run::{Action, Event, Fault, Reply, Run, Sight};
 use crate::journey::spend::Spent;
 use crate::journey::token::{Mint, Token};
 use crate::journey::{Act, Journey, Name};
@@ -95,12 +95,22 @@ impl Runner {
 
     /// Makes a run. `None` if it is left to the next process.
     pub fn run<'a>(&'a self, order: Order, ends: Ends<'a>) -> impl Future<Output = Option<Report>> + Send + 'a {
-        self.drive(Box::pin(self.begin(order)), ends)
+        self.drive(Box::pin(self.begin(order)), ends, None)
+    }
+
+    /// As [`Runner::run`]; `seen` is told how far it is, after everything that happens to it.
+    pub fn watched<'a>(
+        &'a self,
+        order: Order,
+        ends: Ends<'a>,
+        seen: &'a (dyn Fn(Sight) + Sync),
+    ) -> impl Future<Output = Option<Report>> + Send + 'a {
+        self.drive(Box::pin(self.begin(order)), ends, Some(seen))
     }
 
     /// Goes on with a run of another process. `None` if it is left to the next.
     pub fn resume<'a>(&'a self, left: Left, ends: Ends<'a>) -> impl Future<Output = Option<Report>> + Send + 'a {
-        self.drive(Box::pin(async move { self.wake(left) }), ends)
+        self.drive(Box::pin(async move { self.wake(left) }), ends, None)
     }
 
     /// Thousands of runs wait at once, and most of a run's life is waiting for its message. What it takes to get there, here and
@@ -109,6 +119,7 @@ impl Runner {
         &'a self,
         begun: BoxFuture<'a, Result<Drive<'a>, Box<Report>>>,
         ends: Ends<'a>,
+        seen: Option<&'a (dyn Fn(Sight) + Sync)>,
     ) -> Option<Report> {
         let mut drive = match begun.await {
             Ok(drive) => drive,
@@ -119,6 +130,9 @@ impl Runner {
             if let Some(report) = drive.take(happened, ends.cut).await {
                 let report = self.end(*report, drive.run.journey());
                 return Some(Box::pin(self.doubt(report, ends.cut)).await);
+            }
+            if let Some(seen) = seen {
+                seen(drive.run.sight());
             }
             happened = drive.next(ends).await?;
         }

@@ -4,6 +4,7 @@
 pub(crate) mod conformance;
 mod schema;
 pub mod sqlite;
+pub mod story;
 
 use std::time::Duration;
 

@@ -1,39 +1,63 @@
-//! One run, printed: what became of it, and what is not as it was when it last went well.
+//! Runs, printed: what became of each, and what is not as it was when it last went well.
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::Format;
+use crate::cli::RunFormat;
+use crate::cli::junit::junit;
 use crate::journey::compare::{Change, changes};
 use crate::journey::outcome::Verdict;
 use crate::journey::report::{Report, waterfall};
 use crate::text::visible;
 use crate::time::{Human, between};
 
-/// One run, printed; what has changed since `last_good` as well, if there is one.
-pub fn print_run(report: &Report, last_good: Option<&Report>, format: Format) -> String {
-    let compared = last_good.map(|good| (good, changes(good, report)));
+/// A run, and the last good one before it.
+pub type Ran = (Report, Option<Report>);
+
+/// Runs as a document for programs; `None` for people, who read each as it ends. `is_list` says that several might have been
+/// asked for: then it is a list, however many there are.
+pub fn print_runs(runs: &[Ran], is_list: bool, format: RunFormat) -> Option<String> {
     match format {
-        Format::Json => {
-            let mut value = json!(report);
-            if let Some((good, changed)) = compared {
-                value["last_good"] = json!(good.started);
-                value["changed"] = json!(changed);
-            }
-            format!("{value:#}\n")
+        RunFormat::Text => None,
+        RunFormat::Junit => Some(junit(runs)),
+        RunFormat::Json => {
+            let all: Vec<_> = runs.iter().map(as_json).collect();
+            let document = if is_list { json!(all) } else { all.into_iter().next().unwrap_or_default() };
+            Some(format!("{document:#}\n"))
         }
-        Format::Text => visible(&format!(
-            "{}  {}\n\n{}\n{}run   {}\ntrace {}\n",
-            report.journey,
-            report.verdict_line(),
-            waterfall(report, None, 32),
-            compared.map_or(String::new(), |(good, changed)| since(good, report, &changed)),
-            report.token,
-            report.token.trace_id()
-        ))
-        .into_owned(),
     }
+}
+
+/// One run for people; what has changed since `last_good` as well, if there is one.
+pub fn print_run(report: &Report, last_good: Option<&Report>) -> String {
+    let changed = last_good.map_or(String::new(), |good| since(good, report, &changes(good, report)));
+    visible(&format!(
+        "{}  {}\n\n{}\n{changed}run   {}\ntrace {}\n",
+        report.journey,
+        report.verdict_line(),
+        waterfall(report, None, 32),
+        report.token,
+        report.token.trace_id()
+    ))
+    .into_owned()
+}
+
+/// Several runs in a line: `3 good, 1 failed`.
+pub fn summary(runs: &[Ran]) -> String {
+    let count = |verdict: Verdict| runs.iter().filter(|(report, _)| report.outcome.verdict() == verdict).count();
+    let counts = Verdict::ALL.iter().map(|verdict| (count(*verdict), verdict)).filter(|(count, _)| *count > 0);
+    let counts: Vec<_> = counts.map(|(count, verdict)| format!("{count} {verdict}")).collect();
+    format!("{}\n", counts.join(", "))
+}
+
+fn as_json((report, last_good): &Ran) -> Value {
+    let mut value = json!(report);
+    if let Some(good) = last_good {
+        value["last_good"] = json!(good.started);
+        value["changed"] = json!(changes(good, report));
+    }
+    value
 }
 
 /// What has changed, a line each. That nothing has is worth a line where something is wrong.

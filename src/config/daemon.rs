@@ -116,6 +116,9 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
     #[cfg(feature = "exec")]
     let needs_exec = catalog.needs_exec.get();
+    if let Some(places) = &context.places {
+        journeys.iter().for_each(|loaded| places.borrow_mut().add(loaded));
+    }
     let active: Vec<_> = journeys.into_iter().filter(|loaded| loaded.is_active).collect();
     // In maintenance a journey is another one, too.
     let definition =

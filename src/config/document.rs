@@ -3,12 +3,14 @@
 use std::cell::{OnceCell, RefCell};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::places::Places;
 use crate::config::problem::{Place, Problem, Source};
 use crate::config::{secrets, values};
 use crate::journey::own;
@@ -26,6 +28,8 @@ pub(super) struct Context {
     pub(super) is_incomplete: bool,
     /// `public_url` of `[hooks]`, as it is written: a webhook whose caller signs the URL needs it.
     pub(super) hooks_url: OnceCell<Node>,
+    /// Learns where journeys are written, if anybody wants to know.
+    pub(super) places: Option<Rc<RefCell<Places>>>,
 }
 
 impl Context {
@@ -36,6 +40,7 @@ impl Context {
             redactor: Redactor::new(),
             is_incomplete: false,
             hooks_url: OnceCell::new(),
+            places: None,
         }
     }
 

@@ -257,6 +257,11 @@ pub fn render(problems: &[Problem], color: bool) -> String {
     out
 }
 
+/// One problem as text for a terminal, ended by a line end.
+pub fn sketch(problem: &Problem, color: bool) -> String {
+    draw(problem, &if color { Renderer::styled() } else { Renderer::plain() }) + "\n"
+}
+
 /// `3 errors, 1 warning`
 fn summary(problems: &[Problem]) -> String {
     let names = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];

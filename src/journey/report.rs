@@ -209,17 +209,27 @@ impl Report {
 /// ```
 pub fn waterfall(report: &Report, reference: Option<&Report>, bar: usize) -> String {
     let end = |report: &Report| report.steps.iter().map(|step| step.at + step.took).max().unwrap_or_default();
-    let scale = end(report).max(reference.map(end).unwrap_or_default()).max(Duration::from_micros(1));
+    let scale = end(report).max(reference.map(end).unwrap_or_default());
+    draw(&report.steps, reference, scale, bar)
+}
+
+/// The same of a run that has not ended: `reach` is what the bars are drawn to.
+pub fn draw_steps(steps: &[StepReport], reach: Duration, bar: usize) -> String {
+    draw(steps, None, reach, bar)
+}
+
+fn draw(steps: &[StepReport], reference: Option<&Report>, scale: Duration, bar: usize) -> String {
+    let scale = scale.max(Duration::from_micros(1));
     let title = |step: &StepReport| match &step.channel {
         Some(channel) => format!("{} {channel}", step.verb),
         None => step.verb.to_string(),
     };
     // A name that fills the line is not padded for.
-    let width = |text: &dyn Fn(&StepReport) -> usize| report.steps.iter().map(text).max().unwrap_or(0).min(40);
+    let width = |text: &dyn Fn(&StepReport) -> usize| steps.iter().map(text).max().unwrap_or(0).min(40);
     let names = width(&|step| step.name.chars().count());
     let titles = width(&|step| title(step).chars().count());
     let mut out = String::new();
-    for step in &report.steps {
+    for step in steps {
         let mark = match step.status {
             StepStatus::Passed => '✓',
             StepStatus::Slow => '◔',

@@ -9,6 +9,7 @@ pub mod past;
 mod rescue;
 mod rows;
 pub mod snapshot;
+pub mod story;
 mod wal;
 mod writer;
 

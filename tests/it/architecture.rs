@@ -65,9 +65,9 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("dashboards", &[]),
-    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy"]]),
+    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy", "store::story", "store::RunRow"]]),
     ("demo",      &[GROUND, &["config"]]),
-    ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "log"]]),
+    ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "journey", "log"]]),
     ("main",      &[&["program"]]),
     // What the fuzzer and the tests alone compile.
     ("fuzz",      &[CORE, GROUND, SHOWN, EDGES, &["config"]]),

@@ -9,6 +9,7 @@ mod changed;
 #[cfg(feature = "checks")]
 mod checks;
 mod clock_steps;
+mod command_line;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod conditions;
 mod config;

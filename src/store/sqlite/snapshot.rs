@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use jiff::Timestamp;
 use rusqlite::{OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::journey::Name;
+use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::notice::Notification;
 use crate::slo::Span;
-use crate::store::sqlite::rows::{blob, from_json, span};
+use crate::store::sqlite::rows::{blob, from_json, millis, run_row, span};
 use crate::store::sqlite::{connect, failure};
-use crate::store::{StoreError, schema};
+use crate::store::{RunRow, StoreError, schema};
 
 /// The spans of these journeys, as they stood at one moment. Those that the store does not know are left out. Nothing is written,
 /// and nobody waits.
@@ -71,7 +73,10 @@ pub fn told(path: &Path, token: Token) -> Result<ToldOf, StoreError> {
 }
 
 /// Reads in one transaction, which is one moment.
-fn at_one_moment<T>(path: &Path, read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+pub(super) fn at_one_moment<T>(
+    path: &Path,
+    read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> Result<T, StoreError> {
     if !path.exists() {
         return Err(StoreError::Unreadable(format!("{} does not exist", path.display())));
     }
@@ -90,5 +95,44 @@ pub fn last_good(path: &Path, name: &str) -> Result<Option<Report>, StoreError> 
         let sql = "SELECT report FROM evidence JOIN journey ON journey.id = evidence.journey
             WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
         store.query_row(sql, [name], |row| from_json(row, 0)).optional()
+    })
+}
+
+/// Which runs a list has.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only those with one of these verdicts; all if none is named.
+    pub verdicts: Vec<Verdict>,
+    /// Only those of slots from then on.
+    pub since: Option<Timestamp>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// A journey's runs, newest first; `None` if the store does not know the journey.
+///
+/// # Errors
+/// There is no store, it cannot be read, or it is of another version.
+pub fn runs(path: &Path, name: &str, wanted: &Wanted) -> Result<Option<Vec<RunRow>>, StoreError> {
+    at_one_moment(path, |store| {
+        let id: Option<i64> =
+            store.query_row("SELECT id FROM journey WHERE name = ?", [name], |row| row.get(0)).optional()?;
+        let Some(id) = id else { return Ok(None) };
+        let since = wanted.since.map_or(i64::MIN, millis);
+        let sql =
+            "SELECT (SELECT token FROM evidence WHERE evidence.journey = run.journey AND evidence.slot = run.slot),
+                slot, verdict, why, latency, late_by FROM run WHERE journey = ? AND slot >= ? ORDER BY slot DESC";
+        let mut statement = store.prepare(sql)?;
+        let mut found = Vec::new();
+        for row in statement.query_map(params![id, since], run_row)? {
+            let row = row?;
+            if wanted.verdicts.is_empty() || wanted.verdicts.contains(&row.verdict) {
+                found.push(row);
+            }
+            if found.len() >= wanted.limit {
+                break;
+            }
+        }
+        Ok(Some(found))
     })
 }

@@ -1,0 +1,36 @@
+//! `journeyman explain`: finds a run in the store, by its token or as the last bad one of a journey.
+
+use crate::app::store_failure;
+use crate::config::Plan;
+use crate::exit::{self, Failure};
+use crate::journey::token::Token;
+use crate::store::sqlite::story;
+use crate::store::story::Story;
+
+/// What the store has of the run that is named.
+///
+/// # Errors
+/// Nothing is kept of it, it is neither a token nor a journey, or the store cannot be read.
+pub fn find(plan: &Plan, named: &str) -> Result<Story, Failure> {
+    let unreadable = |error| store_failure(plan, &error);
+    let path = &plan.store.path;
+    let token = match Token::parse(named) {
+        Some(token) => token,
+        None if plan.journeys.iter().any(|journey| &*journey.name == named) => {
+            let found = story::last_bad(path, named).map_err(unreadable)?;
+            found.ok_or_else(|| {
+                let help = "`journeyman runs` lists what there is";
+                Failure::new(exit::USAGE, format!("no run of `{named}` is kept that was not good\n  help: {help}"))
+            })?
+        }
+        None => {
+            let help = "a run is `jm` and 26 letters and digits, as notices, pages and `journeyman runs` have it";
+            let said = format!("`{named}` is neither a run's token nor the name of a journey\n  help: {help}");
+            return Err(Failure::new(exit::USAGE, said));
+        }
+    };
+    story::story(path, token).map_err(unreadable)?.ok_or_else(|| {
+        let help = "evidence is kept of failed and slow runs and of a sample of good ones, for a time";
+        Failure::new(exit::USAGE, format!("the store knows nothing of run {token}\n  help: {help}"))
+    })
+}

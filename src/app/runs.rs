@@ -1,0 +1,34 @@
+//! `journeyman runs`: finds a journey's runs in the store.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::app::store_failure;
+use crate::config::Plan;
+use crate::exit::{self, Failure};
+use crate::journey::outcome::Verdict;
+use crate::store::RunRow;
+use crate::store::sqlite::snapshot::{Wanted, runs};
+use crate::time::earlier;
+
+/// The journey's runs of these verdicts (all if none is named) within `length` before `now`, newest first, at most `limit`.
+///
+/// # Errors
+/// The store does not know the journey, or cannot be read.
+pub fn find(
+    plan: &Plan,
+    journey: &str,
+    verdicts: Vec<Verdict>,
+    length: Option<Duration>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<RunRow>, Failure> {
+    let wanted = Wanted { verdicts, since: length.map(|length| earlier(now, length)), limit };
+    let found = runs(&plan.store.path, journey, &wanted).map_err(|error| store_failure(plan, &error))?;
+    found.ok_or_else(|| {
+        let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
+        let known = known.join(", ");
+        Failure::new(exit::USAGE, format!("the store knows no journey `{journey}`; the configuration has: {known}"))
+    })
+}
