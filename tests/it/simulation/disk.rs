@@ -28,7 +28,7 @@ use journeyman::ledger::Entry;
 use journeyman::notifier::Receipt;
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{
-    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
     StoreError,
 };
 
@@ -143,6 +143,7 @@ impl Store for Disk {
         outbox_summary() -> Vec<OutboxSummary>;
         runs(journey: Name, limit: usize) -> Vec<RunRow>;
         latencies(journey: Name, windows: Vec<(Timestamp, Timestamp)>, limit: usize) -> Vec<Vec<Ran>>;
+        days(journey: Name, from: Timestamp, until: Timestamp) -> Vec<Day>;
         report(token: Token) -> Option<Report>;
         incidents(journey: Option<Name>, limit: usize) -> Vec<IncidentRow>;
         incident(id: String) -> Option<IncidentRow>;
