@@ -97,7 +97,10 @@ pub(super) mod tests {
             ("```end", "`\u{2060}`\u{2060}`end"),
             ("one\ntwo\tthree\0", "one two three "),
             ("\u{202e}txt.exe", "txt.exe"),
-            ("@\u{202e}everyone @chan\u{2066}nel `\u{200e}``", "@\u{2060}everyone @\u{2060}channel `\u{2060}`\u{2060}`"),
+            (
+                "@\u{202e}everyone @chan\u{2066}nel `\u{200e}``",
+                "@\u{2060}everyone @\u{2060}channel `\u{2060}`\u{2060}`",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(line(text, 100), expected);
