@@ -199,6 +199,8 @@ pub async fn run(
         door: door.clone(),
         redactor: plan.redactor.clone(),
         public_url: plan.http.public_url.clone(),
+        trace_url: plan.http.trace_url.clone(),
+        status_page: plan.status_page.clone(),
         admin_token: plan.http.admin_token.clone(),
         location: plan.location.clone(),
         ready: ready.clone(),

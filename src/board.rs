@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::alert::Phase;
 pub use crate::board::breakers::BreakerStatus;
@@ -75,7 +75,7 @@ pub struct Docket {
 }
 
 /// A channel as people see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ChannelStatus {
     /// Its kind: `http`, `amqp`, …
     pub kind: &'static str,
@@ -87,6 +87,34 @@ pub struct ChannelStatus {
     pub last_success: Option<Timestamp>,
     /// How long it waits between two calls, or before the next, because its system wants fewer.
     pub slowed: Option<Duration>,
+    /// At most this many calls a second, by its configuration; `None` is without limit.
+    pub rate: Option<f64>,
+    /// Its calls at once.
+    pub permits: Permits,
+}
+
+/// How many calls a channel has at once: at most, and now.
+#[derive(Clone, Debug, Default)]
+pub struct Permits {
+    most: usize,
+    free: Option<Arc<Semaphore>>,
+}
+
+impl Permits {
+    /// Of these, all of which are free.
+    pub fn new(free: Arc<Semaphore>) -> Permits {
+        Permits { most: free.available_permits(), free: Some(free) }
+    }
+
+    /// At most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Calls that go on now.
+    pub fn in_use(&self) -> usize {
+        self.free.as_ref().map_or(0, |free| self.most.saturating_sub(free.available_permits()))
+    }
 }
 
 /// A loop that must go on: it beats, and whoever watches sees how long ago.
@@ -390,8 +418,7 @@ mod tests {
     fn a_channel_shows_when_it_last_worked_and_never_makes_us_ill() {
         let board = Board::default();
         let at = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
-        let status =
-            ChannelStatus { kind: "http", readiness: None, last_fault: None, last_success: None, slowed: None };
+        let status = ChannelStatus { kind: "http", ..ChannelStatus::default() };
         board.set_channel(&"web".into(), status);
         let web = || board.components(Mono::default(), at(9)).remove("channel web").unwrap();
         assert_eq!(web().detail, "not used yet");

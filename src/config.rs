@@ -23,6 +23,7 @@ pub mod problem;
 pub mod schema;
 mod secrets;
 mod spend;
+mod status_page;
 mod steps;
 mod templates;
 mod values;
@@ -47,7 +48,9 @@ use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;
 use crate::control::Route;
+use crate::control::status_page::StatusPage;
 use crate::incident::root::ResourceKind;
+use crate::journey::trace_url::TraceUrl;
 use crate::journey::{Dependency, Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
@@ -198,6 +201,8 @@ pub struct Plan {
     pub dependencies: BTreeMap<Name, Dependency>,
     /// The listener for metrics, health, pages and API.
     pub http: HttpPlan,
+    /// What everybody may see.
+    pub status_page: Option<StatusPage>,
     /// The listener for inbound webhooks; needed only if a channel is one.
     pub hooks: Option<HooksPlan>,
     /// Where state is kept.
@@ -274,6 +279,8 @@ pub struct HttpPlan {
     pub listen: SocketAddr,
     /// How people reach it; links in notices need it.
     pub public_url: Option<Url>,
+    /// Where the logs of a run are; its page links to them.
+    pub trace_url: Option<TraceUrl>,
     /// Without it every mutating route answers 404.
     pub admin_token: Option<Secret>,
     /// Who may come in, and how: a `web.yml` as Prometheus has it.
@@ -333,6 +340,8 @@ mod tests {
             ("maintenance", maintenance::KEYS.to_vec()),
             ("alerting", alerting::KEYS.to_vec()),
             ("route", alerting::ROUTE_KEYS.to_vec()),
+            ("status_page", status_page::KEYS.to_vec()),
+            ("component", status_page::COMPONENT_KEYS.to_vec()),
             ("hours", alerting::HOURS_KEYS.to_vec()),
             ("escalate", alerting::ESCALATION_KEYS.to_vec()),
             ("Channels", channels::COMMON_KEYS.to_vec()),

@@ -4,6 +4,7 @@
 
 pub mod grant;
 pub mod hours;
+pub mod status_page;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +15,8 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 pub use crate::control::hours::Hours;
-use crate::journey::Name;
 use crate::journey::token::Token;
+use crate::journey::{Journey, Name};
 
 /// The labels of an alert: `subject`, `journey`, `channel`, `severity`, `detector`, `owner`, `location`, and the journey's own.
 pub type Labels = BTreeMap<String, String>;
@@ -179,6 +180,9 @@ pub struct Silence {
     pub until_resolved: bool,
     /// Slots in it do not count for the objective: one-off maintenance.
     pub exclude_from_slo: bool,
+    /// Slots in it are not run at all: a pause. They do not count for the objective either.
+    #[serde(default)]
+    pub pauses: bool,
     /// Why, for people.
     pub reason: String,
     /// Who asked for it.
@@ -197,6 +201,16 @@ impl Silence {
         self.matchers.iter().filter(stays).all(|matcher| matcher.holds(labels))
     }
 
+    /// Whether it keeps this journey from being run. Where we look from makes no difference to that.
+    pub fn keeps_from_running(&self, journey: &Journey, now: Timestamp) -> bool {
+        let labels = || {
+            let mut labels = journey.alert_labels(None);
+            labels.insert("subject".to_owned(), journey.name.to_string());
+            labels
+        };
+        self.pauses && self.is_active(now) && self.is_about(&labels())
+    }
+
     /// Whether it is in force for these labels.
     pub fn silences(&self, labels: &Labels, now: Timestamp) -> bool {
         self.is_active(now) && self.matchers.iter().all(|matcher| matcher.holds(labels))
@@ -212,6 +226,9 @@ pub struct Ack {
     pub at: Timestamp,
     /// Until then; without, until it gets worse or is over.
     pub until: Option<Timestamp>,
+    /// What they want others to know, on the public status page too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A run that somebody asked for. It is no slot.

@@ -3,6 +3,7 @@
 //! Shows what the board and the store hold and changes nothing, but for the few routes that need the admin token. A slow
 //! or hostile client costs one of a bounded number of connections, and nothing that journeys need.
 
+mod acts;
 mod api;
 mod breakers;
 mod callbacks;
@@ -15,6 +16,7 @@ mod incident_pages;
 mod model;
 mod openapi;
 mod pages;
+mod public;
 mod reload;
 mod routes;
 mod run_again;
@@ -41,8 +43,10 @@ use url::Url;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Callbacks, Commands, Reloads};
+use crate::control::status_page::StatusPage;
 use crate::gate::{self, Door, Inside, Limits};
 use crate::journey::own;
+use crate::journey::trace_url::TraceUrl;
 use crate::metrics::Metrics;
 use crate::secret::{Redactor, Secret};
 use crate::store::{OutboxRow, OutboxStatus, OutboxSummary, Store, StoreError};
@@ -77,6 +81,10 @@ pub struct Views {
     pub public_url: Option<Url>,
     /// Who may change something; `None` is nobody.
     pub admin_token: Option<Secret>,
+    /// Where the logs of a run are.
+    pub trace_url: Option<TraceUrl>,
+    /// What everybody may see.
+    pub status_page: Option<StatusPage>,
     /// Where we look from.
     pub location: Option<String>,
     /// Whether everything is built and running.
@@ -94,6 +102,7 @@ struct Shared {
     views: Views,
     templates: template::Templates,
     exposition: health::Exposition,
+    lately: public::Lately,
     streams: Arc<Semaphore>,
     renders: Arc<Semaphore>,
     /// The installation's key, once it was needed.
@@ -111,6 +120,7 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
         templates: template::Templates::new(),
         exposition: health::Exposition::new(views.metrics.clone()),
         views,
+        lately: public::Lately::default(),
         streams: Arc::new(Semaphore::new(STREAMS)),
         renders: Arc::new(Semaphore::new(RENDERS)),
         key: OnceCell::new(),
@@ -136,7 +146,11 @@ impl Inside for Pages {
 
     /// A service that signs its calls cannot have a password as well, nor can the holder of the admin token: both stand in one
     /// header. What they ask for is checked where it is done.
+    /// What everybody may see asks for none.
     fn knows(&self, head: &Parts) -> bool {
+        if self.shared.views.status_page.is_some() && routes::is_published(head) {
+            return true;
+        }
         let is_called = |route: &RouteInfo| route.method == head.method && route.path == head.uri.path();
         self.called.iter().any(is_called) || routes::is_admin(&self.shared, &head.headers)
     }

@@ -13,6 +13,7 @@ pub mod seen;
 pub mod spend;
 pub mod template;
 pub mod token;
+pub mod trace_url;
 pub mod trend;
 pub mod value;
 

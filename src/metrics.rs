@@ -351,6 +351,7 @@ impl Metrics {
             skipped_capacity: skipped("capacity"),
             skipped_missed: skipped("missed"),
             skipped_spend: skipped("spend"),
+            skipped_paused: skipped("paused"),
             in_flight: self.gauge(IN_FLIGHT, &[]),
             blind: self.counter(BLIND, &[]),
             ledger_expected: self.gauge(LEDGER, &[("state", "expected")]),
@@ -726,6 +727,8 @@ pub struct DaemonMetrics {
     pub skipped_missed: Counter,
     /// It would have spent more than a channel may by then.
     pub skipped_spend: Counter,
+    /// Somebody has paused the journey.
+    pub skipped_paused: Counter,
     /// Runs under way.
     pub in_flight: Gauge,
     /// Seconds in which slots were missed.

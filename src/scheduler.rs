@@ -467,6 +467,11 @@ impl Scheduler {
         let entry = &self.entries[index];
         let (journey, turn) = (entry.journey.clone(), entry.turn.clone());
         // Before anything else: a slot that is not to be run has not been missed, whatever else would have kept it.
+        if self.board.docket().silences.iter().any(|silence| silence.keeps_from_running(&journey, now.wall)) {
+            self.hands.metrics.skipped_paused.increment(1);
+            self.skip(index, slot, Outcome::Excluded { why: ExcludedWhy::Paused });
+            return;
+        }
         if !self.spending.allows(&journey.name, now.wall) {
             self.hands.metrics.skipped_spend.increment(1);
             self.skip(index, slot, Outcome::Excluded { why: ExcludedWhy::Spend });

@@ -6,6 +6,7 @@
 
 mod composition;
 mod counts;
+mod curve;
 mod history;
 mod interval;
 mod span;
@@ -16,6 +17,7 @@ mod view;
 
 pub use composition::{Composition, Hop, Reading, compose, delivered};
 pub use counts::{Counts, Sli};
+pub use curve::spending;
 pub use history::{BURN_NAMES, BURN_WINDOWS, History};
 pub use interval::{clopper_pearson, gate, is_above, wilson};
 pub use span::{Span, SpanChange};

@@ -28,7 +28,7 @@ use crate::journey::token::Token;
 use crate::ledger::{Entry, Settled};
 use crate::notice::Notification;
 use crate::notifier::Receipt;
-use crate::slo::{Span, SpanChange};
+use crate::slo::{Counts, Span, SpanChange};
 
 /// Something to be made durable.
 #[derive(Clone, Debug)]
@@ -286,6 +286,15 @@ pub struct RunRow {
     pub late_by: Option<Duration>,
 }
 
+/// What a journey's runs of a day came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// Its first moment, in UTC.
+    pub start: Timestamp,
+    /// Its runs.
+    pub counts: Counts,
+}
+
 /// A journey's saved state.
 #[derive(Clone, Debug, Default)]
 pub struct SavedJourney {
@@ -428,6 +437,10 @@ pub trait Store: Send + Sync {
         windows: Vec<(Timestamp, Timestamp)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Vec<Ran>>, StoreError>>;
+
+    /// What a journey's runs came to, by day (UTC), of the days that had any: those with slots from the first time to before the
+    /// second, oldest first.
+    fn days(&self, journey: Name, from: Timestamp, until: Timestamp) -> BoxFuture<'_, Result<Vec<Day>, StoreError>>;
 
     /// A run's evidence.
     fn report(&self, token: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>>;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::tasks::{self, Tasks};
 use crate::app::{breakers, gates};
-use crate::board::{Board, ChannelStatus};
+use crate::board::{Board, ChannelStatus, Permits};
 use crate::breaker::{Guarded, Settings};
 use crate::channel::journal::Noted;
 use crate::channel::webhook::{Hooks, Limits};
@@ -189,7 +189,8 @@ impl Opener {
     ) -> CancellationToken {
         let Opened { open, kind, reader } = opened;
         let readiness = reader.is_some().then_some(Readiness::Starting);
-        let status = ChannelStatus { kind, readiness, last_fault: None, last_success: None, slowed: None };
+        let (rate, permits) = (open.policy.rate, Permits::new(open.permits().clone()));
+        let status = ChannelStatus { kind, readiness, rate, permits, ..ChannelStatus::default() };
         self.board.set_channel(&open.name, status);
         self.metrics.show("channel", &open.name, true);
         let what = Guarded::Channel(open.name.clone());

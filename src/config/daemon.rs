@@ -17,9 +17,10 @@ use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
     ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, fingerprint,
-    maintenance, spend, steps, values, watcher, web,
+    maintenance, spend, status_page, steps, values, watcher, web,
 };
 use crate::control::Route;
+use crate::journey::trace_url::TraceUrl;
 use crate::journey::{Journey, Name, Verb};
 
 pub(super) const KEYS: &[&str] = &[
@@ -43,10 +44,11 @@ pub(super) const KEYS: &[&str] = &[
     "dependencies",
     "alerting",
     "route",
+    "status_page",
     "journey",
 ];
 pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
-pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "admin_token", "web_config"];
+pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "trace_url", "admin_token", "web_config"];
 pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url", "web_config"];
 pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
@@ -111,6 +113,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
     let hooks = hooks(context, get("hooks"), &channels, &http);
     let watcher = watcher::read(context, get);
+    let status_page = status_page::read(context, get("status_page"), &journeys);
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
     let (location, needs_implicit) = (location.map(str::to_owned), catalog.needs_implicit.get());
@@ -149,6 +152,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         notifiers: notifiers.into_iter().filter_map(|(name, notifier)| Some((name, notifier.plan?))).collect(),
         dependencies: declared.into_iter().map(|(name, declared)| (name, declared.dependency)).collect(),
         http,
+        status_page,
         hooks,
         store: store(context, get("store")),
         log: log(context, get("log")),
@@ -213,6 +217,7 @@ pub(super) fn http(context: &Context, node: Option<&Node>) -> HttpPlan {
     HttpPlan {
         listen,
         public_url: public_url(section),
+        trace_url: section.and_then(trace_url),
         admin_token: section.and_then(|section| context.secret(section.get("admin_token")?, "admin_token")),
         web_config: web.map(|(path, _)| path),
     }
@@ -265,6 +270,13 @@ fn listen(section: Option<&Section<'_>>, default: &str) -> SocketAddr {
 fn public_url(section: Option<&Section<'_>>) -> Option<url::Url> {
     let section = section?;
     section.context.url(section.get("public_url")?, "public_url", &["https", "http"])
+}
+
+fn trace_url(section: &Section<'_>) -> Option<TraceUrl> {
+    let node = section.get("trace_url")?;
+    let read = TraceUrl::parse(section.context.text(node, "trace_url")?);
+    let hint = "as in `trace_url = \"https://logs.example.net/?q={{ trace_id }}\"`";
+    read.map_err(|why| section.context.add(Problem::error(&node.place, why).hint(hint))).ok()
 }
 
 /// `[store]`

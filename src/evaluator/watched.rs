@@ -240,6 +240,10 @@ impl Watched {
     pub(super) fn skipped(&mut self, slot: Timestamp, outcome: Outcome, round: &mut Round) {
         let outcome = self.without_run(outcome);
         self.metrics.without_run(&outcome, 1);
+        if outcome == (Outcome::Excluded { why: ExcludedWhy::Paused }) {
+            // Somebody wants it so: that there is no verdict is news to nobody.
+            self.alerts.detectors.heard = Some(slot);
+        }
         let excluded = self.journey.is_excluded(slot);
         let change = self.observe(slot, outcome.verdict(), excluded);
         push_spans(&mut round.changes, &self.journey.name, change);

@@ -2,16 +2,25 @@
 //!
 //! What must stay readable at any width has no `viewBox`: places along the time axis are percentages, so text keeps its size.
 
+mod badge;
+mod budget;
+mod days;
+mod latency;
+mod timeline;
+mod waterfall;
+
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::journey::outcome::Verdict;
-use crate::journey::report::{Report, StepReport, StepStatus};
+pub(super) use badge::{Tone, badge};
+pub(super) use budget::{budget_bar, left_bar, left_curve};
+pub(super) use days::{days, share};
+pub(super) use latency::{Quantiles, latency, symbol};
+pub(super) use timeline::{Stretch, timeline};
+pub(super) use waterfall::{parts_bar, waterfall_bar, waterfall_end};
+
 use crate::slo::Counts;
-use crate::store::RunRow;
-use crate::time::{Human, between};
 
 /// Periods that a strip's title names; the journey's own page names all.
 const NAMED: usize = 3;
@@ -143,176 +152,6 @@ pub(super) fn sample(verdict: &str) -> String {
     )
 }
 
-/// A latency on its budget: the budget's mark stands at two thirds, the bar ends at one and a half budgets.
-pub(super) fn budget_bar(latency: Duration, budget: Duration) -> String {
-    let share = latency.as_secs_f64() / budget.as_secs_f64().max(1e-6);
-    let class = if share > 1.0 { "bar over" } else { "bar" };
-    let end = (share * 40.0).clamp(1.0, 60.0).round();
-    format!(
-        "<svg class=\"{class}\" viewBox=\"0 0 60 6\" aria-hidden=true><path d=\"M0 3H{end}\"/><path class=t d=\"M40 0V6\"/></svg>"
-    )
-}
-
-/// What is left of an error budget, or how far it is overspent: an empty bar with an outline.
-pub(super) fn left_bar(left_share: f64) -> String {
-    let end = (left_share * 100.0).clamp(0.0, 100.0).round();
-    format!(
-        "<svg class=left viewBox=\"0 0 100 6\" preserveAspectRatio=none aria-hidden=true><path class=b d=\"M0 3H100\"/><path d=\"M0 3H{end}\"/></svg>"
-    )
-}
-
-/// Height of the latency chart in pixels, of the room above its plot for labels, and of the axis below it.
-const CHART: (f64, f64, f64) = (220.0, 18.0, 32.0);
-
-/// From a latency to a height of the chart.
-struct Scale {
-    top: f64,
-    bottom: f64,
-    is_log: bool,
-}
-
-impl Scale {
-    /// Linear from zero, or logarithmic where linear would press the usual run onto the axis.
-    fn new(latencies: &[f64], budget: Option<Duration>) -> Scale {
-        let most = latencies.iter().copied().fold(0.0, f64::max);
-        let least = latencies.iter().copied().fold(f64::INFINITY, f64::min).min(most).max(1e-5);
-        let top = (most * 1.15).max(budget.map_or(0.0, |budget| budget.as_secs_f64() * 1.25)).max(1e-4);
-        if top / least > 30.0 {
-            Scale { top: top * 1.5, bottom: least / 2.0, is_log: true }
-        } else {
-            Scale { top, bottom: 0.0, is_log: false }
-        }
-    }
-
-    fn y(&self, latency: f64) -> f64 {
-        let (height, above, below) = CHART;
-        let share = if self.is_log {
-            (latency.max(self.bottom) / self.bottom).ln() / (self.top / self.bottom).ln()
-        } else {
-            latency / self.top
-        };
-        height - below - share.clamp(0.0, 1.0) * (height - above - below)
-    }
-
-    /// Round latencies to draw lines at: 1, 2 and 5 times powers of ten, few enough to be told apart.
-    fn ticks(&self) -> Vec<f64> {
-        let steps = (-5..5).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)));
-        if self.is_log {
-            let inside: Vec<_> = steps.filter(|step| (self.bottom..self.top).contains(step)).collect();
-            let decades = |step: &f64| (step.log10() - step.log10().round()).abs() < 1e-9;
-            let whole: Vec<_> = inside.iter().copied().filter(decades).collect();
-            return if whole.len() >= 2 { whole } else { inside };
-        }
-        let step = steps.into_iter().find(|step| self.top / step <= 5.0).unwrap_or(self.top);
-        (1..=5).map(|n| f64::from(n) * step).filter(|tick| *tick < self.top).collect()
-    }
-}
-
-/// The latencies of `runs` (newest first) over time, with budget and deadline. Runs without a latency are marked on the axis.
-pub(super) fn latency(runs: &[RunRow], budget: Option<Duration>, deadline: Duration) -> String {
-    let (height, above, below) = CHART;
-    let (Some(last), Some(first)) = (runs.first(), runs.last()) else { return String::new() };
-    let reach = between(first.slot, last.slot).as_secs_f64().max(1.0);
-    let is_timed = |run: &&RunRow| matches!(run.verdict, Verdict::Good | Verdict::Slow);
-    let latencies: Vec<_> = runs.iter().filter(is_timed).map(|run| run.latency.as_secs_f64()).collect();
-    let scale = Scale::new(&latencies, budget);
-    let axis = height - below;
-    let mut out = format!(
-        "<svg class=chart width=\"100%\" height=\"{height}\" role=img><title>Latency of {} runs{}</title>{SYMBOLS}",
-        runs.len(),
-        if scale.is_log { ", logarithmic scale" } else { "" }
-    );
-    for tick in scale.ticks() {
-        let (y, text) = (scale.y(tick), Human(Duration::from_secs_f64(tick)));
-        let _ = write!(out, "<path class=grid d=\"M0 {y:.1}H9999\"/><text x=\"2\" y=\"{:.1}\">{text}</text>", y - 3.0);
-    }
-    let _ = write!(out, "<path class=axis d=\"M0 {axis}H9999\"/>");
-    for (class, name, limit) in [("budget", "budget", budget), ("deadline", "deadline", Some(deadline))]
-        .into_iter()
-        .filter_map(|(c, n, l)| Some((c, n, l?)))
-    {
-        let (seconds, text) = (limit.as_secs_f64(), Human(limit));
-        let is_inside = seconds <= scale.top;
-        let y = if is_inside { scale.y(seconds) } else { above };
-        if is_inside {
-            let _ = write!(out, "<path class={class} d=\"M0 {y:.1}H9999\"/>");
-        }
-        let arrow = if is_inside { "" } else { " ↑" };
-        let y = if is_inside { y - 4.0 } else { y - 6.0 };
-        let _ =
-            write!(out, "<text class=\"{class} end\" x=\"100%\" dx=\"-2\" y=\"{y:.1}\">{name} {text}{arrow}</text>");
-    }
-    for run in runs.iter().rev() {
-        let x = 1.5 + between(first.slot, run.slot).as_secs_f64() / reach * 97.0;
-        let (symbol, y) = match run.verdict {
-            Verdict::Good => ("good", scale.y(run.latency.as_secs_f64())),
-            Verdict::Slow => ("slow", scale.y(run.latency.as_secs_f64())),
-            Verdict::Failed | Verdict::Late => ("failed", axis),
-            Verdict::Unknown => ("unknown", axis),
-            Verdict::Excluded => ("excluded", axis),
-        };
-        let why = if run.why.is_empty() { String::new() } else { format!(" ({})", run.why) };
-        let took = if is_timed(&run) { format!(" in {}", Human(run.latency)) } else { String::new() };
-        let at = run.slot.strftime("%m-%d %H:%M:%S");
-        let _ = write!(
-            out,
-            "<use href=\"#m-{symbol}\" x=\"{x:.2}%\" y=\"{y:.1}\"><title>{at} {}{why}{took}</title></use>",
-            run.verdict
-        );
-    }
-    let format = if reach > 172_800.0 { "%m-%d" } else { "%H:%M" };
-    for (class, x, slot) in [("start", "0", first.slot), ("end", "100%", last.slot)] {
-        let _ = write!(out, "<text class={class} x=\"{x}\" y=\"{}\">{}</text>", height - 6.0, slot.strftime(format));
-    }
-    if runs.len() > 2 && reach > 1.0 {
-        let middle = crate::time::later(first.slot, Duration::from_secs_f64(reach / 2.0));
-        let _ = write!(out, "<text class=middle x=\"50%\" y=\"{}\">{}</text>", height - 6.0, middle.strftime(format));
-    }
-    out + "</svg>"
-}
-
-/// The chart's marks, each of its own shape.
-const SYMBOLS: &str = "<defs><circle id=m-good r=2.5 /><path id=m-slow d=\"M0-4.5 4.2 3H-4.2z\"/>\
-    <path id=m-failed d=\"M-4-4 4 4M4-4-4 4\"/><rect id=m-unknown x=-3 y=-3 width=6 height=6 />\
-    <path id=m-excluded d=\"M0 0V6\"/></defs>";
-
-/// One of the chart's marks, for a legend.
-pub(super) fn symbol(name: &str) -> String {
-    format!("<svg class=\"chart key\" width=14 height=14 aria-hidden=true><use href=\"#m-{name}\" x=7 y=7 /></svg>")
-}
-
-/// When the last step of either run ended: the end of the waterfall's axis.
-pub(super) fn waterfall_end(report: &Report, reference: Option<&Report>) -> Duration {
-    let end = |report: &Report| report.steps.iter().map(|step| step.at + step.took).max().unwrap_or_default();
-    end(report).max(reference.map(end).unwrap_or_default()).max(Duration::from_micros(1))
-}
-
-/// A step's line of the waterfall: its bar, its phases in it, and below it the same step of the last good run.
-pub(super) fn waterfall_bar(step: &StepReport, before: Option<&StepReport>, end: Duration) -> String {
-    let percent = |time: Duration| (time.as_secs_f64() / end.as_secs_f64() * 100.0).clamp(0.0, 100.0);
-    let rect = |class: &str, at: Duration, took: Duration, (y, height): (u8, u8)| {
-        // Never invisible, and never beyond the end.
-        let width = percent(took).max(0.4);
-        let x = percent(at).min(100.0 - width);
-        format!("<rect class=\"{class}\" x=\"{x:.2}%\" y={y} width=\"{width:.2}%\" height={height} />")
-    };
-    let mut out = "<svg class=wf width=\"100%\" height=22 aria-hidden=true>".to_owned();
-    if step.status != StepStatus::Skipped {
-        out += &rect(step.status.as_str(), step.at, step.took, (3, 9));
-        let mut at = step.at;
-        for (place, phase) in step.phases.iter().enumerate() {
-            if place % 2 == 1 {
-                out += &rect("phase", at, phase.took, (3, 9));
-            }
-            at += phase.took;
-        }
-    }
-    if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
-        out += &rect("before", before.at, before.took, (14, 5));
-    }
-    out + "</svg>"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,44 +191,5 @@ mod tests {
         let shapes: Vec<_> = MARKS.iter().map(|(_, _, middle)| middle).collect();
         let distinct: std::collections::BTreeSet<_> = shapes.iter().collect();
         assert_eq!(distinct.len(), shapes.len());
-    }
-
-    #[test]
-    fn a_wide_range_is_logarithmic_and_heights_stay_inside() {
-        let narrow = Scale::new(&[0.2, 0.4], Some(Duration::from_secs(1)));
-        let wide = Scale::new(&[0.01, 5.0], Some(Duration::from_secs(1)));
-        assert!(!narrow.is_log && wide.is_log);
-        for scale in [narrow, wide] {
-            for latency in [0.0, 0.01, 0.4, 5.0, 1e9] {
-                assert!((CHART.1..=CHART.0 - CHART.2).contains(&scale.y(latency)), "{latency}");
-            }
-            assert!((1..=6).contains(&scale.ticks().len()), "{:?}", scale.ticks());
-        }
-    }
-
-    #[test]
-    fn runs_without_a_latency_stand_on_the_axis() {
-        let run = |second, verdict, why: &str| RunRow {
-            token: None,
-            slot: at(second),
-            verdict,
-            why: why.to_owned(),
-            latency: Duration::from_secs(60),
-            late_by: None,
-        };
-        let runs =
-            [run(120, Verdict::Failed, "not_received"), run(60, Verdict::Unknown, "missed"), run(0, Verdict::Good, "")];
-        let chart = latency(&runs, Some(Duration::from_secs(1)), Duration::from_secs(60));
-        assert!(chart.contains("#m-failed\" x=\"98.50%\" y=\"188.0\""), "{chart}");
-        assert!(chart.contains("failed (not_received)</title>"), "no latency is claimed: {chart}");
-        assert!(chart.contains("#m-good\" x=\"1.50%\""), "{chart}");
-        assert_eq!(latency(&[], None, Duration::ZERO), "");
-    }
-
-    #[test]
-    fn a_bar_is_never_invisible_nor_beyond_the_end() {
-        let step = StepReport { at: Duration::from_secs(10), ..StepReport::new("s", "send", StepStatus::Failed) };
-        let bar = waterfall_bar(&step, None, Duration::from_secs(10));
-        assert!(bar.contains("class=\"failed\" x=\"99.60%\" y=3 width=\"0.40%\""), "{bar}");
     }
 }

@@ -36,24 +36,36 @@ pub(super) const SOMEBODY: &str = "the API";
 /// `POST /api/v1/incidents/{id}/ack`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct AckRequest {
+pub(super) struct AckRequest {
     /// Who looks after it.
-    by: Option<String>,
+    pub(super) by: Option<String>,
     /// For how long; without, until it gets worse or is over.
-    r#for: Option<String>,
+    pub(super) r#for: Option<String>,
+    /// What others are to know.
+    pub(super) note: Option<String>,
+}
+
+impl AckRequest {
+    /// The acknowledgement that is asked for, or what is wrong with it.
+    pub(super) fn ack(&self, now: Timestamp) -> Result<Ack, String> {
+        let until = self.r#for.as_deref().map(|text| lasts(text, now)).transpose()?;
+        let note = self.note.as_deref().map(|text| words(text, "note")).transpose()?;
+        Ok(Ack { by: words(self.by.as_deref().unwrap_or(SOMEBODY), "by")?, at: now, until, note })
+    }
 }
 
 /// `POST /api/v1/silences`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct SilenceRequest {
-    matchers: Vec<String>,
-    r#for: Option<String>,
-    until: Option<Timestamp>,
-    reason: String,
-    author: Option<String>,
-    until_resolved: bool,
-    exclude_from_slo: bool,
+pub(super) struct SilenceRequest {
+    pub(super) matchers: Vec<String>,
+    pub(super) r#for: Option<String>,
+    pub(super) until: Option<Timestamp>,
+    pub(super) reason: String,
+    pub(super) author: Option<String>,
+    pub(super) until_resolved: bool,
+    pub(super) exclude_from_slo: bool,
+    pub(super) pauses: bool,
 }
 
 /// Who takes it back.
@@ -79,12 +91,7 @@ pub(super) async fn acknowledge(
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    let now = shared.views.clock.now().wall;
-    let ack = || -> Result<Ack, String> {
-        let until = asked.r#for.as_deref().map(|text| lasts(text, now)).transpose()?;
-        Ok(Ack { by: words(asked.by.as_deref().unwrap_or(SOMEBODY), "by")?, at: now, until })
-    };
-    match ack() {
+    match asked.ack(shared.views.clock.now().wall) {
         Ok(ack) => incident_after(&shared, &id, Asked::Acknowledge { incident: id.clone(), ack }).await,
         Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
     }
@@ -121,17 +128,21 @@ pub(super) async fn silence(State(shared): State<Arc<Shared>>, request: Request)
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
+    match begin(&shared, asked).await {
+        Ok(silence) => answer(&shared, "silence", SilenceView::new(silence, &shared.views)),
+        Err((status, why)) => refuse(status, &why),
+    }
+}
+
+/// Begins the silence that is asked for, or says why not.
+pub(super) async fn begin(shared: &Shared, asked: SilenceRequest) -> Result<Silence, (StatusCode, String)> {
+    let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     if shared.views.board.docket().silences.len() >= SILENCES {
-        return refuse(StatusCode::BAD_REQUEST, "there are a thousand silences already; end some first");
+        return Err(bad("there are a thousand silences already; end some first".to_owned()));
     }
-    let silence = match new_silence(asked, shared.views.clock.now().wall) {
-        Ok(silence) => silence,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
-    };
-    match shared.views.commands.ask(Asked::Silence(silence.clone())).await {
-        Ok(()) => answer(&shared, "silence", SilenceView::new(silence, &shared.views)),
-        Err(refusal) => refused(&shared, &refusal),
-    }
+    let silence = new_silence(asked, shared.views.clock.now().wall).map_err(bad)?;
+    let done = shared.views.commands.ask(Asked::Silence(silence.clone())).await;
+    done.map(|()| silence).map_err(|refusal| told(shared, &refusal))
 }
 
 pub(super) async fn unsilence(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
@@ -160,9 +171,11 @@ fn new_silence(asked: SilenceRequest, now: Timestamp) -> Result<Silence, String>
         (Some(_), Some(_)) => return Err("`for` and `until` exclude each other".to_owned()),
         (None, None) => return Err("how long? say `for`, as in \"2h\", or `until`, with its offset".to_owned()),
     };
-    if asked.until_resolved && asked.exclude_from_slo {
-        let why = "`until_resolved` and `exclude_from_slo` exclude each other: runs that are left out resolve nothing";
-        return Err(why.to_owned());
+    if asked.until_resolved && (asked.exclude_from_slo || asked.pauses) {
+        let other = if asked.pauses { "pauses" } else { "exclude_from_slo" };
+        return Err(format!(
+            "`until_resolved` and `{other}` exclude each other: runs that are left out resolve nothing"
+        ));
     }
     Ok(Silence {
         id: new_id()?,
@@ -171,6 +184,7 @@ fn new_silence(asked: SilenceRequest, now: Timestamp) -> Result<Silence, String>
         until,
         until_resolved: asked.until_resolved,
         exclude_from_slo: asked.exclude_from_slo,
+        pauses: asked.pauses,
         reason: words(&asked.reason, "reason")?,
         author: words(asked.author.as_deref().unwrap_or(SOMEBODY), "author")?,
     })
@@ -195,21 +209,23 @@ pub(super) async fn find_incident(shared: &Shared, id: &str) -> Result<Option<In
 const NOTICES: usize = 100;
 
 pub(super) fn refused(shared: &Shared, refusal: &Refusal) -> Response {
-    match refusal {
-        Refusal::Unknown(why) => refuse(StatusCode::NOT_FOUND, why),
-        Refusal::NotNow(why) => refuse(StatusCode::TOO_MANY_REQUESTS, &shared.views.redactor.clean(why)),
-        Refusal::Unavailable(why) => unavailable(shared, why),
-    }
+    let (status, why) = told(shared, refusal);
+    refuse(status, &why)
+}
+
+/// A refusal as a status and in words.
+pub(super) fn told(shared: &Shared, refusal: &Refusal) -> (StatusCode, String) {
+    let (status, why) = match refusal {
+        Refusal::Unknown(why) => (StatusCode::NOT_FOUND, why),
+        Refusal::NotNow(why) => (StatusCode::TOO_MANY_REQUESTS, why),
+        Refusal::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    (status, shared.views.redactor.clean(why))
 }
 
 /// The request's JSON; nothing at all is an empty object.
 pub(super) async fn read<T: DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
-    let body = axum::body::to_bytes(request.into_body(), BODY);
-    let body = match tokio::time::timeout(BODY_WITHIN, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "a request has at most 16 KiB")),
-        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request did not come to its end")),
-    };
+    let body = body(request).await.map_err(|(status, why)| refuse(status, why))?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -217,6 +233,16 @@ pub(super) async fn read<T: DeserializeOwned + Default>(request: Request) -> Res
     // By way of an object: a list of values without names would be taken for one.
     let object: Map<String, Value> = serde_json::from_slice(&body).map_err(wrong)?;
     serde_json::from_value(Value::Object(object)).map_err(wrong)
+}
+
+/// All that a request brings.
+pub(super) async fn body(request: Request) -> Result<axum::body::Bytes, (StatusCode, &'static str)> {
+    let body = axum::body::to_bytes(request.into_body(), BODY);
+    match tokio::time::timeout(BODY_WITHIN, body).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "a request has at most 16 KiB")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come to its end")),
+    }
 }
 
 /// The end of what begins now.

@@ -25,7 +25,14 @@ pub(super) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<S
         Ok(None) => return refuse(&shared, StatusCode::NOT_FOUND, "There is and was no incident of this id."),
         Err(error) => return refuse(&shared, StatusCode::SERVICE_UNAVAILABLE, &shared.views.redactor.clean(&error)),
     };
-    page(&shared, StatusCode::OK, "incident.html", move |shared| vec![("incident", safe(shared, &detail))]).await
+    page(&shared, StatusCode::OK, "incident.html", move |shared| {
+        vec![
+            ("here", Value::from("incidents")),
+            ("incident", safe(shared, &detail)),
+            ("events", safe(shared, &detail.events())),
+        ]
+    })
+    .await
 }
 
 pub(super) async fn ask_to_acknowledge(State(shared): State<Arc<Shared>>, Path(grant): Path<String>) -> Response {
@@ -61,7 +68,7 @@ pub(super) async fn acknowledge(State(shared): State<Arc<Shared>>, Path(text): P
         Ok(grant) => grant,
         Err(refusal) => return unlisted(refusal),
     };
-    let ack = Ack { by: BY_LINK.to_owned(), at: shared.views.clock.now().wall, until: None };
+    let ack = Ack { by: BY_LINK.to_owned(), at: shared.views.clock.now().wall, until: None, note: None };
     let asked = Request::Acknowledge { incident: grant.incident, ack };
     unlisted(match shared.views.commands.ask(asked).await {
         // A page that is fetched anew must not ask again.

@@ -11,10 +11,16 @@
 
   const state = (word) => { document.documentElement.dataset.live = word; };
 
+  // What somebody has begun to write must not go. What the browser fills in by itself is nobody's beginning.
+  const begun = () => [...document.querySelectorAll("main input:not([type=password], [autocomplete=username]), main select")]
+    .some((field) => field.options
+      ? Math.max(0, [...field.options].findIndex((option) => option.defaultSelected)) !== field.selectedIndex
+      : field.value !== field.defaultValue);
+
   const inUse = () => {
     const focus = document.activeElement;
     const selection = getSelection();
-    return (focus && focus.matches("main input, main select")) ||
+    return begun() || (focus && focus.matches("main input, main select")) ||
       (selection && !selection.isCollapsed && document.querySelector("main").contains(selection.anchorNode));
   };
 

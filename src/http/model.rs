@@ -2,6 +2,8 @@
 //!
 //! Durations are seconds, times are RFC 3339 in UTC, shares lie in `0..=1`; what is not known is null.
 
+mod channel;
+mod filter;
 mod incident;
 mod record;
 
@@ -25,8 +27,10 @@ use crate::secret::Redactor;
 use crate::slo::{Composition, Counts, SloView};
 use crate::time::{Human, earlier, later};
 
+pub(super) use channel::{ChannelView, Users};
+pub(super) use filter::{Filter, GROUP, OWNER};
 pub(super) use incident::{IncidentDetail, IncidentView, SilenceView};
-pub(super) use record::{ChannelView, NoticeView, ReportView, RunView, StepView};
+pub(super) use record::{NoticeView, ReportView, RunView, StepView};
 
 /// One cell of the strip that shows 24 hours.
 const CELL: Duration = Duration::from_secs(86_400 / STRIP_CELLS as u64);
@@ -126,6 +130,8 @@ pub(super) struct JourneyView {
     muted: bool,
     /// The name of the maintenance window that is open.
     maintenance: Option<String>,
+    /// Until when somebody wants it not to be run.
+    paused: Option<Timestamp>,
     unavailable: Option<String>,
     interval_seconds: f64,
     budget_seconds: Option<f64>,
@@ -151,6 +157,12 @@ impl JourneyView {
             critical: journey.critical,
             muted: journey.muted,
             maintenance: journey.maintenance.iter().find(|window| window.is_active(now)).map(|open| open.name.clone()),
+            paused: docket
+                .silences
+                .iter()
+                .filter(|silence| silence.keeps_from_running(journey, now))
+                .map(|pause| pause.until)
+                .max(),
             unavailable: journey.unavailable.clone(),
             interval_seconds: seconds(journey.schedule.interval(now)),
             budget_seconds: journey.budget.map(seconds),
@@ -332,30 +344,4 @@ fn policy(journey: &Journey) -> String {
 
 fn plural(count: u32, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Which journeys a list shows.
-#[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct Filter {
-    /// Only those in this state.
-    pub(super) state: Option<String>,
-    /// Only those whose name, owner or a label contains this, in either case.
-    pub(super) q: Option<String>,
-}
-
-impl Filter {
-    pub(super) fn admits(&self, status: &JourneyStatus) -> bool {
-        let state = self.state.as_deref().filter(|state| !state.is_empty());
-        state.is_none_or(|state| state == State::of(status).as_str()) && self.finds(&status.journey)
-    }
-
-    /// Whether the text is found, whatever the state.
-    pub(super) fn finds(&self, journey: &Journey) -> bool {
-        let wanted = self.q.as_deref().unwrap_or_default().trim().to_lowercase();
-        let mut texts = [&*journey.name]
-            .into_iter()
-            .chain(journey.owner.as_deref())
-            .chain(journey.labels.values().map(String::as_str));
-        wanted.is_empty() || texts.any(|text| text.to_lowercase().contains(&wanted))
-    }
 }

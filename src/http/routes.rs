@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::header::{self, HeaderValue};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,8 +15,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::http::{
-    Shared, api, breakers, callbacks, control, etag, events, health, incident_pages, openapi, pages, reload, run_again,
+    Shared, acts, api, breakers, callbacks, control, etag, events, health, incident_pages, openapi, pages, public,
+    reload, run_again,
 };
+use crate::secret::Secret;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub enum Visibility {
     Public,
     /// Whoever has the admin token; nobody if none is configured.
     Admin,
+    /// Whoever reaches the listener, with a password of `web_config` or without; nobody unless `[status_page]` is configured.
+    Published,
+    /// Whoever puts the admin token into the form that comes here, or has it as for [`Visibility::Admin`]; nobody if none is configured.
+    Form,
     /// Whoever has an address that we signed, for what it was signed for.
     Signed,
     /// A service whose calls are signed, which their receiver checks; nobody if there is none. The one kind of route that no
@@ -49,16 +56,25 @@ struct Route {
 
 fn routes() -> Vec<Route> {
     vec![
-        get("/", pages::status),
+        get("/", pages::overview),
         get("/journeys/{name}", pages::journey),
+        form("/journeys/{name}/run", acts::run),
+        form("/journeys/{name}/pause", acts::pause),
+        form("/journeys/{name}/silence", acts::silence),
         get("/runs/{token}", pages::run),
+        get("/channels", pages::channels),
         get("/incidents", pages::incidents),
         get("/incidents/{id}", incident_pages::incident),
+        form("/incidents/{id}/ack", acts::acknowledge),
+        form("/silences/{id}/end", acts::end_silence),
         signed(Method::GET, MethodFilter::GET, "/ack/{grant}", incident_pages::ask_to_acknowledge),
         signed(Method::POST, MethodFilter::POST, "/ack/{grant}", incident_pages::acknowledge),
         signed(Method::GET, MethodFilter::GET, "/run/{grant}", run_again::ask_to_run),
         signed(Method::POST, MethodFilter::POST, "/run/{grant}", run_again::run_by_link),
         get("/alerts/outbox", pages::outbox),
+        get("/report", pages::report),
+        published("/status", public::status),
+        published("/badge/{title}/{what}", public::badge),
         get("/api/v1/journeys", api::journeys),
         get("/api/v1/journeys/{name}", api::journey),
         get("/api/v1/journeys/{name}/runs", api::runs),
@@ -109,6 +125,16 @@ fn admin_delete<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, hand
     Route { info, handler: on(MethodFilter::DELETE, handler) }
 }
 
+fn published<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let info = RouteInfo { method: Method::GET, path, visibility: Visibility::Published };
+    Route { info, handler: on(MethodFilter::GET, handler) }
+}
+
+fn form<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let info = RouteInfo { method: Method::POST, path, visibility: Visibility::Form };
+    Route { info, handler: on(MethodFilter::POST, handler) }
+}
+
 fn signed<H: Handler<T, Arc<Shared>>, T: 'static>(
     method: Method,
     filter: MethodFilter,
@@ -128,11 +154,20 @@ pub(super) fn called() -> Vec<RouteInfo> {
     table().into_iter().filter(|route| route.visibility == Visibility::Called).collect()
 }
 
+/// Whether this asks for what [`Visibility::Published`] has, or for the style that it has.
+pub(super) fn is_published(head: &Parts) -> bool {
+    let path = head.uri.path();
+    let is_read = [Method::GET, Method::HEAD].contains(&head.method);
+    is_read && (path == "/status" || path.starts_with("/badge/") || path.starts_with("/static/"))
+}
+
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for Route { info, handler } in routes() {
         let handler = match info.visibility {
-            Visibility::Public | Visibility::Signed | Visibility::Called => handler,
+            Visibility::Public | Visibility::Signed | Visibility::Called | Visibility::Form | Visibility::Published => {
+                handler
+            }
             Visibility::Admin => handler.layer(middleware::from_fn_with_state(shared.clone(), guard)),
         };
         router = router.route(info.path, handler);
@@ -165,7 +200,11 @@ pub(super) fn is_admin(shared: &Shared, headers: &HeaderMap) -> bool {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     // Of two, a proxy and we might each believe another.
     let given = given.next().filter(|_| given.next().is_none()).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    is_token(token, given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default())
+}
+
+/// Whether this is the admin token.
+pub(super) fn is_token(token: &Secret, given: &str) -> bool {
     // Hashed, so that not even the length of the token shows in the time that the comparison takes.
     Sha256::digest(given).ct_eq(&Sha256::digest(token.reveal().as_bytes())).into()
 }

@@ -16,12 +16,15 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
 const ICON: &str = include_str!("icon.svg");
 
-const TEMPLATES: [(&str, &str); 12] = [
+const TEMPLATES: [(&str, &str); 15] = [
     ("layout.html", include_str!("layout.html")),
     ("parts.html", include_str!("parts.html")),
     ("status.html", include_str!("status.html")),
     ("journey.html", include_str!("journey.html")),
     ("run.html", include_str!("run.html")),
+    ("channels.html", include_str!("channels.html")),
+    ("report.html", include_str!("report.html")),
+    ("public.html", include_str!("public.html")),
     ("incident.html", include_str!("incident.html")),
     ("ack.html", include_str!("ack.html")),
     ("run_again.html", include_str!("run_again.html")),
@@ -60,6 +63,8 @@ impl Templates {
         environment.add_filter("duration", duration);
         environment.add_filter("ago", ago);
         environment.add_filter("utc", utc);
+        environment.add_filter("day", day);
+        environment.add_filter("pace", pace);
         environment.add_filter("percent", percent);
         environment.add_filter("count", count);
         environment.add_filter("rate", rate);
@@ -158,6 +163,22 @@ fn utc(at: &Value) -> Value {
     Value::from_safe_string(format!("<time datetime={machine}>{person}</time>"))
 }
 
+/// A time's day.
+fn day(at: &Value) -> Value {
+    let Some(at) = time(at) else { return Value::from("–") };
+    Value::from_safe_string(at.strftime("<time datetime=%Y-%m-%d>%Y-%m-%d</time>").to_string())
+}
+
+/// Calls a second, as people write a rate.
+fn pace(rate: &Value) -> String {
+    match number(rate) {
+        None => "–".to_owned(),
+        Some(rate) if rate >= 1.0 => format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned() + "/s",
+        Some(rate) if rate * 60.0 >= 1.0 => format!("{:.0}/min", rate * 60.0),
+        Some(rate) => format!("{:.0}/h", rate * 3_600.0),
+    }
+}
+
 /// A share in percent, cut and never rounded up: 99.9996 % is not 100 %.
 fn percent(share: &Value, decimals: Option<u32>) -> String {
     let Some(share) = number(share).filter(|share| share.is_finite()) else { return "–".to_owned() };
@@ -197,7 +218,7 @@ fn rate(burn: &Value) -> String {
 }
 
 /// Text as one segment of a path, or as a query's value (RFC 3986 section 2.3).
-fn path(text: &str) -> String {
+pub(super) fn path(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -217,13 +238,14 @@ fn link(text: &str) -> bool {
 /// The sign that stands before a state's word, so that none is told by its colour alone.
 fn mark(word: &str) -> &'static str {
     match word {
-        "ok" | "good" | "passed" | "ready" | "sent" | "resolved" => "✓",
-        "down" | "failed" | "dead" | "open" | "firing" => "✗",
-        "slow" | "late" => "◔",
+        "ok" | "good" | "passed" | "ready" | "sent" | "resolved" | "closed" | "operational" => "✓",
+        "down" | "failed" | "dead" | "open" | "firing" | "forced_open" | "outage" => "✗",
+        "slow" | "late" | "half_open" | "degraded" => "◔",
         "stale" => "◌",
         "suspect" | "warned" | "warning" | "ambiguous" => "!",
         "recovering" => "↗",
-        "skipped" | "excluded" | "silenced" | "acked" => "·",
+        "skipped" | "excluded" | "silenced" | "acked" | "superseded" | "forced_closed" | "observe_only" => "·",
+        "paused" | "maintenance" => "⏸",
         "pending" | "leased" | "starting" => "…",
         _ => "?",
     }

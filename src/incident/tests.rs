@@ -427,6 +427,7 @@ fn silence(matchers: &[&str], from: i64, until: i64) -> Silence {
         until: at(until),
         until_resolved: false,
         exclude_from_slo: false,
+        pauses: false,
         reason: "upgrade".to_owned(),
         author: "ann".to_owned(),
     }
@@ -496,7 +497,7 @@ fn an_acknowledgement_is_written_at_once_and_so_is_its_end() {
         });
         acked.unwrap()
     };
-    stage.desk.acknowledge(&id, Ack { by: "bob".to_owned(), at: at(180), until: None }).unwrap();
+    stage.desk.acknowledge(&id, Ack { by: "bob".to_owned(), at: at(180), until: None, note: None }).unwrap();
     assert!(written(stage.desk.decide(at(180))));
     stage.desk.unacknowledge(&id, "bob").unwrap();
     assert!(!written(stage.desk.decide(at(181))));
@@ -574,7 +575,7 @@ fn an_acknowledged_incident_is_not_repeated_until_it_gets_worse_or_the_time_is_o
     let mut stage = alone();
     stage.play("sms", 0, "sss");
     let id = stage.desk.open().next().unwrap().id.clone();
-    let ack = Ack { by: "bob".to_owned(), at: at(180), until: Some(at(3 * 3_600)) };
+    let ack = Ack { by: "bob".to_owned(), at: at(180), until: Some(at(3 * 3_600)), note: None };
     stage.desk.acknowledge(&id, ack.clone()).unwrap();
     stage.play("sms", 3, &"s".repeat(100));
     assert_eq!(stage.reasons(), [(2, First)]);
@@ -585,7 +586,10 @@ fn an_acknowledged_incident_is_not_repeated_until_it_gets_worse_or_the_time_is_o
     stage.decide(106 * 60);
     stage.decide(3 * 3_600);
     assert_eq!(stage.reasons().last(), Some(&(180, Repeat)));
-    assert_eq!(stage.desk.acknowledge("nope", Ack { by: "b".into(), at: at(0), until: None }), Err(NotOpen));
+    assert_eq!(
+        stage.desk.acknowledge("nope", Ack { by: "b".into(), at: at(0), until: None, note: None }),
+        Err(NotOpen)
+    );
 }
 
 #[test]

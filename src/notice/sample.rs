@@ -51,7 +51,12 @@ pub fn sample(reason: NotifyReason) -> Notification {
         bad_runs: 3 * sequence,
         members: if reason == NotifyReason::First { 2 } else { 3 },
         firing,
-        acked: (sequence > 2).then(|| Ack { by: "ada".to_owned(), at: later(SINCE, APART * 2), until: None }),
+        acked: (sequence > 2).then(|| Ack {
+            by: "ada".to_owned(),
+            at: later(SINCE, APART * 2),
+            until: None,
+            note: None,
+        }),
         first_told: Some(later(SINCE, Duration::from_secs(150))),
         ..Incident::new(
             "7f3a2c01d2e4".to_owned(),

@@ -92,6 +92,7 @@ fn what_was_silenced_is_silent_again() {
         until: at(until),
         until_resolved: false,
         exclude_from_slo: false,
+        pauses: false,
         reason: "a release".to_owned(),
         author: "ada".to_owned(),
     };

@@ -44,7 +44,7 @@ pub struct OpenChannel {
     /// Whether it can receive; only receiving channels ever say so.
     pub readiness: watch::Receiver<Readiness>,
     /// Sends and requests at once.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// One run at a time waits for the reader, the others behind it.
     queue: Semaphore,
     pace: Mutex<Pace>,
@@ -79,7 +79,7 @@ impl OpenChannel {
         board: Arc<Board>,
         metrics: ChannelMetrics,
     ) -> OpenChannel {
-        let permits = Semaphore::new(policy.max_in_flight.max(1));
+        let permits = Arc::new(Semaphore::new(policy.max_in_flight.max(1)));
         let (pace, trends, reading, refused) = Default::default();
         let [is_reader_down, is_breaker_down] = [false; 2].map(AtomicBool::new);
         OpenChannel {
@@ -108,6 +108,11 @@ impl OpenChannel {
     pub fn with_gate(self, gate: Option<Gate>) -> OpenChannel {
         let news = gate.as_ref().map(|gate| gate.news().clone()).unwrap_or_default();
         OpenChannel { gate, news, ..self }
+    }
+
+    /// Its calls at once: those that are free.
+    pub fn permits(&self) -> &Arc<Semaphore> {
+        &self.permits
     }
 
     /// Its breaker, and who goes through that.

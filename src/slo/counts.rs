@@ -58,6 +58,11 @@ impl Counts {
         }
     }
 
+    /// With so many more of this verdict.
+    pub fn add(&mut self, verdict: Verdict, count: u64) {
+        *self.field(verdict) += count;
+    }
+
     /// Slots with a verdict about the watched system.
     pub fn valid(&self) -> u64 {
         self.good + self.slow + self.failed + self.late

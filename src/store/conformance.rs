@@ -18,6 +18,7 @@ use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
 use crate::journey::token::Mint;
 use crate::notice::delivery_id;
 use crate::slo::{History, status};
+use crate::time::later;
 
 pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()
@@ -241,6 +242,7 @@ async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
     };
     let mut runs: Vec<_> = (1..=30).map(|nth| run("paced", nth * 10)).collect();
     runs.push(run("other", 100));
+    runs.extend([0, 1, 2].map(|day| run("daily", day * 86_400 + 50)));
     runs.push(Change::Amend { journey: "paced".into(), slot: at(120), late_by: Duration::from_secs(9) });
     store.apply(runs).await.unwrap();
     let latencies = async |name: &str, windows: &[(i64, i64)], limit| {
@@ -260,6 +262,14 @@ async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(found[2], [(50, good), (20, failed), (10, slow)]);
     assert_eq!(latencies("paced", &[(0, 300), (0, 100)], 1).await, [vec![(300, good)], vec![(100, good)]], "the last");
     assert_eq!(latencies("nobody", &[(0, 300)], 9).await, [Vec::new()]);
+    let days = async |name: &str, until| store.days(name.into(), at(0), at(until)).await.unwrap();
+    let counts = Counts { good: 6, slow: 6, failed: 5, late: 1, unknown: 6, excluded: 6 };
+    let [of_one, of_two, none] = [days("paced", 301).await, days("daily", 2 * 86_400).await, days("paced", 10).await];
+    assert_eq!(of_one.iter().map(|day| day.counts).collect::<Vec<_>>(), [counts]);
+    assert!(of_one[0].start <= at(10) && of_one[0].start > at(10 - 86_400), "{of_one:?}");
+    assert_eq!(of_two.iter().map(|day| day.counts.good).collect::<Vec<_>>(), [1, 1], "the end is not in");
+    assert_eq!(of_two[1].start, later(of_two[0].start, Duration::from_secs(86_400)));
+    assert_eq!(none, [], "the end is not in");
     store.close().await.unwrap();
 }
 
@@ -335,6 +345,7 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
         until: at(600),
         until_resolved: true,
         exclude_from_slo: false,
+        pauses: false,
         reason: "upgrade".to_owned(),
         author: "ann".to_owned(),
     };

@@ -46,14 +46,15 @@ use crate::journey::spend::Spent;
 use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
+use crate::slo::Counts;
 use crate::store::sqlite::lock::{Left, Lock};
 use crate::store::sqlite::rows::{
     arrival, blob, boot, from_json, incident_row, ledger_entry, millis, order, outbox_row, parse, ran, run_row, span,
-    spent, time, verdict_code,
+    spent, time, verdict, verdict_code,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
-    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
     StoreError, schema,
 };
 
@@ -500,6 +501,26 @@ impl Store for Sqlite {
                 statement.query_map(parameters, ran)?.collect()
             };
             windows.into_iter().map(&mut runs_in).collect()
+        }))
+    }
+
+    fn days(&self, journey: Name, from: Timestamp, until: Timestamp) -> BoxFuture<'_, Result<Vec<Day>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql = "SELECT slot / 86400000 AS day, verdict, count(*) FROM run
+                WHERE journey = (SELECT id FROM journey WHERE name = ?) AND slot >= ? AND slot < ? GROUP BY day, verdict ORDER BY day";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![&*journey, millis(from), millis(until)])?;
+            let mut days: Vec<Day> = Vec::new();
+            while let Some(row) = rows.next()? {
+                let start = time(row.get::<_, i64>(0)? * 86_400_000);
+                if days.last().is_none_or(|day| day.start != start) {
+                    days.push(Day { start, counts: Counts::default() });
+                }
+                if let Some(day) = days.last_mut() {
+                    day.counts.add(verdict(row.get(1)?)?, row.get::<_, i64>(2)?.unsigned_abs());
+                }
+            }
+            Ok(days)
         }))
     }
 

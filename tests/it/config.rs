@@ -266,6 +266,22 @@ fn an_objective_has_the_window_that_was_written() {
 }
 
 #[test]
+fn what_everybody_may_see_is_made_of_the_journeys_that_are_named() {
+    let (plan, _) = loaded(Path::new("tests/it/config/good/everything.toml"));
+    let public = plan.status_page.as_ref().unwrap();
+    assert_eq!((public.title.as_str(), public.about.as_deref()), ("Example services", Some("Measured from outside.")));
+    let [part] = &public.components[..] else { panic!("{public:?}") };
+    assert_eq!((part.title.as_str(), part.group.as_deref()), ("Text messages", Some("Messaging")));
+    let members: Vec<_> = plan.journeys.iter().filter(|journey| part.has(journey)).map(|one| &*one.name).collect();
+    assert!(members.contains(&"orders") && members.contains(&"sms[us,a]"), "{members:?}");
+    let silver = plan.journeys.iter().find(|one| one.labels.get("tier").is_some_and(|tier| tier == "silver"));
+    assert!(silver.is_none_or(|journey| journey.name.starts_with("sms") || !part.has(journey)), "{silver:?}");
+    let token = Token::from_bits(0xabc);
+    let logs = plan.http.trace_url.as_ref().unwrap().of(token);
+    assert_eq!(logs, format!("https://logs.example.net/run/{token}?q={:032x}", 0xabc));
+}
+
+#[test]
 fn routes_and_windows_mean_what_they_say() {
     let (plan, _) = loaded(Path::new("tests/it/config/good/everything.toml"));
     let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();

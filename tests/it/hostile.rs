@@ -83,7 +83,7 @@ fn notice_of(said: &str, reason: NotifyReason, sequence: u32) -> Notification {
     notice.decision = said.to_owned();
     notice.news = vec![said.to_owned()];
     notice.owner = Some(said.to_owned());
-    notice.incident.acked = Some(Ack { by: said.to_owned(), at: Timestamp::UNIX_EPOCH, until: None });
+    notice.incident.acked = Some(Ack { by: said.to_owned(), at: Timestamp::UNIX_EPOCH, until: None, note: None });
     notice
 }
 

@@ -1,8 +1,10 @@
 //! The listener for people and machines: its routes, what its pages let through, and what they hold back.
 
 mod gone;
+mod public;
 mod routes;
 pub(crate) mod stage;
+mod whole;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -48,6 +50,9 @@ async fn pages(stage: &Stage) -> Vec<String> {
         "/?q=partner",
         "/incidents",
         "/alerts/outbox",
+        "/channels",
+        "/report",
+        "/?group=tier&owner=messaging&label=tier%3D1",
         "/incidents/5d1c09a7be21",
         "/incidents/11aa22bb33cc",
         "/incidents/none",
@@ -171,6 +176,7 @@ fn a_journey_is_found_by_any_name_and_its_run_by_its_token() {
             "not received within 60s",
             "Latency of the last 200 runs",
             "id=m-failed",
+            "Budget left over the window: ",
         ] {
             assert!(page.contains(told), "{told}: {page}");
         }
@@ -217,7 +223,7 @@ fn metrics_have_their_type() {
 async fn liveness_is_our_loops_and_nothing_else() {
     let stage = Stage::new(None).await;
     let readiness = Some(Readiness::Down { why: "connection refused".to_owned() });
-    let down = ChannelStatus { kind: "amqp", readiness, last_fault: None, last_success: None, slowed: None };
+    let down = ChannelStatus { kind: "amqp", readiness, ..ChannelStatus::default() };
     stage.board.set_channel(&"orders".into(), down);
     stage.board.set_component(STORE_COMPONENT, false, true, "disk full", stage::start());
     let pulse = stage.board.pulse("scheduler", stage.clock.now().mono);

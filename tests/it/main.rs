@@ -4,6 +4,7 @@
 mod amqp;
 mod architecture;
 mod breaker;
+mod browser;
 #[cfg(feature = "smtp")]
 mod changed;
 #[cfg(feature = "checks")]

@@ -119,6 +119,7 @@ fn a_recorded_history_tells_again_what_the_daemon_told() {
             until: time(1) + 1.millisecond(),
             until_resolved: false,
             exclude_from_slo: false,
+            pauses: false,
             reason: "a release".to_owned(),
             author: "ada".to_owned(),
         };

@@ -13,6 +13,7 @@ use crate::http::Views;
 use crate::http::model::NoticeView;
 use crate::incident::{Incident, Member, Root};
 use crate::journey::{Journey, Name};
+use crate::notifier::Receipt;
 use crate::store::{IncidentRow, OutboxRow};
 use crate::time::between;
 
@@ -115,6 +116,48 @@ impl IncidentDetail {
         })
     }
 }
+
+/// Something that happened in an incident.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct EventView {
+    at: Timestamp,
+    /// The state that it led to, in a word.
+    state: &'static str,
+    /// What happened, in words.
+    said: String,
+    /// What the other side gave for the notice.
+    receipt: Option<Receipt>,
+}
+
+impl IncidentDetail {
+    /// What happened in it, in order: what failed, who was told and who took it, who looked after it, and its end.
+    pub(in crate::http) fn events(&self) -> Vec<EventView> {
+        let event = |at, state, said| EventView { at, state, said, receipt: None };
+        let row = &self.incident.row;
+        let mut events = vec![event(row.since, "firing", "the first bad slot".to_owned())];
+        for member in self.member_list.iter().take(MEMBERS) {
+            events.push(event(member.since, "firing", format!("{}: {}", member.subject, member.said)));
+            events.extend(member.ended.map(|at| event(at, "recovering", format!("{} is well again", member.subject))));
+        }
+        events.extend(self.notices.iter().map(NoticeView::event));
+        if let Some(ack) = &self.incident.acked {
+            let note = ack.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+            events.push(event(ack.at, "acked", format!("{} looks after it{note}", ack.by)));
+        }
+        events.extend(row.resolved.map(|at| event(at, "resolved", "it is over".to_owned())));
+        events.sort_by_key(|event| event.at);
+        events
+    }
+}
+
+impl EventView {
+    pub(super) fn new(at: Timestamp, state: &'static str, said: String, receipt: Option<Receipt>) -> EventView {
+        EventView { at, state, said, receipt }
+    }
+}
+
+/// Members whose beginning and end are among the events; the others are in their own list.
+const MEMBERS: usize = 20;
 
 /// What the store would have of an open incident.
 fn row_of(incident: &Incident) -> IncidentRow {

@@ -1,15 +1,10 @@
 //! What is on record, as data: runs, evidence, incidents, notices, and the channels' last words.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::incident::EventView;
 use super::seconds;
-use crate::board::{BreakerStatus, ChannelStatus};
-use crate::breaker::Guarded;
-use crate::channel::Readiness;
 use crate::journey::Name;
 use crate::journey::compare::{Change, changes, healthy};
 use crate::journey::expect::{Check, cut_at};
@@ -210,44 +205,31 @@ impl NoticeView {
         }
     }
 
+    /// As something that happened in its incident.
+    pub(super) fn event(&self) -> EventView {
+        let whom = match &self.instead_of {
+            Some((other, why)) => format!("{} instead of {other} ({why})", self.notifier),
+            None => self.notifier.to_string(),
+        };
+        let reason = self.reason;
+        let error = self.error.as_deref().unwrap_or("no reason is known");
+        let (at, said) = match self.status {
+            OutboxStatus::Sent => (self.at, format!("{whom} was told ({reason})")),
+            OutboxStatus::Superseded => {
+                (self.at, format!("what {whom} was to be told ({reason}) was told with a later notice"))
+            }
+            OutboxStatus::Dead => (self.at, format!("{whom} could not be told ({reason}): {error}")),
+            OutboxStatus::Pending | OutboxStatus::Leased | OutboxStatus::Ambiguous if self.attempts > 0 => {
+                (self.created, format!("{whom} is to be told ({reason}); attempt {} said: {error}", self.attempts))
+            }
+            OutboxStatus::Pending | OutboxStatus::Leased | OutboxStatus::Ambiguous => {
+                (self.created, format!("{whom} is to be told ({reason})"))
+            }
+        };
+        EventView::new(at, self.status.as_str(), said, self.receipt.clone())
+    }
+
     pub(in crate::http) fn incident(&self) -> &str {
         &self.incident
-    }
-}
-
-/// A channel.
-#[derive(Debug, Serialize)]
-pub(in crate::http) struct ChannelView {
-    name: Name,
-    kind: &'static str,
-    /// `ready`, `starting`, `down`; null for a channel that nobody receives on.
-    readiness: Option<&'static str>,
-    why: Option<String>,
-    last_fault: Option<String>,
-    last_fault_at: Option<Timestamp>,
-    last_success: Option<Timestamp>,
-    /// How its breaker is, in a sentence; null where there is nothing to say of it.
-    breaker: Option<String>,
-    /// How long it waits between two calls, or before the next, because its system wants fewer.
-    slowed_seconds: Option<f64>,
-}
-
-impl ChannelView {
-    pub(in crate::http) fn new(
-        name: Name,
-        status: ChannelStatus,
-        breakers: &BTreeMap<Guarded, Arc<BreakerStatus>>,
-    ) -> ChannelView {
-        let (readiness, why) = match status.readiness {
-            None => (None, None),
-            Some(Readiness::Starting) => (Some("starting"), None),
-            Some(Readiness::Ready) => (Some("ready"), None),
-            Some(Readiness::Down { why }) => (Some("down"), Some(why)),
-        };
-        let (last_fault_at, last_fault) = status.last_fault.unzip();
-        let (kind, last_success) = (status.kind, status.last_success);
-        let breaker = breakers.get(&Guarded::Channel(name.clone())).filter(|breaker| breaker.is_noteworthy());
-        let (breaker, slowed_seconds) = (breaker.map(|breaker| breaker.words()), status.slowed.map(seconds));
-        ChannelView { name, kind, readiness, why, last_fault, last_fault_at, last_success, breaker, slowed_seconds }
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
     let by = format!("@{} (Slack)", press.name);
     match grant.deed {
         Deed::Acknowledge => {
-            let ack = Ack { by, at: now, until: None };
+            let ack = Ack { by, at: now, until: None, note: None };
             Ok(Wanted::Change(Request::Acknowledge { incident: grant.incident, ack }))
         }
         Deed::Silence => {
@@ -132,6 +132,7 @@ pub(super) fn judge(press: &Press, team: &str, key: &[u8], now: Timestamp) -> Re
                 until: later(now, SILENCED),
                 until_resolved: false,
                 exclude_from_slo: false,
+                pauses: false,
                 reason: "asked for in Slack".to_owned(),
                 author: by,
             };

@@ -17,7 +17,7 @@ use journeyman::journey::token::Token;
 use journeyman::ledger::Entry;
 use journeyman::notifier::Receipt;
 use journeyman::store::{
-    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
     StoreError,
 };
 
@@ -97,6 +97,9 @@ impl Store for Gone {
         _: Vec<(Timestamp, Timestamp)>,
         _: usize,
     ) -> BoxFuture<'_, Result<Vec<Vec<Ran>>, StoreError>> {
+        gone()
+    }
+    fn days(&self, _: Name, _: Timestamp, _: Timestamp) -> BoxFuture<'_, Result<Vec<Day>, StoreError>> {
         gone()
     }
     fn report(&self, _: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>> {

@@ -71,9 +71,14 @@ fn expected(route: &RouteInfo, setting: Setting, shows: Shows) -> &'static [u16]
     }
     match (route.visibility, setting) {
         (Visibility::Public, _) => &[200, 404],
-        (Visibility::Admin, Setting::NoToken) => &[404],
+        // None is configured here.
+        (Visibility::Published, _) => &[404],
+        (Visibility::Admin | Visibility::Form, Setting::NoToken) => &[404],
         (Visibility::Admin, _) if has_token => &[200, 400, 503],
         (Visibility::Admin, _) => &[401],
+        // With the token and without a name.
+        (Visibility::Form, _) if has_token => &[400],
+        (Visibility::Form, _) => &[403],
         // Without a signature; and what Slack calls is for nobody unless it is set up.
         (Visibility::Signed, _) => &[403],
         (Visibility::Called, _) => &[404],

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use journeyman::alert::{Phase as AlertPhase, Subject};
-use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, STRIP_CELLS};
+use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, Permits, STRIP_CELLS};
 use journeyman::channel::Readiness;
 use journeyman::clock::Clock;
 use journeyman::commands::Callback;
+use journeyman::control::status_page::StatusPage;
 use journeyman::control::{Ack, Matcher, Silence};
 use journeyman::detect::{Detector, Finding, Severity};
 use journeyman::gate::Door;
@@ -24,6 +25,7 @@ use journeyman::journey::report::{Phase, Report, StepStatus};
 use journeyman::journey::schedule::Schedule;
 use journeyman::journey::seen::{Seen, What};
 use journeyman::journey::token::Token;
+use journeyman::journey::trace_url::TraceUrl;
 use journeyman::journey::{AlertPolicy, Journey, Objective};
 use journeyman::metrics::Metrics;
 use journeyman::notice::Notification;
@@ -61,26 +63,33 @@ impl Stage {
     pub(crate) async fn new(admin_token: Option<&str>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, admin_token, None, Door::default()).await
+        Stage::over(store, scratch, admin_token, None, Door::default(), None).await
     }
 
     /// With this door before it.
     pub(crate) async fn behind(door: Door, admin_token: Option<&str>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, admin_token, None, door).await
+        Stage::over(store, scratch, admin_token, None, door, None).await
     }
 
     /// With somebody who takes Slack's calls.
     pub(crate) async fn taking_calls(callback: Arc<dyn Callback>) -> Stage {
         let scratch = Scratch::new("pages");
         let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
-        Stage::over(store, scratch, None, Some(callback), Door::default()).await
+        Stage::over(store, scratch, None, Some(callback), Door::default(), None).await
     }
 
     /// With a store that answers nothing but faults.
     pub(crate) async fn without_store() -> Stage {
-        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None, None, Door::default()).await
+        Stage::over(Arc::new(super::gone::Gone), Scratch::new("pages"), None, None, Door::default(), None).await
+    }
+
+    /// With a page for everybody, behind this door.
+    pub(crate) async fn published(status_page: StatusPage, door: Door) -> Stage {
+        let scratch = Scratch::new("pages");
+        let store = Arc::new(Sqlite::open(&scratch.path().join("state.db")).unwrap());
+        Stage::over(store, scratch, None, None, door, Some(status_page)).await
     }
 
     async fn over(
@@ -89,6 +98,7 @@ impl Stage {
         admin_token: Option<&str>,
         slack: Option<Arc<dyn Callback>>,
         door: Door,
+        status_page: Option<StatusPage>,
     ) -> Stage {
         journeyman::tls::init();
         let clock = Clock::derived(start());
@@ -111,6 +121,8 @@ impl Stage {
             admin_token: admin_token.map(|token| Secret::new(token.to_owned(), &redactor)),
             redactor,
             public_url: Some("https://monitor.example.net/".parse().unwrap()),
+            trace_url: TraceUrl::parse("https://logs.example.net/?q={{ trace_id }}").ok(),
+            status_page,
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
             slack: Arc::new(callbacks),
@@ -418,7 +430,12 @@ pub(crate) async fn fill(stage: &Stage) {
         board.set_journey(shown(calm, CALM, Some(good(&name, ago(number * 5), millis(300 + number * 311))), usual));
     }
 
-    let acked = Ack { by: HOSTILE.to_owned(), at: ago(60), until: Some(later(start(), Duration::from_secs(3_600))) };
+    let acked = Ack {
+        by: HOSTILE.to_owned(),
+        at: ago(60),
+        until: Some(later(start(), Duration::from_secs(3_600))),
+        note: None,
+    };
     let member = Member {
         subject: Subject::Journey(HOSTILE.into()),
         said: format!("{HOSTILE} {LEAKED}"),
@@ -436,6 +453,7 @@ pub(crate) async fn fill(stage: &Stage) {
         until: later(start(), Duration::from_secs(600)),
         until_resolved: true,
         exclude_from_slo: false,
+        pauses: false,
         reason: format!("{HOSTILE} {LEAKED}"),
         author: HOSTILE.to_owned(),
     };
@@ -449,7 +467,16 @@ pub(crate) async fn fill(stage: &Stage) {
     ] {
         let last_fault = (name == "mailbox").then(|| (ago(31), format!("login as probe failed: {LEAKED} is wrong")));
         let last_success = (name != "orders").then(|| ago(9));
-        board.set_channel(&name.into(), ChannelStatus { kind, readiness, last_fault, last_success, slowed: None });
+        let status = ChannelStatus {
+            kind,
+            readiness,
+            last_fault,
+            last_success,
+            rate: (kind == "http").then_some(5.0),
+            permits: Permits::new(Arc::new(tokio::sync::Semaphore::new(64))),
+            ..ChannelStatus::default()
+        };
+        board.set_channel(&name.into(), status);
     }
 
     let mut chance = fastrand::Rng::with_seed(7);

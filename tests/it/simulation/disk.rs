@@ -29,7 +29,7 @@ use journeyman::ledger::Entry;
 use journeyman::notifier::Receipt;
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{
-    Change, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
+    Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
     StoreError,
 };
 
@@ -149,6 +149,7 @@ impl Store for Disk {
         outbox_summary() -> Vec<OutboxSummary>;
         runs(journey: Name, before: Option<Timestamp>, limit: usize) -> Vec<RunRow>;
         latencies(journey: Name, windows: Vec<(Timestamp, Timestamp)>, limit: usize) -> Vec<Vec<Ran>>;
+        days(journey: Name, from: Timestamp, until: Timestamp) -> Vec<Day>;
         report(token: Token) -> Option<Report>;
         incidents(journey: Option<Name>, after: Option<String>, limit: usize) -> Vec<IncidentRow>;
         incident(id: String) -> Option<IncidentRow>;

@@ -3,6 +3,7 @@
 #![allow(clippy::allow_attributes, reason = "`expect` would complain in the themes that use all of it")]
 
 pub(crate) mod alertmanager;
+pub(crate) mod browser;
 pub mod certificate;
 pub mod command;
 pub mod daemon;
@@ -91,6 +92,14 @@ pub fn server_binary(name: &str, package: &str) -> Option<PathBuf> {
 pub fn python_server(name: &str) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/bin").join(name);
     if own.is_file() { Some(own) } else { server_binary(name, "python3-venv") }
+}
+
+/// The path of a file that a package of tests/requirements.txt carries. Without it as [`server_binary`].
+pub fn python_file(name: &str) -> Option<PathBuf> {
+    let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/lib");
+    let versions = std::fs::read_dir(libraries).into_iter().flatten().filter_map(Result::ok);
+    let found = versions.map(|version| version.path().join("site-packages").join(name)).find(|file| file.is_file());
+    found.or_else(|| server_binary(name, "python3-venv"))
 }
 
 /// A child process that is killed, and waited for, when its owner goes.

@@ -107,7 +107,7 @@ fn crowd(delivery: &mut Delivery, text: &str, members: u32) {
     if members > 1 {
         let resource = Resource::Label(text.to_owned(), text.to_owned());
         incident.root = Root::Shared { resource, said: text.to_owned() };
-        incident.acked = Some(Ack { by: text.to_owned(), at, until: Some(at) });
+        incident.acked = Some(Ack { by: text.to_owned(), at, until: Some(at), note: None });
         incident.quiet = Some(text.to_owned());
         incident.flapping = Some(members);
     }
@@ -245,7 +245,7 @@ fn colour_tells_how_bad_it_is_and_the_end_tells_what_it_cost() {
     assert!(json(&firing).contains(AMBER));
     let mut acked = delivery(NotifyReason::Updated, "sms", 1);
     acked.notification.incident.acked =
-        Some(Ack { by: "@ada (Slack)".to_owned(), at: acked.notification.at, until: None });
+        Some(Ack { by: "@ada (Slack)".to_owned(), at: acked.notification.at, until: None, note: None });
     assert!(json(&acked).contains(AMBER) && json(&acked).contains("*Acknowledged by* @ada (Slack) at 12:12 UTC"));
     acked.notification.incident.quiet = Some("silenced by ada until 13:00".to_owned());
     assert!(json(&acked).contains(GREY) && json(&acked).contains("*Quiet*: silenced by ada"));
@@ -309,7 +309,7 @@ fn buttons_are_for_what_can_still_be_done() {
     let page = Page { key: Some(b"key"), ..page };
     assert_eq!(actions(page, Part::Reply), [""; 0]);
     let at = delivery.notification.at;
-    delivery.notification.incident.acked = Some(Ack { by: "ada".to_owned(), at, until: None });
+    delivery.notification.incident.acked = Some(Ack { by: "ada".to_owned(), at, until: None, note: None });
     assert_eq!(shown(&delivery), ["journeyman_silence", run, links[0], links[1]]);
     delivery.notification.incident.quiet = Some("silenced".to_owned());
     assert_eq!(shown(&delivery), [run, links[0], links[1]]);

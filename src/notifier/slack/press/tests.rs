@@ -149,7 +149,7 @@ fn a_press_asks_for_what_the_grant_allows() {
     };
     assert_eq!(
         (incident.as_str(), ack),
-        ("7f3a00c0ffee", Ack { by: "@ada (Slack)".to_owned(), at: at(1_000), until: None })
+        ("7f3a00c0ffee", Ack { by: "@ada (Slack)".to_owned(), at: at(1_000), until: None, note: None })
     );
     let press = read(&pressed(&grant(Deed::Silence, 2_000))).unwrap();
     let Ok(Wanted::Change(Request::SilenceMembers { incident, silence })) = judge(&press, "T1", b"key", at(1_000))
