@@ -107,7 +107,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Dashboards { folder } => {
-            print!("{}", dashboards(&folder)?);
+            say(&dashboards(&folder)?)?;
             Ok(0)
         }
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),

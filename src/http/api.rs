@@ -35,10 +35,9 @@ pub(super) struct Part {
 }
 
 impl Part {
-    fn rows(&self) -> Result<usize, Response> {
+    fn rows(&self) -> Result<usize, String> {
         let rows = self.limit.unwrap_or(ROWS);
-        let why = format!("`limit` is 1 to {MOST_ROWS}");
-        if (1..=MOST_ROWS).contains(&rows) { Ok(rows) } else { Err(refuse(StatusCode::BAD_REQUEST, &why)) }
+        if (1..=MOST_ROWS).contains(&rows) { Ok(rows) } else { Err(format!("`limit` is 1 to {MOST_ROWS}")) }
     }
 }
 
@@ -79,7 +78,7 @@ pub(super) async fn runs(
     }
     let wanted = match part.rows() {
         Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
     let before = match part.after.as_deref().map(str::parse::<Timestamp>).transpose() {
         Ok(before) => before,
@@ -111,7 +110,7 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>, Path(token): Path<Str
 pub(super) async fn incidents(State(shared): State<Arc<Shared>>, Query(part): Query<Part>) -> Response {
     let wanted = match part.rows() {
         Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
     let now = shared.views.clock.now().wall;
     match shared.ask(shared.views.store.incidents(None, part.after, wanted)).await {
@@ -137,7 +136,7 @@ pub(super) async fn outbox(State(shared): State<Arc<Shared>>, Query(query): Quer
     let part = Part { limit: query.limit, after: query.after };
     let wanted = match part.rows() {
         Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
     let rows = shared.outbox(query.status, part.after, wanted).await;
     let summary = shared.outbox_summary().await;
