@@ -49,8 +49,9 @@ impl Proxy {
     /// # Errors
     /// It cannot listen there.
     pub async fn start(listen: SocketAddr, server: &str, seed: u64, clock: Clock) -> io::Result<Proxy> {
-        let listener = TcpListener::bind(listen).await?;
-        let address = listener.local_addr()?;
+        let port = bound(listen)?;
+        let address = port.local_addr()?;
+        let listener = bound(address)?.listen(BACKLOG)?;
         let (moment, watched) = watch::channel(Moment::default());
         let counts = Arc::<Counts>::default();
         let (tell_down, is_down) = watch::channel(false);
@@ -59,7 +60,7 @@ impl Proxy {
             Link { number: 0, began, seed, server: server.into(), clock, moment: watched, counts: counts.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            if let Err(error) = accept(listener, address, link, tell_down).await {
+            if let Err(error) = accept(listener, &port, address, link, tell_down).await {
                 tracing::error!(%address, %error, "a proxy has lost its port");
             }
         });
@@ -162,10 +163,12 @@ impl Proxy {
     }
 }
 
-/// Keeps a port while nobody listens on it: connections are refused, and nobody else is given it.
-fn keep(address: SocketAddr) -> io::Result<TcpSocket> {
+/// A socket at this address, beside others of ours. One that never listens keeps the port while nobody does: connections are
+/// refused, and nobody else is given it.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
@@ -173,6 +176,7 @@ fn keep(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Takes connections for as long as the proxy lives. Each has a copy of `link` with a number of its own.
 async fn accept(
     listener: TcpListener,
+    _port: &TcpSocket,
     address: SocketAddr,
     link: Link,
     tell_down: watch::Sender<bool>,
@@ -180,14 +184,12 @@ async fn accept(
     let mut moment = link.moment.clone();
     let mut connections = JoinSet::new();
     let mut listener = Some(listener);
-    let mut kept = None;
     loop {
         let Some(open) = &listener else {
             if moment.wait_for(|moment| !moment.is_down()).await.is_err() {
                 return Ok(());
             }
-            let port = kept.take().map_or_else(|| keep(address), Ok)?;
-            listener = Some(port.listen(BACKLOG)?);
+            listener = Some(bound(address)?.listen(BACKLOG)?);
             tell_down.send_replace(false);
             continue;
         };
@@ -198,7 +200,6 @@ async fn accept(
                     return Ok(());
                 }
                 drop(listener.take());
-                kept = Some(keep(address)?);
                 // Nobody is connected any more when it is down.
                 while connections.join_next().await.is_some() {}
                 tell_down.send_replace(true);

@@ -33,6 +33,8 @@ pub(super) struct Case {
     pub(super) looked: Option<Timestamp>,
     pub(super) deadline: Option<Timestamp>,
     pub(super) was_quiet: bool,
+    /// It was quiet because of an incident that says more.
+    pub(super) was_inhibited: bool,
     /// Somebody changed it since it was decided on last.
     pub(super) is_changed: bool,
 }
@@ -42,6 +44,7 @@ impl Case {
     pub(super) fn new(incident: Incident, lead: Subject) -> Case {
         Case {
             was_quiet: incident.quiet.is_some(),
+            was_inhibited: false,
             incident,
             firing: BTreeSet::new(),
             ended: BTreeMap::new(),

@@ -103,7 +103,10 @@ impl Desk {
                 "detector".to_owned(),
                 alert.detector().map(|detector| detector.to_string()).unwrap_or_default(),
             );
-            if let Some((why, until)) = self.why_quiet(subject, profile, &labels, now) {
+            let asked = self.why_quiet(subject, profile, &labels, now);
+            let inhibited = || self.inhibited(subject).map(|why| (why, None));
+            view.is_inhibited |= asked.is_none() && inhibited().is_some();
+            if let Some((why, until)) = asked.or_else(inhibited) {
                 view.quiet.get_or_insert(why);
                 view.quiet_until = view.quiet_until.into_iter().chain(until).min();
                 view.silenced += 1;
@@ -142,14 +145,16 @@ impl Desk {
             let said = format!("silenced by {} until {}: {}", silence.author, utc(silence.until), silence.reason);
             return Some((said, Some(silence.until)));
         }
-        let open = profile.maintenance.iter().find_map(|window| Some((window, window.active_until(now)?)));
-        if let Some((window, until)) = open {
-            return Some((format!("in maintenance until {}: {}", utc(until), window.name), Some(until)));
-        }
-        // Of a budget that burns because the journey is down, people know already.
+        let (window, until) =
+            profile.maintenance.iter().find_map(|window| Some((window, window.active_until(now)?)))?;
+        Some((format!("in maintenance until {}: {}", utc(until), window.name), Some(until)))
+    }
+
+    /// Of a budget that burns because the journey is down, people know already.
+    fn inhibited(&self, subject: &Subject) -> Option<String> {
         let Subject::Budget(name) = subject else { return None };
         let health = self.seen.get(&Subject::Journey(name.clone()))?;
-        health.alert.phase.is_firing().then(|| (format!("inhibited: {name} itself has an incident"), None))
+        health.alert.phase.is_firing().then(|| format!("inhibited: {name} itself has an incident"))
     }
 
     fn notices(&self, case: &mut Case, view: &View, now: Timestamp) -> Vec<(Name, NotifyReason)> {
@@ -171,7 +176,9 @@ impl Desk {
             case.news.note(quiet.clone());
             case.last_quiet = None;
         }
-        let is_released = std::mem::replace(&mut case.was_quiet, is_quiet) && !is_quiet;
+        let was_inhibited = std::mem::replace(&mut case.was_inhibited, view.is_inhibited && is_quiet);
+        // Whoever was told before another incident said more knows of it: nobody is called once more when that is over.
+        let is_released = std::mem::replace(&mut case.was_quiet, is_quiet) && !is_quiet && !was_inhibited;
         let mut notices = Vec::new();
         for (name, concern) in &audience {
             let standing = Standing {
@@ -301,6 +308,8 @@ struct View {
     quiet: Option<String>,
     quiet_until: Option<Timestamp>,
     silenced: usize,
+    /// What keeps people from being told is another incident.
+    is_inhibited: bool,
 }
 
 /// What an incident is to one notifier.

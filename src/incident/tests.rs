@@ -673,6 +673,9 @@ fn a_budget_that_burns_because_the_journey_is_down_is_told_when_that_is_over() {
     stage.play("sms", 4, "gg");
     let expected = [(2, "mail", First, "sms"), (5, "mail", Resolved, "sms"), (5, "mail", First, "sms: error budget")];
     assert_eq!(stage.calls(), expected);
+    // Down and well again: nobody is called for the budget once more.
+    stage.play("sms", 6, "fffgg");
+    assert_eq!(stage.calls()[3..], [(8, "mail", First, "sms"), (10, "mail", Resolved, "sms")]);
 }
 
 proptest! {

@@ -347,12 +347,21 @@ const PROBES: &str = r#"
     budget = "150ms"
     deadline = "200ms"
     step = [{ name = "ask", request = "nobody", method = "GET", expect = [{ status = 200 }] }]
+
+    [[journey]]
+    name = "resting"
+    use = "watched"
+    budget = "150ms"
+    deadline = "200ms"
+    step = [{ name = "out", send = "loop", text = "{{ token }}" }, { name = "in", receive = "loop" }]
 "#;
+const TOKEN: &str = "the-admin-token";
 
 /// Two notifiers: one posts to the daemon's own webhook channel, as a journey does; where the other posts, nobody listens.
 fn config(setup: &Setup, front: &TlsFront) -> String {
     let [nobody, nowhere] = [(); 2].map(|()| free_port());
     let hook = setup.hook_url("/told");
+    setup.write("token", TOKEN);
     format!(
         r#"
             location = "here"
@@ -405,8 +414,14 @@ fn every_expression_gives_data_when_prometheus_scrapes_the_daemon() {
         let scraping = setup.write("prometheus.yml", &scraping);
         let Some(prometheus) = Prometheus::start(&scraping).await else { return };
         let front = TlsFront::start(setup.http_address(), Shown::Good, setup.directory()).await;
-        let config = config(&setup, &front);
+        let config = format!("{}\n[http]\nadmin_token = {{ file = \"token\" }}\n", config(&setup, &front));
         let mut daemon = setup.start(&config, PROBES).await;
+        // Somebody pauses one.
+        let pause = r#"{ "matchers": ["journey=resting"], "for": "1h", "reason": "to see", "pauses": true }"#;
+        let silences = format!("{}/api/v1/silences", daemon.http_url());
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let paused = client.post(silences).bearer_auth(TOKEN).body(pause).send().await.expect("an answer");
+        assert!(paused.status().is_success(), "{}", paused.text().await.unwrap_or_default());
 
         for Query { place, expression, legend } in queries() {
             let is_complete = |(labels, value): &(Value, f64)| {

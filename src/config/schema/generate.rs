@@ -467,7 +467,7 @@ fn generated() -> [(&'static str, String); 2] {
     let common = definitions(&reference, &pages);
     let inner = |key: &str| {
         let nested = |key: &str| match key {
-            "hours" | "escalate" => Some(table(reference.rows(key), Where::Daemon, &none)),
+            "hours" | "escalate" | "component" => Some(table(reference.rows(key), Where::Daemon, &none)),
             _ => None,
         };
         Some(match key {

@@ -144,7 +144,7 @@ impl Profile {
         match point {
             Point::Starting | Point::TakingOver | Point::Stopping => [1, 2, 3],
             Point::BeforeTelling | Point::MidTelling | Point::AfterTelling | Point::BeforeMark | Point::AfterMark => {
-                [1, 4, 9]
+                [1, 3, 5]
             }
             _ => [1, 4, 23],
         }
