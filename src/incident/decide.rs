@@ -103,7 +103,7 @@ impl Desk {
                 "detector".to_owned(),
                 alert.detector().map(|detector| detector.to_string()).unwrap_or_default(),
             );
-            let asked = self.why_quiet(subject, profile, &labels, now);
+            let asked = self.why_quiet(profile, &labels, now);
             let inhibited = || self.inhibited(subject).map(|why| (why, None));
             view.is_inhibited |= asked.is_none() && inhibited().is_some();
             if let Some((why, until)) = asked.or_else(inhibited) {
@@ -130,14 +130,8 @@ impl Desk {
         view
     }
 
-    /// Why nobody is told of a subject, and until when.
-    fn why_quiet(
-        &self,
-        subject: &Subject,
-        profile: &Profile,
-        labels: &Labels,
-        now: Timestamp,
-    ) -> Option<(String, Option<Timestamp>)> {
+    /// Why nobody is told of what has these labels, and until when.
+    fn why_quiet(&self, profile: &Profile, labels: &Labels, now: Timestamp) -> Option<(String, Option<Timestamp>)> {
         if profile.muted {
             return Some(("muted in the configuration".to_owned(), None));
         }

@@ -104,8 +104,8 @@ impl Desk {
             self.tally(&seen, 1);
         }
         let before = std::mem::replace(&mut seen.alert, alert.clone());
-        if before.phase.is_firing() != alert.phase.is_firing() {
-            self.reconsider_budget(subject);
+        if before.phase.is_firing() && !alert.phase.is_firing() {
+            self.reconsider_budget(subject, before.incident.as_deref());
         }
         let mut id = alert.incident.clone();
         if transition == Transition::Ended {
@@ -149,9 +149,14 @@ impl Desk {
         id
     }
 
-    /// Whether people are told that a journey's budget burns depends on whether they are told of the journey itself.
-    fn reconsider_budget(&mut self, subject: &Subject) {
+    /// Whether people are told that a journey's budget burns depends on whether they are told of the journey itself. Of many that
+    /// failed for one cause they have heard together, and are not told of each budget when that is over.
+    fn reconsider_budget(&mut self, subject: &Subject, incident: Option<&str>) {
         let Subject::Journey(name) = subject else { return };
+        let case = incident.and_then(|id| self.cases.get(id));
+        if case.is_some_and(|case| !matches!(case.incident.root, Root::Alone(_))) {
+            return;
+        }
         let budget = self.seen.get(&Subject::Budget(name.clone()));
         self.dirty.extend(budget.and_then(|budget| budget.alert.incident.clone()));
     }

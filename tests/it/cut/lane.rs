@@ -201,7 +201,9 @@ impl<'a, R: Rig> Lane<'a, R> {
             }
             hold();
             self.system.until_taken(taken).await;
-            out.impose(vec![self.fault(out)]);
+            // What is held would race with a reset, which wants nothing to be let go of first.
+            let held = (self.kind == Kind::Reset).then(|| Fault::new(What::Hold).on(Direction::ToClient));
+            out.impose(held.into_iter().chain([self.fault(out)]).collect());
             if wanted == Wanted::Noted {
                 // It is over before the message comes: whoever sends once more what was taken gets through.
                 wait_for("the connection to end", BOUND, async || (out.tally().open == 0).then_some(())).await;

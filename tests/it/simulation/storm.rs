@@ -78,7 +78,9 @@ impl Storm {
             }
         };
         hold(self.pages > 0, "nobody was told of a storm".to_owned());
-        hold(self.pages <= CAUSES, format!("I12: {} calls for people for {CAUSES} causes", self.pages));
+        let calls = self.told.taken.iter().filter(|taken| PAGES.contains(&&*taken.reason));
+        let calls: Vec<_> = calls.map(|taken| format!("{} {} {}", taken.at, taken.reason, taken.incident)).collect();
+        hold(self.pages <= CAUSES, format!("I12: {} calls for people for {CAUSES} causes: {calls:#?}", self.pages));
         hold(self.minute <= 5 * CAUSES, format!("I12: {} messages in a minute", self.minute));
         hold(self.told.outbox <= OUTBOX, format!("the outbox holds {:.1} MiB", self.outbox_mib()));
         let herd = format!("a herd: {} runs in a second, where {} are usual", self.busiest, self.usual);
