@@ -69,7 +69,7 @@ fn wrong(document: &Value, schema: &Value, value: &Value, place: &str, found: &m
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    if !types.contains(&is) && !(is == "integer" && types.contains(&"number")) {
+    if !(types.contains(&is) || is == "integer" && types.contains(&"number")) {
         found.insert(format!("{place} is {is}, and not {types:?}"));
         return;
     }

@@ -78,6 +78,7 @@ impl Query {
 
 /// Every expression of every panel, annotation and variable.
 fn queries() -> Vec<Query> {
+    let labels = Regex::new(r"^label_values\((.+), (\w+)\)$").expect("a sound pattern");
     let mut queries = Vec::new();
     for (file, dashboard) in dashboards() {
         for panel in list(&dashboard, "panels").iter().filter(|panel| panel["type"] != "row") {
@@ -86,7 +87,6 @@ fn queries() -> Vec<Query> {
                 queries.extend(Query::all(&place, text(target, "expr"), text(target, "legendFormat")));
             }
         }
-        let labels = Regex::new(r"^label_values\((.+), (\w+)\)$").expect("a sound pattern");
         for variable in list(&dashboard["templating"], "list").iter().filter(|variable| variable["type"] == "query") {
             let definition = text(variable, "definition");
             assert_eq!(definition, text(&variable["query"], "query"), "the two are one");
