@@ -274,9 +274,11 @@ fn what_is_not_ours_is_never_touched() {
             expected.retain(|token, ()| !body(&arrival).contains(&token.to_string()));
             seen.push(arrival.message.header("Subject").unwrap().to_owned());
         }
+        // In which order a server's deliveries become visible is its own affair.
+        seen.sort();
         assert_eq!(
             seen,
-            ["after", "foreign-after", "Re-probe", "probe", "probe", "probe"],
+            ["Re-probe", "after", "foreign-after", "probe", "probe", "probe"],
             "each once, and none from before"
         );
         assert!(expected.is_empty());
