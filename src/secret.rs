@@ -3,6 +3,7 @@
 //! A secret from a file is read again when the file changes, so that a rotated token needs no restart.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::SystemTime;
@@ -175,15 +176,27 @@ impl fmt::Debug for Redactor {
 }
 
 fn hide_halves(text: &str, known: &[Zeroizing<String>]) -> Option<String> {
-    let mut out: Option<String> = None;
-    // From the end, so that the places before it stay where they are.
-    for (at, _) in text.rmatch_indices(CUT) {
-        let halves = known.iter().filter_map(|value| half_at_end(&text[..at], value));
-        if let Some(length) = halves.max() {
-            out.get_or_insert_with(|| text.to_owned()).replace_range(at - length..at, MASK);
+    // A secret may have the mark in it: the half before one mark can hold that before another.
+    let mut halves: Vec<Range<usize>> = Vec::new();
+    for (at, _) in text.match_indices(CUT) {
+        let Some(length) = known.iter().filter_map(|value| half_at_end(&text[..at], value)).max() else { continue };
+        let mut half = at - length..at;
+        while let Some(before) = halves.pop_if(|before| before.end > half.start) {
+            half.start = half.start.min(before.start);
         }
+        halves.push(half);
     }
-    out
+    if halves.is_empty() {
+        return None;
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), 0);
+    for half in halves {
+        out.push_str(&text[rest..half.start]);
+        out.push_str(MASK);
+        rest = half.end;
+    }
+    out.push_str(&text[rest..]);
+    Some(out)
 }
 
 /// How much of the beginning of `value` stands at the end of `text`.
@@ -236,11 +249,14 @@ mod tests {
         let redactor = Redactor::new();
         redactor.add("größe-4711");
         redactor.add("größer-4712-and-more");
+        redactor.add("one…two…three");
         for (text, clean) in [
             ("x größe-47… (1040 bytes in all)", "x •••… (1040 bytes in all)"),
             ("größer-4712-a…, größ…", "•••…, •••…"),
             ("größe-4711…", "•••…"),
             ("x gr…", "x gr…"),
+            ("one…two…th…", "•••…"),
+            ("one…two… and one…tw…", "•••… and •••…"),
             ("größe and größer", "größe and größer"),
         ] {
             assert_eq!(redactor.clean(text), clean);

@@ -165,13 +165,10 @@ fn journeys_come_change_and_go_and_the_others_do_not_notice() {
         // Nothing was run twice, and no slot was left out.
         let slots = stage.slots("stays").await;
         assert_eq!(slots.iter().collect::<BTreeSet<_>>().len(), slots.len());
-        let unknown = async |more: &[(&str, &str)]| {
-            let labels = [&[("journey", "stays"), ("outcome", "unknown")], more].concat();
-            stage.daemon.metric("journeyman_runs_total", &labels).await
-        };
-        // On a machine that is busy a run may still be going when the next is due; that has nothing to do with a reload.
-        let (unknown, skipped) = (unknown(&[]).await, unknown(&[("cause", "skipped")]).await);
-        assert_eq!(unknown, skipped, "{}", stage.json("/api/v1/journeys/stays/runs").await);
+        // A machine that is busy may still have a run going when the next is due, or be late for it; that has nothing to do with a reload.
+        let runs = stage.json("/api/v1/journeys/stays/runs?limit=1000").await;
+        let is_ours = |run: &Value| run["verdict"] == "unknown" && run["why"] != "skipped" && run["why"] != "missed";
+        assert!(!runs["runs"].as_array().expect("a list").iter().any(is_ours), "{runs}");
 
         // What comes back has its history.
         stage.write("probes.toml", &format!("{}{}", asks("stays", 0), asks("goes", 1)));
