@@ -67,10 +67,10 @@ fn routes() -> Vec<Route> {
         get("/incidents/{id}", incident_pages::incident),
         form("/incidents/{id}/ack", acts::acknowledge),
         form("/silences/{id}/end", acts::end_silence),
-        signed(Method::GET, MethodFilter::GET, "/ack/{grant}", incident_pages::ask_to_acknowledge),
-        signed(Method::POST, MethodFilter::POST, "/ack/{grant}", incident_pages::acknowledge),
-        signed(Method::GET, MethodFilter::GET, "/run/{grant}", run_again::ask_to_run),
-        signed(Method::POST, MethodFilter::POST, "/run/{grant}", run_again::run_by_link),
+        route(Method::GET, Visibility::Signed, "/ack/{grant}", incident_pages::ask_to_acknowledge),
+        route(Method::POST, Visibility::Signed, "/ack/{grant}", incident_pages::acknowledge),
+        route(Method::GET, Visibility::Signed, "/run/{grant}", run_again::ask_to_run),
+        route(Method::POST, Visibility::Signed, "/run/{grant}", run_again::run_by_link),
         get("/alerts/outbox", pages::outbox),
         get("/report", pages::report),
         published("/status", public::status),
@@ -97,10 +97,7 @@ fn routes() -> Vec<Route> {
         get("/api/v1/openapi.json", openapi::document),
         admin_post("/api/v1/outbox/{notifier}/retry", api::retry),
         admin_post("/api/v1/reload", reload::reload),
-        Route {
-            info: RouteInfo { method: Method::POST, path: "/slack/interactions", visibility: Visibility::Called },
-            handler: on(MethodFilter::POST, callbacks::slack),
-        },
+        route(Method::POST, Visibility::Called, "/slack/interactions", callbacks::slack),
         get("/events", events::events),
         get("/metrics", health::metrics),
         get("/live", health::live),
@@ -110,38 +107,38 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-fn get<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let info = RouteInfo { method: Method::GET, path, visibility: Visibility::Public };
-    Route { info, handler: on(MethodFilter::GET, handler) }
-}
-
-fn admin_post<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let info = RouteInfo { method: Method::POST, path, visibility: Visibility::Admin };
-    Route { info, handler: on(MethodFilter::POST, handler) }
-}
-
-fn admin_delete<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let info = RouteInfo { method: Method::DELETE, path, visibility: Visibility::Admin };
-    Route { info, handler: on(MethodFilter::DELETE, handler) }
-}
-
-fn published<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let info = RouteInfo { method: Method::GET, path, visibility: Visibility::Published };
-    Route { info, handler: on(MethodFilter::GET, handler) }
-}
-
-fn form<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let info = RouteInfo { method: Method::POST, path, visibility: Visibility::Form };
-    Route { info, handler: on(MethodFilter::POST, handler) }
-}
-
-fn signed<H: Handler<T, Arc<Shared>>, T: 'static>(
+fn route<H: Handler<T, Arc<Shared>>, T: 'static>(
     method: Method,
-    filter: MethodFilter,
+    visibility: Visibility,
     path: &'static str,
     handler: H,
 ) -> Route {
-    Route { info: RouteInfo { method, path, visibility: Visibility::Signed }, handler: on(filter, handler) }
+    let filter = match method {
+        Method::POST => MethodFilter::POST,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    };
+    Route { info: RouteInfo { method, path, visibility }, handler: on(filter, handler) }
+}
+
+fn get<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::GET, Visibility::Public, path, handler)
+}
+
+fn admin_post<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::POST, Visibility::Admin, path, handler)
+}
+
+fn admin_delete<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::DELETE, Visibility::Admin, path, handler)
+}
+
+fn published<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::GET, Visibility::Published, path, handler)
+}
+
+fn form<H: Handler<T, Arc<Shared>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::POST, Visibility::Form, path, handler)
 }
 
 /// Every route that there is.
