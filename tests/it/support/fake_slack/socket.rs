@@ -103,10 +103,7 @@ pub(super) fn wanted(request: &hyper::Request<Incoming>) -> Option<(String, Stri
 /// Serves a connection of this app until either side ends it.
 pub(super) async fn serve(upgraded: Upgraded, app: String, state: Arc<Mutex<State>>) {
     let mut frames = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-    let hello = json!({ "type": "hello", "num_connections": 1, "connection_info": { "app_id": "A0FAKE" } });
-    if frames.send(Frame::text(hello.to_string())).await.is_err() {
-        return;
-    }
+    // Known before it says hello: what a test says to an app that is ready has a connection to go to.
     let (orders, mut ordered) = mpsc::unbounded_channel();
     {
         let mut state = state.lock().expect("no panic while held");
@@ -114,6 +111,10 @@ pub(super) async fn serve(upgraded: Upgraded, app: String, state: Arc<Mutex<Stat
         sockets.open.push(orders);
         sockets.opened += 1;
         sockets.retry();
+    }
+    let hello = json!({ "type": "hello", "num_connections": 1, "connection_info": { "app_id": "A0FAKE" } });
+    if frames.send(Frame::text(hello.to_string())).await.is_err() {
+        return;
     }
     loop {
         tokio::select! {
