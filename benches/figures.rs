@@ -169,6 +169,7 @@ async fn nats() {
 /// What the daemon reports of round trips through `[channels.queue]` of `main`, 20 a second, beside the bare library's `floor`,
 /// at the same time on the same broker; and what the daemon's connections cost when nothing is sent.
 async fn round_trips(broker: &str, main: &str, keys: &str, floor: impl Future<Output = Vec<Duration>>) {
+    readiness(broker, main).await;
     let mut probes = String::new();
     for n in 0..2 {
         let _ = write!(
@@ -197,6 +198,32 @@ async fn round_trips(broker: &str, main: &str, keys: &str, floor: impl Future<Ou
     println!(
         "| a daemon with an idle channel to {broker} | {:.2} % of a core | | | none that can be measured |",
         spent * 100.0
+    );
+}
+
+/// How long the receiver of the only channel of `main` takes until a message that is sent now would be seen: connected, subscribed, and
+/// that confirmed.
+async fn readiness(broker: &str, main: &str) {
+    let plan = match journeyman::config::load_text("figures.toml", main, &[], &std::env::temp_dir()) {
+        Ok((plan, _)) => plan,
+        Err(problems) => panic!("{}", journeyman::config::render(&problems, false)),
+    };
+    let opening = journeyman::channel::Opening { clock: support::listening::clock(), hooks: None };
+    let (_, planned) = plan.channels.first_key_value().expect("it has a channel");
+    let channel = planned.settings.open(&opening).expect("it can be opened").expect("this build has it");
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let began = tokio::time::Instant::now();
+        let mut receiver = support::listening::Receiver::on(&channel);
+        receiver.ready().await;
+        waits.push(began.elapsed());
+        receiver.stop().await;
+    }
+    let (half, most) = (quantile(waits.clone(), 0.5), quantile(waits, 1.0));
+    println!(
+        "| from nothing to ready to receive through {broker}, p50 of 20 | {} | - | most: {} | ≤ 50 ms |",
+        Human(half),
+        Human(most)
     );
 }
 
@@ -262,6 +289,7 @@ async fn redis() {
          receive = {{ stream = \"figures\" }}\n",
         server.url()
     );
+    readiness("a Redis stream", &main).await;
     let mut probes = String::new();
     for n in 0..2 {
         let _ = write!(
@@ -291,6 +319,7 @@ async fn kafka() {
         broker.create_topic(topic, 1).await;
     }
     let main = format!("[channels.log]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"ours\"\n", broker.address());
+    readiness("Kafka", &main).await;
     let short = format!("{main}fetch_wait = \"{}ms\"\n", WAIT.as_millis());
     let mut probes = String::new();
     for n in 0..2 {
