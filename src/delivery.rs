@@ -6,6 +6,7 @@
 mod breaking;
 mod clock_step;
 pub mod combine;
+mod heard;
 pub mod policy;
 mod standing;
 mod unstored;
@@ -23,6 +24,7 @@ use crate::board::{BEAT, Board, Pulse};
 use crate::breaker::{Breaker, Order, Settings};
 use crate::clock::Clock;
 use crate::delivery::combine::{Combined, combine};
+use crate::delivery::heard::Heard;
 use crate::delivery::policy::{Step, after_attempt};
 use crate::delivery::standing::Standing;
 use crate::delivery::unstored::InMemory;
@@ -113,6 +115,7 @@ pub struct Worker {
     is_failing_told: Option<bool>,
     /// What it was told, if it has to be told that again.
     standing: Option<Standing>,
+    heard: Heard,
 }
 
 /// One notifier, ready to be given a worker.
@@ -185,6 +188,7 @@ impl Outbox {
             failing_since: None,
             observations: place.observations.clone(),
             is_failing_told: None,
+            heard: Heard::default(),
         }
     }
 
@@ -249,7 +253,7 @@ impl Worker {
         }
         let next = self.first_in_memory().map(|kept| kept.row.state.not_before).min();
         let next = next.map_or(BEAT, |at| between(now, at));
-        match self.store.next_due(self.name.clone(), now).await {
+        match self.next_due(now).await {
             Ok(Due::Row(row)) => match self.known_better(&row.id) {
                 Some(state) => self.catch_up(row.id, state).await.min(next),
                 None => match self.combined(*row).await {
@@ -272,7 +276,9 @@ impl Worker {
     /// The row as it is to be told now: if people have not been told what came before, in one with that. Nothing, if the store
     /// does not take that down.
     async fn combined(&mut self, row: OutboxRow) -> Option<OutboxRow> {
-        let Ok(rows) = self.store.undelivered(row.incident.clone(), self.name.clone()).await else { return Some(row) };
+        let Ok(rows) = self.store.undelivered(self.name.clone(), Some(row.incident.clone())).await else {
+            return Some(row);
+        };
         let Some(Combined { mut row, superseded }) = combine(&rows) else { return Some(row) };
         if row.notification.is_whole {
             let why = rows.iter().rev().find_map(|row| row.state.error.clone());
@@ -478,10 +484,11 @@ impl Worker {
         if self.fallback.is_none() {
             return;
         }
-        let mut rows = self.owed_by_store().await;
-        rows.retain(|row| self.known_better(&row.id).is_none());
-        rows.extend(self.in_memory.iter().map(|kept| kept.row.clone()));
-        rows.retain(|row| self.is_overdue(row, now) && !self.handed_over.contains(&row.id));
+        let owed = self.owed_by_store().await;
+        let stored = owed.iter().filter(|row| self.known_better(&row.id).is_none());
+        let all = stored.chain(self.in_memory.iter().map(|kept| &kept.row));
+        let rows: Vec<_> =
+            all.filter(|row| self.is_overdue(row, now) && !self.handed_over.contains(&row.id)).cloned().collect();
         for row in rows {
             let error = row.state.error.clone().unwrap_or_else(|| "it has not taken the notice in time".to_owned());
             let Some(instead) = self.hand_over(&row, &error, now) else { continue };
@@ -515,7 +522,8 @@ impl Worker {
     async fn end_for_fallback(&self, row: &OutboxRow, now: Timestamp) -> Option<OutboxRow> {
         let (fallback, _) = self.fallback.as_ref().filter(|_| row.notification.reason == NotifyReason::Resolved)?;
         let told = self.store.root_receipt(row.incident.clone(), fallback.clone()).await.ok()?;
-        if told.is_none() && self.store.undelivered(row.incident.clone(), fallback.clone()).await.ok()?.is_empty() {
+        if told.is_none() && self.store.undelivered(fallback.clone(), Some(row.incident.clone())).await.ok()?.is_empty()
+        {
             return None;
         }
         // That it began, these have heard.
@@ -531,10 +539,9 @@ impl Worker {
         })
     }
 
-    async fn show(&self) {
-        let Ok(summaries) = self.store.outbox_summary().await else { return };
+    async fn show(&mut self) {
+        let Ok(mine) = self.summary().await else { return };
         let now = self.clock.now().wall;
-        let mine = summaries.into_iter().find(|summary| summary.notifier == self.name);
         self.metrics.pending.set(mine.as_ref().map_or(0.0, |summary| summary.pending as f64));
         self.metrics.dead_rows.set(mine.as_ref().map_or(0.0, |summary| summary.dead as f64));
         let oldest = mine.and_then(|summary| summary.oldest).map_or(0.0, |oldest| between(oldest, now).as_secs_f64());

@@ -176,6 +176,13 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Whether what anybody is owed is another after it.
+    pub fn is_of_outbox(&self) -> bool {
+        matches!(self, Change::Owe { .. } | Change::Own { .. } | Change::Outbox { .. } | Change::Combine { .. })
+    }
+}
+
 /// A notice owed to one notifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutboxRow {
@@ -397,8 +404,18 @@ pub trait Store: Send + Sync {
     /// earliest time at which there will be one.
     fn next_due(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>>;
 
-    /// The incident's undelivered notices to this notifier, oldest first.
-    fn undelivered(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
+    /// The undelivered notices to this notifier, of one incident or of all: oldest first, and those of an incident in its order.
+    fn undelivered(
+        &self,
+        notifier: Name,
+        incident: Option<String>,
+    ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
+
+    /// A number that is another one as soon as the outbox is; nobody has to ask what it holds while this stays the same. `None`
+    /// where only asking tells.
+    fn outbox_edition(&self) -> Option<u64> {
+        None
+    }
 
     /// The receipt of the message that stands for the incident at this notifier: the last that took an earlier one's place, or
     /// that of the first delivered notice.

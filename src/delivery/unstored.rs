@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::delivery::{DIRECT, Worker};
-use crate::store::{Change, OutboxRow, OutboxState, OutboxStatus};
+use crate::store::{Change, OutboxRow, OutboxState};
 
 /// A notice that is told although the store cannot record it.
 pub(super) struct InMemory {
@@ -57,21 +57,10 @@ impl Worker {
 
     /// The store does not write, so a row that it has would be its next one for ever: all that it owes is told from memory.
     pub(super) async fn take_over(&mut self) {
-        for row in self.owed_by_store().await {
+        for row in &*self.owed_by_store().await {
             if self.known_better(&row.id).is_none() {
-                self.remember(row, true);
+                self.remember(row.clone(), true);
             }
         }
-    }
-
-    /// What the store knows to be owed through this notifier, oldest first.
-    pub(super) async fn owed_by_store(&self) -> Vec<OutboxRow> {
-        let mut owed = Vec::new();
-        for status in [OutboxStatus::Pending, OutboxStatus::Leased, OutboxStatus::Ambiguous] {
-            owed.extend(self.store.outbox(Some(status), None, 1_000).await.unwrap_or_default());
-        }
-        owed.retain(|row| row.notifier == self.name);
-        owed.sort_by(|a, b| (a.created, a.sequence, &a.id).cmp(&(b.created, b.sequence, &b.id)));
-        owed
     }
 }

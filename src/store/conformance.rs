@@ -110,6 +110,7 @@ fn sent(row: &OutboxRow, receipt: &str) -> Change {
 pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
     keeps_what_it_confirmed(&open).await;
     gives_rows_in_order(&open).await;
+    says_when_the_outbox_is_another(&open).await;
     a_lease_that_was_left_is_ambiguous(&open).await;
     a_new_notice_takes_the_incidents_dead_ones_along(&open).await;
     forgets_only_what_is_old(&open).await;
@@ -507,6 +508,37 @@ async fn adds_up_what_is_spent(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(store.key().await.unwrap(), key, "what is kept beside it stays");
 }
 
+/// A store that says how its outbox stands says so after every change, and the next word is not known before.
+async fn says_when_the_outbox_is_another(open: &impl Fn() -> Arc<dyn Store>) {
+    let store = open();
+    let mut known = Vec::from_iter(store.outbox_edition());
+    let mut is_new = |store: &Arc<dyn Store>| match store.outbox_edition() {
+        Some(edition) if known.contains(&edition) => false,
+        edition => {
+            known.extend(edition);
+            true
+        }
+    };
+    let notice = row("i1", 1, "slack", 0);
+    let own = OutboxRow { id: "own.1.slack".to_owned(), incident: "own".to_owned(), ..notice.clone() };
+    let dead = OutboxState { status: OutboxStatus::Dead, ..notice.state.clone() };
+    let changes = [
+        owe(notice.clone()),
+        Change::Own { row: Box::new(own.clone()) },
+        Change::Combine { row: Box::new(notice.clone()), superseded: vec![own.id] },
+        Change::Outbox { id: notice.id.clone(), state: dead },
+    ];
+    for change in changes {
+        store.apply(vec![change.clone()]).await.unwrap();
+        assert!(is_new(&store), "{change:?}");
+    }
+    store.revive("slack".into(), at(1)).await.unwrap();
+    assert!(is_new(&store));
+    let retention = Retention { runs_before: at(0), good_evidence_before: at(0), ledger_before: at(0) };
+    store.forget(retention).await.unwrap();
+    assert!(is_new(&store));
+}
+
 async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     let store = open();
     let (first, second, other) = (row("i1", 1, "slack", 0), row("i1", 2, "slack", 10), row("i2", 1, "slack", 5));
@@ -517,6 +549,12 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     assert_eq!(store.outbox(None, None, 10).await.unwrap().len(), 4, "what is owed already is not owed twice");
     let due = async |now| store.next_due("slack".into(), at(now)).await.unwrap();
     assert_eq!(due(20).await, Due::Row(Box::new(first.clone())));
+    let ids = async |incident: Option<&str>| {
+        let rows = store.undelivered("slack".into(), incident.map(str::to_owned)).await.unwrap();
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Some("i1")).await, [&*first.id, &second.id]);
+    assert_eq!(ids(None).await, [&*first.id, &other.id, &second.id]);
     // The first must wait; the second of its incident waits behind it, the other incident does not.
     let waiting = OutboxState { not_before: at(100), attempt: 1, ..first.state.clone() };
     store.apply(vec![Change::Outbox { id: first.id.clone(), state: waiting }]).await.unwrap();

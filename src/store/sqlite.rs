@@ -23,11 +23,13 @@ pub(crate) mod fuzz {
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -80,6 +82,8 @@ pub struct Sqlite {
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
     closing: tokio_util::sync::CancellationToken,
     lock: Arc<Lock>,
+    /// How often the outbox has changed.
+    outbox: Arc<AtomicU64>,
     mended: Option<String>,
 }
 
@@ -113,13 +117,14 @@ impl Sqlite {
         let (jobs, job_queue) = mpsc::channel(QUEUE);
         let (questions, question_queue) = mpsc::channel(QUEUE);
         let closing = tokio_util::sync::CancellationToken::new();
-        let writer = Writer { connection, journeys: HashMap::new(), lock: lock.clone() };
+        let outbox = Arc::<AtomicU64>::default();
+        let writer = Writer { connection, journeys: HashMap::new(), lock: lock.clone(), outbox: outbox.clone() };
         let log = log_of(path);
         let threads = vec![
             spawn("store-writer", move || write(writer, job_queue, &log))?,
             spawn("store-reader", move || read(&reader, question_queue))?,
         ];
-        Ok(Sqlite { jobs, questions, threads: threads.into(), closing, lock, mended })
+        Ok(Sqlite { jobs, questions, threads: threads.into(), closing, lock, outbox, mended })
     }
 
     /// Asks the reading connection.
@@ -203,6 +208,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failure)?;
     connection.busy_timeout(BUSY).map_err(failure)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Without this, SQLite plans a statement anew for every value of a `LIMIT ?`: a sixth of all that the store does.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failure)?;
     if !is_reader {
         let mode =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map_err(failure)?;
@@ -402,12 +409,20 @@ impl Store for Sqlite {
         }))
     }
 
-    fn undelivered(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+    fn undelivered(
+        &self,
+        notifier: Name,
+        incident: Option<String>,
+    ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
-            let sql = "SELECT * FROM outbox WHERE notifier = ? AND incident = ? AND status IN ('pending', 'leased', 'ambiguous')
-                ORDER BY sequence";
-            connection.prepare_cached(sql)?.query_map([&*notifier, &incident], outbox_row)?.collect()
+            let sql = "SELECT * FROM outbox WHERE notifier = ?1 AND status IN ('pending', 'leased', 'ambiguous')
+                AND (?2 IS NULL OR incident = ?2) ORDER BY CASE WHEN ?2 IS NULL THEN created END, sequence, id";
+            connection.prepare_cached(sql)?.query_map(params![&*notifier, incident], outbox_row)?.collect()
         }))
+    }
+
+    fn outbox_edition(&self) -> Option<u64> {
+        Some(self.outbox.load(Ordering::Acquire))
     }
 
     fn root_receipt(&self, incident: String, notifier: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>> {
@@ -576,6 +591,7 @@ impl Store for Sqlite {
         Box::pin(self.change(move |writer| {
             let sql = "UPDATE outbox SET status = 'pending', attempt = 0, not_before = ?, at = ? WHERE notifier = ? AND status = 'dead'";
             let revived = writer.execute(sql, &[&millis(now), &millis(now), &&*notifier]);
+            writer.note_outbox();
             revived.map(|rows| rows as u64).map_err(failure)
         }))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -28,6 +29,8 @@ pub(super) struct Writer {
     /// Journeys' row ids by name.
     pub(super) journeys: HashMap<Name, i64>,
     pub(super) lock: Arc<Lock>,
+    /// How often the outbox has changed.
+    pub(super) outbox: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -44,16 +47,24 @@ impl Writer {
             // Whoever asked for it says what follows from that, and does not say it with every attempt.
             tracing::debug!(%error, batches = group.len(), "the store did not take a commit");
         }
+        if group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox)) {
+            self.note_outbox();
+        }
         for (_, answer) in group.drain(..) {
             let _ = answer.send(result.clone());
         }
     }
 
+    /// Whoever remembers what was in the outbox has to ask again.
+    pub(super) fn note_outbox(&self) {
+        self.outbox.fetch_add(1, Ordering::Release);
+    }
+
     fn commit_all<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> rusqlite::Result<()> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.execute("BEGIN IMMEDIATE", &[])?;
         let applied = changes.into_iter().try_for_each(|change| self.apply(change));
-        match applied.and_then(|()| self.connection.execute_batch("COMMIT")) {
-            Ok(()) => Ok(()),
+        match applied.and_then(|()| self.execute("COMMIT", &[])) {
+            Ok(_) => Ok(()),
             Err(error) => {
                 // SQLite may have rolled back by itself already (disk full); then there is nothing left to undo.
                 let _ = self.connection.execute_batch("ROLLBACK");
@@ -339,6 +350,7 @@ impl Writer {
         let sql = "DELETE FROM meta WHERE key >= 'spent:' AND key < ?";
         gone += transaction.execute(sql, [format!("spent:{day}")])? as u64;
         transaction.commit()?;
+        self.note_outbox();
         Ok(gone)
     }
 }

@@ -68,7 +68,7 @@ impl Store for Gone {
     fn root_receipt(&self, _: String, _: Name) -> BoxFuture<'_, Result<Option<Receipt>, StoreError>> {
         gone()
     }
-    fn undelivered(&self, _: String, _: Name) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
+    fn undelivered(&self, _: Name, _: Option<String>) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
         gone()
     }
     fn hold(&self, _: Name) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {

@@ -3,10 +3,13 @@
 //! A commit is on disk or it is not (what SQLite makes of torn writes is tested elsewhere); here the process may die before it, or after
 //! it and before anybody hears of it. In between it is written and not synced: then it is there after a death of the process, though
 //! nobody was told, and gone after a power cut. One sync brings all that was written before it to disk.
+//! What is on disk gets into the store before somebody asks it something: a thousand commits of one world are as one to SQLite, which is
+//! most of what a world would cost otherwise.
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -38,20 +41,55 @@ use super::world::{Point, World};
 pub(super) struct Disk {
     store: Sqlite,
     world: Arc<World>,
+    /// What is on disk for good, and not in the store yet: it gets that before anybody asks it something, in one commit for all.
+    synced: Mutex<Vec<Change>>,
+    edition: AtomicU64,
 }
+
+/// So many changes are brought to the store at once at most.
+const GROUP: usize = 1_024;
 
 impl Disk {
     pub(super) fn open(path: &Path, world: Arc<World>) -> Disk {
         let store = Sqlite::open(path).expect("the store opens");
-        let disk = Disk { store, world };
+        let disk = Disk { store, world, synced: Mutex::default(), edition: AtomicU64::default() };
         disk.bring(disk.world.survived());
         disk
     }
 
     fn bring(&self, batches: Vec<Vec<Change>>) {
-        for batch in batches {
-            at_once(self.store.apply(batch)).expect("only the world says no");
+        let mut synced = self.synced.lock().expect("no panic while held");
+        for change in batches.into_iter().flatten() {
+            self.edition.fetch_add(u64::from(change.is_of_outbox()), Ordering::Relaxed);
+            synced.push(change);
         }
+        if synced.len() >= GROUP {
+            self.settle(&mut synced);
+        }
+    }
+
+    fn settle(&self, synced: &mut Vec<Change>) {
+        if !synced.is_empty() {
+            at_once(self.store.apply(std::mem::take(synced))).expect("only the world says no");
+        }
+    }
+
+    /// The store, with all in it that is on disk.
+    fn store(&self) -> &Sqlite {
+        self.settle(&mut self.synced.lock().expect("no panic while held"));
+        &self.store
+    }
+
+    /// The same, for somebody who changes what is owed.
+    fn changing(&self) -> &Sqlite {
+        self.edition.fetch_add(1, Ordering::Relaxed);
+        self.store()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.store();
     }
 }
 
@@ -118,16 +156,24 @@ impl Store for Disk {
     }
 
     fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(std::future::ready(at_once(self.store.forget(retention))))
+        Box::pin(std::future::ready(at_once(self.changing().forget(retention))))
     }
 
     /// The same in every world of a seed.
     fn key(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
-        Box::pin(std::future::ready(at_once(self.store.key()).map(|_| [7; 32])))
+        Box::pin(std::future::ready(at_once(self.store().key()).map(|_| [7; 32])))
+    }
+
+    fn outbox_edition(&self) -> Option<u64> {
+        Some(self.edition.load(Ordering::Relaxed))
+    }
+
+    fn revive(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(at_once(self.changing().revive(notifier, now))))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(std::future::ready(at_once(self.store.close())))
+        Box::pin(std::future::ready(at_once(self.store().close())))
     }
 
     delegate! {
@@ -142,7 +188,7 @@ impl Store for Disk {
         arrivals() -> Vec<Arrival>;
         spent() -> Vec<Spent>;
         next_due(notifier: Name, now: Timestamp) -> Due;
-        undelivered(incident: String, notifier: Name) -> Vec<OutboxRow>;
+        undelivered(notifier: Name, incident: Option<String>) -> Vec<OutboxRow>;
         root_receipt(incident: String, notifier: Name) -> Option<Receipt>;
         hold(notifier: Name) -> Option<Timestamp>;
         outbox(status: Option<OutboxStatus>, after: Option<String>, limit: usize) -> Vec<OutboxRow>;
@@ -154,6 +200,5 @@ impl Store for Disk {
         incidents(journey: Option<Name>, after: Option<String>, limit: usize) -> Vec<IncidentRow>;
         incident(id: String) -> Option<IncidentRow>;
         notices(incident: String, limit: usize) -> Vec<OutboxRow>;
-        revive(notifier: Name, now: Timestamp) -> u64;
     }
 }

@@ -8,7 +8,7 @@
 macro_rules! delegate {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)+) => {
         $(fn $name(&self $(, $argument: $kind)*) -> BoxFuture<'_, Result<$answer, StoreError>> {
-            Box::pin(std::future::ready(at_once(self.store.$name($($argument),*))))
+            Box::pin(std::future::ready(at_once(self.store().$name($($argument),*))))
         })+
     };
 }
