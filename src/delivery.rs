@@ -8,6 +8,7 @@ mod clock_step;
 pub mod combine;
 mod heard;
 pub mod policy;
+mod proof;
 mod standing;
 mod unstored;
 
@@ -26,8 +27,8 @@ use crate::clock::Clock;
 use crate::delivery::combine::{Combined, combine};
 use crate::delivery::heard::Heard;
 use crate::delivery::policy::{Step, after_attempt};
+use crate::delivery::proof::Proof;
 use crate::delivery::standing::Standing;
-use crate::delivery::unstored::InMemory;
 use crate::detect::{Detector, Finding};
 use crate::incident::NotifyReason;
 use crate::journey::Name;
@@ -91,10 +92,12 @@ pub struct Worker {
     wake: Arc<Notify>,
     direct: mpsc::Receiver<OutboxRow>,
     /// What the store could not take, or does not know of: to be told from memory.
-    in_memory: VecDeque<InMemory>,
-    /// What became of notices while the store could not write it. When it has the row and can, it is told this, and people nothing.
-    unrecorded: HashMap<String, OutboxState>,
+    in_memory: VecDeque<OutboxRow>,
+    /// What became of notices while the store could not write it. When it can, it is told this, and people nothing.
+    unrecorded: HashMap<String, OutboxRow>,
     is_store_failing: bool,
+    /// The store is not told what it missed before.
+    hand_back_at: Mono,
     /// Handed to the fallback already.
     handed_over: HashSet<String>,
     /// Nothing is sent before: the notifier asked us to wait.
@@ -107,6 +110,8 @@ pub struct Worker {
     breaker_metrics: BreakerMetrics,
     /// Nothing is sent before: we keep a pace.
     next_turn: Mono,
+    /// When it began.
+    employed: Mono,
     failing_since: Option<Timestamp>,
     /// Where it says that it cannot tell people, so that another does. Weak: the evaluator ends when nobody observes any more, and
     /// the workers end after it.
@@ -116,6 +121,7 @@ pub struct Worker {
     /// What it was told, if it has to be told that again.
     standing: Option<Standing>,
     heard: Heard,
+    proof: Proof,
 }
 
 /// One notifier, ready to be given a worker.
@@ -178,6 +184,7 @@ impl Outbox {
             in_memory: VecDeque::new(),
             unrecorded: HashMap::new(),
             is_store_failing: false,
+            hand_back_at: Mono::default(),
             handed_over: HashSet::new(),
             hold: None,
             reference: place.clock.now(),
@@ -185,10 +192,12 @@ impl Outbox {
             lever: lender.lever,
             breaker_metrics: lender.breaker,
             next_turn: Mono::default(),
+            employed: place.clock.now().mono,
             failing_since: None,
             observations: place.observations.clone(),
             is_failing_told: None,
             heard: Heard::default(),
+            proof: Proof::default(),
         }
     }
 
@@ -209,6 +218,7 @@ impl Worker {
         self.hold = self.store.hold(self.name.clone()).await.unwrap_or_default();
         self.resume_breaker().await;
         self.restore_standing().await;
+        self.recall_failure().await;
         loop {
             let now = self.clock.now();
             pulse.beat(now.mono);
@@ -222,7 +232,7 @@ impl Worker {
                 Some(row) = self.direct.recv() => {
                     // What it has of the same incident was decided before.
                     self.take_over().await;
-                    self.remember(row, false);
+                    self.remember(row);
                 }
                 () = self.wake.notified(), if wait > Duration::ZERO => {}
                 // Heard in the next round.
@@ -238,6 +248,7 @@ impl Worker {
 
     /// Makes an attempt at the row that is due, if any. Gives how long there is nothing to do.
     async fn round(&mut self, pulse: &Pulse, now: Timestamp) -> Duration {
+        self.hand_back().await;
         let refusal = self.heed_breaker(now);
         if self.failing_since.is_some() || refusal.is_some() || self.hold.is_some_and(|until| until > now) {
             self.hand_over_overdue(now).await;
@@ -248,24 +259,22 @@ impl Worker {
         if let Some(wait) = refusal {
             return wait;
         }
-        if let Some(InMemory { row, is_stored }) = self.due_in_memory(now) {
-            return self.attempt(row, is_stored, pulse).await;
+        if let Some(row) = self.due_in_memory(now) {
+            return Box::pin(self.attempt(row, true, pulse)).await;
         }
-        let next = self.first_in_memory().map(|kept| kept.row.state.not_before).min();
+        let next = self.first_in_memory().map(|row| row.state.not_before).min();
         let next = next.map_or(BEAT, |at| between(now, at));
         match self.next_due(now).await {
-            Ok(Due::Row(row)) => match self.known_better(&row.id) {
-                Some(state) => self.catch_up(row.id, state).await.min(next),
-                None => match self.combined(*row).await {
-                    Some(row) => self.attempt(row, true, pulse).await,
-                    None => STORE_RETRY.min(next),
-                },
+            Ok(Due::Row(row)) if self.is_known_better(&row.id) => STORE_RETRY.min(next),
+            Ok(Due::Row(row)) => match self.combined(*row).await {
+                Some(row) => Box::pin(self.attempt(row, false, pulse)).await,
+                None => STORE_RETRY.min(next),
             },
             Ok(Due::At(at)) => {
                 self.hand_over_overdue(now).await;
                 between(now, at).min(next)
             }
-            Ok(Due::Nothing) => next,
+            Ok(Due::Nothing) => Box::pin(self.prove(pulse)).await.min(next),
             Err(error) => {
                 tracing::warn!(notifier = %self.name, %error, "cannot look for notices");
                 STORE_RETRY.min(next)
@@ -288,7 +297,7 @@ impl Worker {
         (self.record(vec![change]).await == Duration::ZERO).then_some(row)
     }
 
-    async fn attempt(&mut self, row: OutboxRow, is_stored: bool, pulse: &Pulse) -> Duration {
+    async fn attempt(&mut self, row: OutboxRow, from_memory: bool, pulse: &Pulse) -> Duration {
         self.clock.sleep_until(self.next_turn).await;
         let ticket = self.take_ticket();
         let attempt = row.state.attempt + 1;
@@ -297,9 +306,9 @@ impl Worker {
             OutboxState { status: OutboxStatus::Leased, attempt, at: self.clock.now().wall, ..row.state.clone() };
         // Nobody waits for a disk to hear that something is down: what cannot be recorded is told all the same.
         if self.record(vec![Change::Outbox { id: row.id.clone(), state: leased }]).await > Duration::ZERO {
-            self.in_memory.push_front(InMemory { row: row.clone(), is_stored });
+            self.in_memory.push_front(row.clone());
             self.take_over().await;
-            self.in_memory.retain(|kept| kept.row.id != row.id);
+            self.in_memory.retain(|kept| kept.id != row.id);
         }
         // A row that is still `leased` is one whose last attempt we could not record.
         let is_ambiguous = matches!(row.state.status, OutboxStatus::Ambiguous | OutboxStatus::Leased);
@@ -309,12 +318,17 @@ impl Worker {
         let opened = self.note_attempt(ticket, &result, &row.id, now);
         let (step, state) = after_attempt(&result, attempt, row.created, now.wall, fastrand::f64());
         self.count(step, &row, now.wall);
-        let mut changes = vec![Change::Outbox { id: row.id.clone(), state: state.clone() }];
+        let left = OutboxRow { state, ..row.clone() };
+        let mut changes = match from_memory {
+            true => unstored::whole(&left).to_vec(),
+            false => vec![Change::Outbox { id: left.id.clone(), state: left.state.clone() }],
+        };
         changes.extend(opened);
         let mut instead = None;
         match &result {
             Ok(_) => {
                 self.works(now.wall).await;
+                self.proof = Proof::default();
                 instead = self.end_for_fallback(&row, now.wall).await;
                 changes.extend(instead.clone().map(|row| Change::Owe { row: Box::new(row) }));
                 if let Some(standing) = &mut self.standing {
@@ -338,14 +352,13 @@ impl Worker {
         if let Some(row) = instead.filter(|_| !is_recorded) {
             self.outbox.tell_without_store(row);
         }
-        if !is_recorded || !is_stored {
-            match state.status {
+        if !is_recorded {
+            match left.state.status {
                 OutboxStatus::Sent | OutboxStatus::Superseded | OutboxStatus::Dead => {
-                    drop(self.unrecorded.insert(row.id, state))
+                    drop(self.unrecorded.insert(left.id.clone(), left))
                 }
                 OutboxStatus::Pending | OutboxStatus::Leased | OutboxStatus::Ambiguous => {
-                    let row = OutboxRow { state, ..row };
-                    self.in_memory.push_front(InMemory { row, is_stored });
+                    self.in_memory.push_front(left)
                 }
             }
         }
@@ -434,6 +447,11 @@ impl Worker {
         self.observe(None);
         self.board.set_component(&component(&self.name), true, true, "takes notices", now);
         self.board.worked(&component(&self.name), self.clock.now());
+        self.revive(now).await;
+    }
+
+    /// What was given up is owed again.
+    async fn revive(&mut self, now: Timestamp) {
         match self.store.revive(self.name.clone(), now).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(notifier = %self.name, rows, "notices that were given up are tried again"),
@@ -442,7 +460,6 @@ impl Worker {
     }
 
     fn fails(&mut self, error: &NotifyError, row: &OutboxRow, step: Step, now: Timestamp) {
-        let since = *self.failing_since.get_or_insert(now);
         let subject = &row.notification.subject;
         match step {
             Step::Dead => {
@@ -452,7 +469,13 @@ impl Worker {
                 tracing::error!(notifier = %self.name, %error, journey = subject, delivery = row.id, "a notice was not taken; it will be tried again")
             }
         }
-        let is_bad = step == Step::Dead || between(since, now) >= TROUBLED;
+        self.is_in_trouble(error, step == Step::Dead, now);
+    }
+
+    /// It did not work; whether that calls for somebody, time tells if nothing else does.
+    fn is_in_trouble(&mut self, error: &NotifyError, is_final: bool, now: Timestamp) {
+        let since = *self.failing_since.get_or_insert(now);
+        let is_bad = is_final || between(since, now) >= TROUBLED;
         if is_bad {
             self.observe(Some(format!("{} does not take notices: {error}", self.name)));
         }
@@ -485,8 +508,8 @@ impl Worker {
             return;
         }
         let owed = self.owed_by_store().await;
-        let stored = owed.iter().filter(|row| self.known_better(&row.id).is_none());
-        let all = stored.chain(self.in_memory.iter().map(|kept| &kept.row));
+        let stored = owed.iter().filter(|row| !self.is_known_better(&row.id));
+        let all = stored.chain(&self.in_memory);
         let rows: Vec<_> =
             all.filter(|row| self.is_overdue(row, now) && !self.handed_over.contains(&row.id)).cloned().collect();
         for row in rows {

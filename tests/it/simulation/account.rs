@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use journeyman::config::Plan;
 use journeyman::detect::Detector;
-use journeyman::journey::Name;
 use journeyman::journey::outcome::{Cause, Outcome};
 use journeyman::store::{OutboxRow, OutboxStatus, Store};
 use journeyman::time::between;
 
 use super::profile::Accounts;
-use super::world::{Taken, World};
+use super::world::World;
 
 /// What came of it.
 #[derive(Default)]
@@ -25,7 +24,7 @@ pub(super) struct Settled {
 /// Settles it. Faults ended at `calm`.
 pub(super) async fn settle(world: &World, plan: &Plan, store: &dyn Store, calm: Timestamp) -> Settled {
     let mut broken = Vec::new();
-    let outbox = told(world, plan, store, &mut broken).await;
+    let outbox = told(world, store, &mut broken).await;
     repeated(world, &mut broken);
     if world.profile.accounts >= Accounts::All {
         counted(world, plan, store, calm, &mut broken).await;
@@ -46,7 +45,7 @@ async fn paid(world: &World, store: &dyn Store, broken: &mut Vec<String>) {
 
 /// I1, I3: whatever was decided has reached people, and of every beginning that they heard they have heard the end. Gives what the
 /// notices weigh.
-async fn told(world: &World, plan: &Plan, store: &dyn Store, broken: &mut Vec<String>) -> usize {
+async fn told(world: &World, store: &dyn Store, broken: &mut Vec<String>) -> usize {
     let rows = store.outbox(None, None, 1_000_000).await.expect("the outbox");
     let weight = |row: &OutboxRow| serde_json::to_vec(&row.notification).map_or(0, |bytes| bytes.len());
     let outbox = rows.iter().map(weight).sum();
@@ -65,12 +64,7 @@ async fn told(world: &World, plan: &Plan, store: &dyn Store, broken: &mut Vec<St
         // A budget that was spent in the storm stays spent for as long as its window, and that a loss is over takes more good runs than
         // there are in the calm.
         let lasts = is_only(&[Detector::Exhausted, Detector::Budget, Detector::Partial]);
-        // Only its next notice shows that a notifier works, and there was none.
-        let is_idle = |notifier: &Name| {
-            let took = |taken: &Taken| *taken.notifier == **notifier && taken.at > incident.since;
-            incident.title().ends_with(&format!("delivery {notifier}")) && !world.account().taken.iter().any(took)
-        };
-        if lasts || is_only(&[Detector::Delivery]) && plan.notifiers.keys().any(is_idle) {
+        if lasts {
             goes_on.insert(incident.id);
             continue;
         }
@@ -92,6 +86,10 @@ async fn told(world: &World, plan: &Plan, store: &dyn Store, broken: &mut Vec<St
             broken.push(format!("I3: {notifier} heard of {incident} in the order {notices:?}"));
         }
         let has_end = notices.iter().any(|(_, reason)| *reason == "resolved");
+        let is_kept = |row: &OutboxRow| row.incident == incident && *row.notifier == *notifier;
+        if account.is_forgetful && !rows.iter().any(is_kept) {
+            continue;
+        }
         // What the store could not keep is told all the same, and has no end of its own.
         if !has_end && !incident.starts_with("storage-") && !goes_on.contains(incident) {
             broken.push(format!("I3: {notifier} never heard that {incident} is over: {notices:?}"));
@@ -165,7 +163,12 @@ fn judged(world: &World, plan: &Plan, broken: &mut Vec<String>) {
         let Some(journey) = plan.journeys.iter().find(|journey| *journey.name == *verdict.journey) else { continue };
         let fate = account.fates.get(&verdict.token).cloned().unwrap_or_default();
         let took = fate.sent.zip(fate.arrived).map(|(sent, arrived)| between(sent, arrived));
-        let in_time = took.is_some_and(|took| took <= journey.deadline);
+        let was_there = fate.sent.zip(fate.there).map(|(sent, there)| between(sent, there));
+        // What came while nobody was there has the benefit of the doubt.
+        let nobody = |(from, until): &(Timestamp, Option<Timestamp>)| {
+            fate.there.is_some_and(|there| *from <= there && until.is_none_or(|until| there <= until))
+        };
+        let in_time = was_there.is_some_and(|took| took <= journey.deadline) || account.absences.iter().any(nobody);
         let slack = std::time::Duration::from_millis(10);
         let is_right = match &verdict.outcome {
             Outcome::Good { .. } | Outcome::Slow { .. } => in_time,

@@ -63,8 +63,10 @@ impl System {
             if entry.key().0 > now {
                 return Some(entry.key().0);
             }
+            let at = entry.key().0;
             let message = entry.remove();
             if self.keeps || is_read {
+                self.world.see(message.0, |fate| fate.there = fate.there.or(Some(at)));
                 lock(&self.waiting).push_back(message);
             }
         }

@@ -81,7 +81,9 @@ impl Notifier for Door {
     }
 
     fn prove<'a>(&'a self) -> BoxFuture<'a, Result<String, NotifyError>> {
-        Box::pin(std::future::ready(Ok("simulated".to_owned())))
+        let is_away = self.world.profile.is_away(self.name, self.world.now()) && !self.world.is_calm();
+        let away = || NotifyError::Backoff("503".to_owned());
+        Box::pin(std::future::ready(if is_away { Err(away()) } else { Ok("simulated".to_owned()) }))
     }
 
     fn preview(&self, _delivery: &Delivery) -> Result<Vec<Rendered>, String> {

@@ -31,6 +31,8 @@ use super::people::Door;
 use super::world::{Point, World};
 
 const DRAIN: Duration = Duration::from_secs(10);
+/// Metrics hold every value until somebody sums them up.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// A process that runs.
 pub(super) struct Process {
@@ -59,6 +61,13 @@ pub(super) async fn start(
     let clock = Clock::derived(world.now());
     let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new(&plan.journeys, None)));
     let daemon = Arc::new(metrics.daemon());
+    let kept = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            kept.upkeep();
+        }
+    });
     let key = store.key().await?;
     let mint = Arc::new(Mint::new(key, born << 16));
     let [stop, stop_readers, stop_workers] = [(); 3].map(|()| CancellationToken::new());

@@ -12,9 +12,13 @@ use journeyman::clock::Clock;
 use journeyman::journey::outcome::Outcome;
 use journeyman::journey::token::Token;
 use journeyman::store::{Change, OutboxStatus};
+use journeyman::time::earlier;
 use tokio::sync::Notify;
 
 use super::profile::{Accounts, BEGIN, Death, Profile};
+
+/// So long after the disk works again all is on it that was told meanwhile.
+const HAND_BACK: Duration = Duration::from_secs(8);
 
 /// Moments at which a process can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +91,8 @@ impl Point {
 pub(super) struct Fate {
     /// When the channel began to send it; the last time, should there be several.
     pub(super) sent: Option<Timestamp>,
+    /// When it was first at the other end, for whoever asks there.
+    pub(super) there: Option<Timestamp>,
     /// When a reader first had it.
     pub(super) arrived: Option<Timestamp>,
 }
@@ -127,6 +133,10 @@ pub(super) struct Account {
     /// Messages that cost something.
     pub(super) paid: u64,
     pub(super) crashes: u32,
+    /// From each death to the life after it.
+    pub(super) absences: Vec<(Timestamp, Option<Timestamp>)>,
+    /// It died while the disk said no, or before it could write down what it had told meanwhile: nobody knows of that any more.
+    pub(super) is_forgetful: bool,
     pub(super) refusals: u64,
     pub(super) events: u64,
     trace: DefaultHasher,
@@ -185,6 +195,10 @@ impl World {
     pub(super) fn begin(&self, clock: Clock) {
         *lock(&self.clock) = clock;
         *lock(&self.died) = None;
+        let now = self.now();
+        if let Some((_, end @ None)) = self.account().absences.last_mut() {
+            *end = Some(now);
+        }
     }
 
     pub(super) fn chance(&self) -> MutexGuard<'_, Rng> {
@@ -309,8 +323,13 @@ impl World {
             written.iter().for_each(|batch| self.committed(batch));
             lock(&self.survived).extend(written);
         }
+        let now = self.now();
+        let says_no = |before: Duration| self.profile.disk_says_no(earlier(now, before));
+        let is_forgotten = says_no(Duration::ZERO) || says_no(HAND_BACK);
         let mut account = self.account();
         account.crashes += 1;
+        account.absences.push((now, None));
+        account.is_forgetful |= is_forgotten;
         for id in std::mem::take(&mut account.in_hand).into_values() {
             *account.excused.entry(id).or_default() += 1;
         }
