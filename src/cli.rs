@@ -12,6 +12,7 @@ mod junit;
 pub mod live;
 pub mod once;
 mod openslo;
+pub mod pause;
 mod promql;
 pub mod proxy;
 pub mod reload;
@@ -123,7 +124,18 @@ pub enum Command {
     },
     /// Tell nobody of what matches, for a time; it is measured all the same
     Silence(SilenceArguments),
-    /// List the silences of the running daemon
+    /// Do not run journeys for a time, which counts for no objective and tells nobody; it outlives a restart
+    Pause(PauseArguments),
+    /// End the pauses of journeys: they are run again
+    Resume {
+        /// The journeys' names
+        #[arg(value_name = "JOURNEY", required = true)]
+        journeys: Vec<String>,
+        /// Where and how.
+        #[command(flatten)]
+        asking: AskArguments,
+    },
+    /// List the silences of the running daemon, pauses among them
     Silences(AskArguments),
     /// End a silence; what fires is told at once
     Unsilence {
@@ -301,6 +313,26 @@ pub struct SilenceArguments {
     /// Do not count what runs meanwhile for objectives: maintenance
     #[arg(long, conflicts_with = "until_resolved")]
     pub exclude_from_slo: bool,
+    /// Who asks; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// What is paused.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PauseArguments {
+    /// The journeys' names
+    #[arg(value_name = "JOURNEY", required = true)]
+    pub journeys: Vec<String>,
+    /// For how long, as in 30m
+    #[arg(long = "for", value_name = "DURATION", default_value = "2h")]
+    pub lasts: String,
+    /// Why; people will read it
+    #[arg(long, value_name = "TEXT", default_value = "paused from the command line")]
+    pub reason: String,
     /// Who asks; whoever is logged in if nothing is said
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,

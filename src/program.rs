@@ -21,8 +21,8 @@ use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, print_objectives,
-    print_slo, runs, status,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, pause,
+    print_objectives, print_slo, runs, status,
 };
 use crate::clock::Clock;
 use crate::config::places::Places;
@@ -123,6 +123,12 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Silence(asked) => tell(&asked.asking, async |daemon| {
             control::silence(daemon, &asked, &who(&asked.by), asked.asking.format).await
         }),
+        Command::Pause(asked) => {
+            tell(&asked.asking, async |daemon| pause::pause(daemon, &asked, &who(&asked.by), asked.asking.format).await)
+        }
+        Command::Resume { journeys, asking } => {
+            tell(&asking, async |daemon| pause::resume(daemon, &journeys, asking.format).await)
+        }
         Command::Silences(asking) => tell(&asking, async |daemon| control::silences(daemon, asking.format).await),
         Command::Unsilence { id, asking } => {
             tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)

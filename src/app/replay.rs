@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::app::store_failure;
-use crate::config::Plan;
+use crate::config::{Plan, no_journey};
 use crate::detect::Sample;
 use crate::exit::{self, Failure};
 use crate::incident::root::Resource;
@@ -31,9 +31,8 @@ pub fn replay(
     let known = |name: &str| plan.journeys.iter().any(|journey| &*journey.name == name);
     for name in names.iter().map(String::as_str).chain(changed.into_iter().flatten().map(|journey| &*journey.name)) {
         if !known(name) {
-            let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
-            let message = format!("no journey is named `{name}`; there are: {}", known.join(", "));
-            return Err(Failure::new(exit::USAGE, message));
+            let known = plan.journeys.iter().map(|journey| &*journey.name);
+            return Err(Failure::new(exit::USAGE, no_journey(name, known)));
         }
     }
     let is_wanted = |journey: &&Arc<Journey>| names.is_empty() || names.iter().any(|name| **name == *journey.name);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Plan;
+use crate::config::{Plan, no_journey, some_of};
 use crate::exit::{self, Failure};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
@@ -58,13 +58,13 @@ pub fn chosen<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Arc<Journe
     }
     let find = |name: &String| {
         let found = plan.journeys.iter().find(|journey| *journey.name == **name);
+        let with: Vec<_> = promising().map(|journey| &*journey.name).collect();
         let problem = match found {
             Some(journey) if journey.objective.is_some() => return Ok(journey),
-            Some(_) => format!("journey `{name}` has no objective"),
-            None => format!("no journey is named `{name}`"),
+            Some(_) => format!("journey `{name}` has no objective; these have: {}", some_of(&with)),
+            None => no_journey(name, plan.journeys.iter().map(|journey| &*journey.name)),
         };
-        let known: Vec<_> = promising().map(|journey| format!("`{}`", journey.name)).collect();
-        Err(Failure::new(exit::USAGE, format!("{problem}; known here: {}", known.join(", "))))
+        Err(Failure::new(exit::USAGE, problem))
     };
     names.iter().map(find).collect()
 }

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use crate::config::HttpPlan;
+use crate::config::{HttpPlan, no_journey};
 use crate::exit::{self, Failure};
 use crate::gate::Local;
 use crate::secret::Secret;
@@ -41,6 +41,19 @@ impl Daemon {
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, answer) => accepted(status, answer).map(Some),
         }
+    }
+
+    /// That a journey of this name is there.
+    ///
+    /// # Errors
+    /// It is not, and others are named that may have been meant; or the daemon does not answer.
+    pub async fn has(&self, journey: &str) -> Result<(), Failure> {
+        if self.find(&["journeys", journey]).await?.is_some() {
+            return Ok(());
+        }
+        let all = self.read(&["journeys"], &[]).await?;
+        let names = all["journeys"].as_array().into_iter().flatten().filter_map(|journey| journey["name"].as_str());
+        Err(Failure::new(exit::USAGE, no_journey(journey, names)))
     }
 
     /// What is at this path of the API.

@@ -141,9 +141,11 @@ pub async fn silences(daemon: &Daemon, format: Format) -> Result<String, Failure
             text(&silence["author"]),
             text(&silence["reason"])
         );
-        for (key, word) in
-            [("until_resolved", "or until it is over"), ("exclude_from_slo", "not counted for objectives")]
-        {
+        for (key, word) in [
+            ("until_resolved", "or until it is over"),
+            ("exclude_from_slo", "not counted for objectives"),
+            ("pauses", "not run: a pause"),
+        ] {
             if silence[key] == true {
                 line += &format!(" ({word})");
             }
@@ -208,7 +210,7 @@ fn matchers(silence: &Value) -> String {
 }
 
 /// ` until 2026-11-21 18:00 UTC`, or nothing.
-fn until(value: &Value) -> String {
+pub(super) fn until(value: &Value) -> String {
     time(value).map_or(String::new(), |at| at.strftime(" until %Y-%m-%d %H:%M:%S UTC").to_string())
 }
 

@@ -1,6 +1,7 @@
 //! People's controls, on the real binary: what is asked on its command line or by a link is done, is told, and outlives a kill.
 
 mod pages;
+mod pause;
 mod preview;
 mod run_again;
 

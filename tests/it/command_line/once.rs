@@ -87,7 +87,7 @@ fn several_run_at_once_and_the_worst_decides() {
 
         for (arguments, why) in [
             (&[][..], "name a journey, or say --all; there are: well, fails, away, waits, cannot"),
-            (&["wel"][..], "no journey is named `wel`; there are: well, fails, away, waits, cannot"),
+            (&["wel"][..], "no journey is named `wel`; did you mean `well`?"),
             (&["well", "--all"][..], "cannot be used with"),
             (&["well", "--output", "x.xml"][..], "`--output` is for `--format json` and `--format junit`"),
         ] {
