@@ -177,14 +177,23 @@ pub enum Command {
         /// The folder that they are written to; what is there with their names is replaced
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
+        /// How to print which files those are
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
     /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
     Proxy(proxy::ProxyArguments),
     /// Ask five questions and write a configuration that works; what is there is never overwritten
     Init(InitArguments),
     /// Turn what others watch with into journeys; exits 65 if something of it is left out, which is said
-    #[command(subcommand)]
-    Import(Import),
+    Import {
+        /// Out of what.
+        #[command(subcommand)]
+        what: Import,
+        /// How to print what was made, and what was left out
+        #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Print the JSON Schema of a configuration file, for editors: `#:schema FILE` in its first line
     Schema {
         /// Of which file
@@ -203,7 +212,14 @@ pub enum Command {
         dir: Option<PathBuf>,
     },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
-    Health(ConfigArgument),
+    Health {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How to print it; for people nothing is said if it is ready
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
 }
 
 /// What is run once.
@@ -422,6 +438,9 @@ pub enum Notify {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
+        /// How to print which files those are
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
     /// Tell people through one notifier that this is a test, and print the receipt; exits 69 if it does not take it
     Test {
@@ -430,6 +449,9 @@ pub enum Notify {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
+        /// How to print the receipt
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
 }
 
@@ -460,6 +482,9 @@ pub struct InitArguments {
     /// Ask nothing: what is not given has its default
     #[arg(long)]
     pub yes: bool,
+    /// How to print what was made
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What can be taken over.

@@ -45,7 +45,7 @@ pub use crate::config::difference::{Difference, Names};
 use crate::config::document::{Context, Data, Node};
 pub use crate::config::files::Stamp;
 pub use crate::config::fingerprint::Identity;
-pub use crate::config::names::{no_journey, some_of};
+pub use crate::config::names::{no_journey, not_there, some_of};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;

@@ -10,19 +10,12 @@ use crate::secret::Secret;
 /// Health checks run every few seconds; one that takes longer has failed.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// 0 if the daemon that listens on `listen`, behind this `web_config`, says that it is ready, 1 otherwise; prints why not. The token
-/// lets it in where people need a password.
-pub async fn ask(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret>) -> u8 {
-    match ready(listen, web, token).await {
-        Ok(()) => 0,
-        Err(why) => {
-            eprintln!("not ready: {why}");
-            1
-        }
-    }
-}
-
-async fn ready(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret>) -> Result<(), String> {
+/// Whether the daemon that listens on `listen`, behind this `web_config`, says that it is ready. The token lets us in where people
+/// need a password.
+///
+/// # Errors
+/// Why it is not, in words.
+pub async fn ready(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret>) -> Result<(), String> {
     let local = Local::to(listen, web, WITHIN)?;
     let url = format!("{}ready", local.base);
     let mut request = local.client.get(&url);

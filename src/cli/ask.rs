@@ -51,9 +51,18 @@ impl Daemon {
         if self.find(&["journeys", journey]).await?.is_some() {
             return Ok(());
         }
+        let names = self.journeys().await?;
+        Err(Failure::new(exit::USAGE, no_journey(journey, names.iter().map(String::as_str))))
+    }
+
+    /// The names of all journeys.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn journeys(&self) -> Result<Vec<String>, Failure> {
         let all = self.read(&["journeys"], &[]).await?;
         let names = all["journeys"].as_array().into_iter().flatten().filter_map(|journey| journey["name"].as_str());
-        Err(Failure::new(exit::USAGE, no_journey(journey, names)))
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// What is at this path of the API.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::ask::Daemon;
 use crate::cli::{AckArguments, Format, SilenceArguments};
+use crate::config::not_there;
 use crate::exit::{self, Failure};
 use crate::text::visible_line;
 use crate::time::Human;
@@ -190,7 +191,9 @@ async fn find(daemon: &Daemon, named: &str) -> Result<(String, String), Failure>
         Some(_) => Err(Failure::new(exit::USAGE, format!("incident {named} is over"))),
         None => {
             let help = "`journeyman incidents` lists the open ones";
-            Err(Failure::new(exit::USAGE, format!("no incident and no journey is `{named}`\n  help: {help}")))
+            let names = daemon.journeys().await?;
+            let said = not_there("incident and no journey", named, names.iter().map(String::as_str));
+            Err(Failure::new(exit::USAGE, format!("{said}\n  help: {help}")))
         }
     }
 }

@@ -1,12 +1,17 @@
-//! What is said where somebody names a journey that is not there.
+//! What is said where somebody names what is not there.
 
 use crate::config::values::nearest;
 
 /// So many names fit into a line that people read.
 const SHOWN: usize = 12;
 
-/// No journey is named so: the one that was probably meant, or those that contain it, or else which there are.
+/// No journey is named so; see [`not_there`].
 pub fn no_journey<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    not_there("journey", name, known)
+}
+
+/// Nothing of this kind is named so: the one that was probably meant, or those that contain it, or else which there are.
+pub fn not_there<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.into_iter().collect();
     let part = name.to_lowercase();
     let containing: Vec<_> =
@@ -19,7 +24,7 @@ pub fn no_journey<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> S
         (None, []) => format!("there are: {}", some_of(&known)),
         (None, several) => format!("did you mean one of these? {}", some_of(several)),
     };
-    format!("no journey is named `{name}`; {help}")
+    format!("no {what} is named `{name}`; {help}")
 }
 
 /// The names in a line: the first of them, if there are too many to be read.

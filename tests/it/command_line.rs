@@ -4,6 +4,7 @@ mod explain;
 #[cfg(feature = "checks")] // among what is taken over there are ports
 mod import;
 mod init;
+mod json;
 mod once;
 mod page;
 #[cfg(feature = "full")] // the schemas have every kind of channel

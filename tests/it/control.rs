@@ -409,7 +409,7 @@ fn what_cannot_be_done_is_said_in_words() {
     block_on(async {
         let mut stage = Stage::start("refused", "").await;
         let table: [(&[&str], i32, &str); 10] = [
-            (&["ack", "nothing"], 64, "no incident and no journey is `nothing`"),
+            (&["ack", "nothing"], 64, "no incident and no journey is named `nothing`"),
             (&["unsilence", "nothing"], 64, "there is no silence nothing"),
             (&["silence", "tier!gold", "--for", "1h", "--reason", "x"], 64, "after the label stands"),
             (&["silence", "sms", "--for", "soon", "--reason", "x"], 64, "`soon` is not a duration"),
