@@ -13,6 +13,7 @@ pub mod live;
 pub mod once;
 mod openslo;
 pub mod pause;
+pub mod progress;
 mod promql;
 pub mod proxy;
 pub mod reload;

@@ -21,7 +21,7 @@ use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
     Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, pause,
-    print_objectives, print_slo, runs, status,
+    print_objectives, print_slo, progress, runs, status,
 };
 use crate::clock::Clock;
 use crate::config::places::Places;
@@ -91,7 +91,8 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 Some(text) => text,
                 None => {
                     let now = Clock::system().now().wall;
-                    print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
+                    let read = |seen: &mut dyn FnMut(f64)| app::slo::read(&plan, &chosen, now, seen);
+                    print_slo(&progress::beside("reading runs", Clock::system(), read)?, format, now)
                 }
             };
             say(&text)?;
@@ -150,8 +151,10 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let changed =
                 policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
             let changed = changed.as_ref().map(|plan| &*plan.journeys);
-            let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
-            say(&print_replay(&comparison, format))?;
+            let clock = Clock::system();
+            let now = clock.now().wall;
+            let work = |seen: &mut dyn FnMut(f64)| app::replay::replay(&plan, changed, &journey, length, now, seen);
+            say(&print_replay(&progress::beside("replaying", clock, work)?, format))?;
             Ok(0)
         }
         Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),

@@ -15,9 +15,10 @@ use crate::journey::{Journey, Name};
 use crate::replay::comparison::Comparison;
 use crate::replay::{Happened, Replay, Told};
 use crate::store::sqlite::past::{How, Past, read_past, read_silences};
-use crate::time::earlier;
+use crate::time::{between, earlier};
 
-/// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names.
+/// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names. `seen` is
+/// told which share of the time has been gone through.
 ///
 /// # Errors
 /// No such journey, or a store that cannot be read.
@@ -27,6 +28,7 @@ pub fn replay(
     names: &[String],
     length: Duration,
     now: Timestamp,
+    seen: &mut dyn FnMut(f64),
 ) -> Result<Comparison, Failure> {
     let known = |name: &str| plan.journeys.iter().any(|journey| &*journey.name == name);
     for name in names.iter().map(String::as_str).chain(changed.into_iter().flatten().map(|journey| &*journey.name)) {
@@ -51,7 +53,9 @@ pub fn replay(
     replays.extend(other.map(|journeys| begin(&journeys)));
     let journeys: Vec<Name> = present.iter().map(|journey| journey.name.clone()).collect();
     let mut runs = 0;
+    let all = between(warm, now).as_secs_f64();
     let taken = read_past(&plan.store.path, &journeys, warm, |past| {
+        seen(between(warm, past.ended).as_secs_f64() / all);
         runs += u64::from(past.how == How::Ran && past.ended >= from);
         for (replay, told) in &mut replays {
             told.extend(replay.take(&past.journey, happened(&past), past.ended));

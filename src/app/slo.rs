@@ -19,27 +19,44 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// Slots that are looked up at most when the daemon has been away for long.
 const MISSED_SLOTS: usize = 100_000;
 
-/// Where the objectives of these journeys stand at `now`.
+/// Where the objectives of these journeys stand at `now`. `seen` is told which share of the work is done.
 ///
 /// # Errors
 /// There is no store, or it cannot be read.
-pub fn read(plan: &Plan, chosen: &[&Arc<Journey>], now: Timestamp) -> Result<Vec<JourneySlo>, Failure> {
+pub fn read(
+    plan: &Plan,
+    chosen: &[&Arc<Journey>],
+    now: Timestamp,
+    seen: &mut dyn FnMut(f64),
+) -> Result<Vec<JourneySlo>, Failure> {
     if !plan.store.path.exists() {
         let path = plan.store.path.display();
         let message = format!("there is no store at {path}: the daemon makes it at its first start (`journeyman run`)");
         return Err(Failure::new(exit::IO, message));
     }
     let all: Vec<Name> = plan.journeys.iter().map(|journey| journey.name.clone()).collect();
-    let mut spans = snapshot::spans(&plan.store.path, &all).map_err(|error| super::store_failure(plan, &error))?;
+    // Each is read, made a history, and, if it is chosen, judged.
+    let (mut done, work) = (0, 2 * all.len() + chosen.len());
+    let mut step = || {
+        done += 1;
+        seen(f64::from(done) / work as f64);
+    };
+    let spans = snapshot::spans(&plan.store.path, &all, &mut step);
+    let mut spans = spans.map_err(|error| super::store_failure(plan, &error))?;
     let histories: BTreeMap<Name, (Arc<Journey>, History)> = plan
         .journeys
         .iter()
         .map(|journey| {
+            step();
             let spans = spans.remove(&journey.name).unwrap_or_default();
             (journey.name.clone(), (journey.clone(), history(journey, spans, now)))
         })
         .collect();
-    Ok(chosen.iter().filter_map(|journey| stands(plan, journey, &histories, now)).collect())
+    let stand = |journey: &&Arc<Journey>| {
+        step();
+        stands(plan, journey, &histories, now)
+    };
+    Ok(chosen.iter().filter_map(stand).collect())
 }
 
 /// The journeys of these names; all that have an objective if none is named.
