@@ -33,6 +33,7 @@ mod web;
 mod wording;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -146,7 +147,9 @@ fn read_file(context: &Context, path: &Path, order: usize, named_by: Option<&Pla
         Ok(bytes) => bytes,
         Err(error) => {
             let nowhere = Place::new(&Source::new(&shown, "", order), 0..0);
-            context.add(Problem::error(named_by.unwrap_or(&nowhere), format!("cannot read {shown}: {error}")));
+            let problem = Problem::error(named_by.unwrap_or(&nowhere), format!("cannot read {shown}: {error}"));
+            let is_first = order == 0 && error.kind() == ErrorKind::NotFound;
+            context.add(problem.maybe_hint(is_first.then(|| names::elsewhere(path))));
             return None;
         }
     };

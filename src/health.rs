@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::gate::Local;
+use crate::gate::{Local, why_silent};
 use crate::secret::Secret;
 
 /// Health checks run every few seconds; one that takes longer has failed.
@@ -22,7 +22,7 @@ pub async fn ready(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret
     if let Some(token) = token {
         request = request.bearer_auth(token.reveal().as_str());
     }
-    let status = request.send().await.map_err(|error| error.to_string())?.status();
+    let status = request.send().await.map_err(|error| format!("{url}: {}", why_silent(error)))?.status();
     match status.as_u16() {
         _ if status.is_success() => Ok(()),
         401 if local.needs_password && token.is_none() => Err(format!(

@@ -7,7 +7,7 @@ mod check;
 mod once;
 mod write;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::places::Places;
 use crate::config::{Plan, Problem, schema};
 use crate::exit::{self, Failure};
-use crate::text::visible;
+use crate::text::{takes_colour, visible};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
 use serde_json::json;
@@ -101,7 +101,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Explain { run, config: from, format } => {
             let (plan, places) = with_places(&from)?;
             let story = app::explain::find(&plan, &run)?;
-            let color = std::io::stdout().is_terminal();
+            let color = takes_colour(&std::io::stdout());
             let telling = Telling { plan: &plan, places: &places, now: Clock::system().now().wall, color };
             say(&explain::explain(&story, &telling, format))?;
             Ok(0)
@@ -263,12 +263,12 @@ fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Re
 
 fn refused(problems: &[Problem], file: &Path) -> Failure {
     tell_problems(problems);
-    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display()))
+    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was done", file.display()))
 }
 
 fn tell_problems(problems: &[Problem]) {
     if !problems.is_empty() {
-        eprint!("{}", config::render(problems, std::io::stderr().is_terminal()));
+        eprint!("{}", config::render(problems, takes_colour(&std::io::stderr())));
     }
 }
 

@@ -43,12 +43,17 @@ fn incident_line(incident: &Value, now: Timestamp) -> String {
         (None, _) => String::new(),
     };
     let mut line = format!(
-        "{}  {:<8}  {}  {lasted}  {} bad runs",
+        "{}  {:<8}  {}  {lasted}",
         text(&incident["id"]),
         text(&incident["severity"]),
         text(&incident["subject"]),
-        incident["bad_runs"]
     );
+    // Those of an error budget are the journey's own.
+    match incident["bad_runs"].as_u64() {
+        Some(0) | None => {}
+        Some(1) => line += "  1 bad run",
+        Some(runs) => line += &format!("  {runs} bad runs"),
+    }
     if incident["members"].as_u64().is_some_and(|members| members > 1) {
         line += &format!("  {} members", incident["members"]);
     }

@@ -95,6 +95,9 @@ fn line(journey: &Value, now: Timestamp) -> String {
     {
         parts.push(format!("last good {}", ago(good)));
     }
+    if let Some(incident) = journey["budget_incident"].as_str() {
+        parts.push(format!("its error budget fires: incident {incident}"));
+    }
     if journey["maintenance"].is_string() {
         parts.push(format!("in maintenance: {}", text(&journey["maintenance"])));
     }
@@ -120,12 +123,12 @@ mod tests {
         let answer = json!({ "journeys": [
             { "name": "mail", "state": "ok", "last_run": run("good in 12ms", 50), "muted": true, "paused": at(3600) },
             { "name": "new", "state": "unknown", "last_run": null },
-            { "name": "sms-round-trip", "state": "down", "last_good": at(-60), "last_run": run("failed (auth)\u{7}", 55),
+            { "name": "sms-round-trip", "state": "down", "last_good": at(-60), "budget_incident": "547ddd80025c", "last_run": run("failed (auth)\u{7}", 55),
               "incident": { "since": at(0), "acked": { "by": "ada" } } },
         ] });
         let expected = "\
 down
-  sms-round-trip  for 1m, ada looks after it; failed (auth)⟨U+0007⟩, 5s ago; last good 2m ago
+  sms-round-trip  for 1m, ada looks after it; failed (auth)⟨U+0007⟩, 5s ago; last good 2m ago; its error budget fires: incident 547ddd80025c
 unknown
   new             no run yet
 ok

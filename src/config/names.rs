@@ -1,5 +1,7 @@
 //! What is said where somebody names what is not there.
 
+use std::path::Path;
+
 use crate::config::values::nearest;
 
 /// So many names fit into a line that people read.
@@ -32,6 +34,15 @@ pub fn some_of(names: &[&str]) -> String {
     match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{}, … and {more} more", names[..SHOWN].join(", ")),
         _ => names.join(", "),
+    }
+}
+
+/// What to do where the daemon's file is not there: its usual place is `config/`, and many keep it where they stand.
+pub(super) fn elsewhere(missing: &Path) -> String {
+    let here = missing.file_name().map(Path::new).filter(|name| *name != missing && name.is_file());
+    match here {
+        Some(here) => format!("there is one here: say `--config {}`", here.display()),
+        None => "`--config FILE` names another; `journeyman init` makes a first one".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what each verb prints, writes and ends with.
 
+mod errors;
 mod explain;
 #[cfg(feature = "checks")] // among what is taken over there are ports
 mod import;

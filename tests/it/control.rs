@@ -460,7 +460,7 @@ fn what_cannot_be_done_is_said_in_words() {
         std::fs::write(directory.join("other"), "another token").expect("a file");
         let arguments = ["silence", "sms", "--for", "1h", "--reason", "x", "--config", "other.toml"];
         let refused = journeyman(directory, &arguments).await;
-        assert!(refused.code == 77 && refused.stderr.contains("admin token"), "{refused:?}");
+        assert!(refused.code == 77 && refused.stderr.contains("`admin_token`"), "{refused:?}");
         assert_eq!(stage.daemon.terminate().await, 0);
         let silent = stage.cli(&["silences"]).await;
         assert!(silent.code == 69 && silent.stderr.contains("does not answer"), "{silent:?}");

@@ -14,7 +14,8 @@ const SOON: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The keys that the table of docs/command-line.md says of this; those with a `?` may be missing.
 fn documented(what: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command-line.md")).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command-line.md"))
+        .expect("it is there");
     let row = page.lines().find_map(|line| line.strip_prefix(&format!("| `{what}` | "))).map(str::to_owned);
     let row = row.unwrap_or_else(|| panic!("docs/command-line.md has no row for the JSON of `{what}`"));
     let keys: Vec<_> = row.split('`').skip(1).step_by(2).collect();
