@@ -369,7 +369,7 @@ pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, 
     TcpListener::bind(address).await.map_err(|error| {
         Failure::new(
             exit::UNAVAILABLE,
-            format!("cannot listen on {address} (`{key}`): {error}\n  help: is another journeyman running? give another address, or stop what has it"),
+            format!("cannot listen on {address} (`{key}`): {error}\n  help: is another journeyman running? `journeyman rerun` has it run a journey now; or give another address, or stop what has it"),
         )
     })
 }

@@ -12,6 +12,8 @@ mod junit;
 pub mod live;
 pub mod once;
 mod openslo;
+pub mod pause;
+pub mod progress;
 mod promql;
 pub mod proxy;
 pub mod reload;
@@ -123,7 +125,18 @@ pub enum Command {
     },
     /// Tell nobody of what matches, for a time; it is measured all the same
     Silence(SilenceArguments),
-    /// List the silences of the running daemon
+    /// Do not run journeys for a time, which counts for no objective and tells nobody; it outlives a restart
+    Pause(PauseArguments),
+    /// End the pauses of journeys: they are run again
+    Resume {
+        /// The journeys' names
+        #[arg(value_name = "JOURNEY", required = true)]
+        journeys: Vec<String>,
+        /// Where and how.
+        #[command(flatten)]
+        asking: AskArguments,
+    },
+    /// List the silences of the running daemon, pauses among them
     Silences(AskArguments),
     /// End a silence; what fires is told at once
     Unsilence {
@@ -165,14 +178,23 @@ pub enum Command {
         /// The folder that they are written to; what is there with their names is replaced
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
+        /// How to print which files those are
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
     /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
     Proxy(proxy::ProxyArguments),
     /// Ask five questions and write a configuration that works; what is there is never overwritten
     Init(InitArguments),
     /// Turn what others watch with into journeys; exits 65 if something of it is left out, which is said
-    #[command(subcommand)]
-    Import(Import),
+    Import {
+        /// Out of what.
+        #[command(subcommand)]
+        what: Import,
+        /// How to print what was made, and what was left out
+        #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Print the JSON Schema of a configuration file, for editors: `#:schema FILE` in its first line
     Schema {
         /// Of which file
@@ -191,7 +213,14 @@ pub enum Command {
         dir: Option<PathBuf>,
     },
     /// Ask a running daemon whether it is ready; exits 0 or 1 (for container health checks)
-    Health(ConfigArgument),
+    Health {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How to print it; for people nothing is said if it is ready
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
 }
 
 /// What is run once.
@@ -309,6 +338,26 @@ pub struct SilenceArguments {
     pub asking: AskArguments,
 }
 
+/// What is paused.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PauseArguments {
+    /// The journeys' names
+    #[arg(value_name = "JOURNEY", required = true)]
+    pub journeys: Vec<String>,
+    /// For how long, as in 30m
+    #[arg(long = "for", value_name = "DURATION", default_value = "2h")]
+    pub lasts: String,
+    /// Why; people will read it
+    #[arg(long, value_name = "TEXT", default_value = "paused from the command line")]
+    pub reason: String,
+    /// Who asks; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
 /// Which breaker, and what is wanted of it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BreakerArguments {
@@ -390,6 +439,9 @@ pub enum Notify {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
+        /// How to print which files those are
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
     /// Tell people through one notifier that this is a test, and print the receipt; exits 69 if it does not take it
     Test {
@@ -398,6 +450,9 @@ pub enum Notify {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArgument,
+        /// How to print the receipt
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
 }
 
@@ -428,6 +483,9 @@ pub struct InitArguments {
     /// Ask nothing: what is not given has its default
     #[arg(long)]
     pub yes: bool,
+    /// How to print what was made
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What can be taken over.

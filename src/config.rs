@@ -17,6 +17,7 @@ mod journeys;
 mod lint;
 mod maintenance;
 mod merge;
+mod names;
 mod notifiers;
 pub mod places;
 pub mod problem;
@@ -32,6 +33,7 @@ mod web;
 mod wording;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +46,7 @@ pub use crate::config::difference::{Difference, Names};
 use crate::config::document::{Context, Data, Node};
 pub use crate::config::files::Stamp;
 pub use crate::config::fingerprint::Identity;
+pub use crate::config::names::{no_journey, not_there, some_of};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;
@@ -144,7 +147,9 @@ fn read_file(context: &Context, path: &Path, order: usize, named_by: Option<&Pla
         Ok(bytes) => bytes,
         Err(error) => {
             let nowhere = Place::new(&Source::new(&shown, "", order), 0..0);
-            context.add(Problem::error(named_by.unwrap_or(&nowhere), format!("cannot read {shown}: {error}")));
+            let problem = Problem::error(named_by.unwrap_or(&nowhere), format!("cannot read {shown}: {error}"));
+            let is_first = order == 0 && error.kind() == ErrorKind::NotFound;
+            context.add(problem.maybe_hint(is_first.then(|| names::elsewhere(path))));
             return None;
         }
     };

@@ -37,7 +37,7 @@ use crate::gate::body::Turned;
 use crate::gate::pace::Paced;
 use crate::gate::places::{Places, Seat, Turn};
 
-pub use local::{Local, reach};
+pub use local::{Local, reach, why_silent};
 pub use rules::Rules;
 pub use web::Web;
 

@@ -1,12 +1,12 @@
 //! The log: static sentences with fields, as text or JSON, on standard error, with every known secret taken out.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::secret::Redactor;
-use crate::text::visible_line;
+use crate::text::{takes_colour, visible_line};
 
 /// Libraries that report at a high level what a monitor expects to see every day.
 const QUIET: &str = "rustls_platform_verifier=off,tokio_cron_scheduler=error,lapin=off,async_imap=off,rumqttc=off";
@@ -15,7 +15,7 @@ const QUIET: &str = "rustls_platform_verifier=off,tokio_cron_scheduler=error,lap
 pub fn init(level: &str, json: bool, redactor: &Redactor) {
     let filter =
         EnvFilter::try_new(format!("{QUIET},{level}")).unwrap_or_else(|_| EnvFilter::new(format!("{QUIET},info")));
-    let has_colour = !json && io::stderr().is_terminal();
+    let has_colour = !json && takes_colour(&io::stderr());
     let writer = Redacting { redactor: redactor.clone(), has_colour };
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(has_colour).with_writer(writer).with_target(false);

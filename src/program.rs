@@ -3,17 +3,16 @@
 //! In the library and not in `main.rs`, because a future is compiled where it is polled: the whole daemon was compiled a second time
 //! for the program.
 
+mod check;
 mod once;
 mod write;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::Source;
-use crate::app::connect::Proof;
 use crate::cli::ask::Daemon;
-use crate::cli::check::as_json;
 use crate::cli::dashboards::dashboards;
 use crate::cli::explain::{self, Telling};
 use crate::cli::proxy::proxy;
@@ -21,17 +20,17 @@ use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, print_objectives,
-    print_slo, runs, status,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, pause,
+    print_objectives, print_slo, progress, runs, status,
 };
 use crate::clock::Clock;
 use crate::config::places::Places;
 use crate::config::{Plan, Problem, schema};
 use crate::exit::{self, Failure};
-use crate::text::{visible, visible_line};
+use crate::text::{takes_colour, visible};
 use crate::{app, config, health, log, tls};
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 /// Does what the arguments of the process say.
@@ -62,7 +61,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
             block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
-        Command::Check { config: from, connect, strict, format } => check(&from, connect, strict, format),
+        Command::Check { config: from, connect, strict, format } => check::check(&from, connect, strict, format),
         Command::Status(asked) => {
             let daemon = running(&asked.asking.config)?;
             block_on(async |stop| status::status(&daemon, &asked, Clock::system(), stop).await)?;
@@ -76,7 +75,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Init(asked) => write::init(&asked),
-        Command::Import(what) => write::import(what),
+        Command::Import { what, format } => write::import(what, format),
         Command::Completions { shell } => write::completions(shell),
         Command::Man { dir } => write::man(dir.as_deref()),
         Command::Schema { of } => {
@@ -92,7 +91,8 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
                 Some(text) => text,
                 None => {
                     let now = Clock::system().now().wall;
-                    print_slo(&app::slo::read(&plan, &chosen, now)?, format, now)
+                    let read = |seen: &mut dyn FnMut(f64)| app::slo::read(&plan, &chosen, now, seen);
+                    print_slo(&progress::beside("reading runs", Clock::system(), read)?, format, now)
                 }
             };
             say(&text)?;
@@ -101,15 +101,12 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Explain { run, config: from, format } => {
             let (plan, places) = with_places(&from)?;
             let story = app::explain::find(&plan, &run)?;
-            let color = std::io::stdout().is_terminal();
+            let color = takes_colour(&std::io::stdout());
             let telling = Telling { plan: &plan, places: &places, now: Clock::system().now().wall, color };
             say(&explain::explain(&story, &telling, format))?;
             Ok(0)
         }
-        Command::Dashboards { folder } => {
-            say(&dashboards(&folder)?)?;
-            Ok(0)
-        }
+        Command::Dashboards { folder, format } => say(&write::list(&dashboards(&folder)?, format)).map(|()| 0),
         Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
         Command::Incidents { all, asking } => tell(&asking, async |daemon| {
             control::incidents(daemon, all, asking.format, Clock::system().now().wall).await
@@ -123,6 +120,12 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Silence(asked) => tell(&asked.asking, async |daemon| {
             control::silence(daemon, &asked, &who(&asked.by), asked.asking.format).await
         }),
+        Command::Pause(asked) => {
+            tell(&asked.asking, async |daemon| pause::pause(daemon, &asked, &who(&asked.by), asked.asking.format).await)
+        }
+        Command::Resume { journeys, asking } => {
+            tell(&asking, async |daemon| pause::resume(daemon, &journeys, asking.format).await)
+        }
         Command::Silences(asking) => tell(&asking, async |daemon| control::silences(daemon, asking.format).await),
         Command::Unsilence { id, asking } => {
             tell(&asking, async |daemon| control::unsilence(daemon, &id, asking.format).await)
@@ -148,18 +151,14 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let changed =
                 policy.map(|policy| report(config::load_instead(&from.config, &policy), &policy)).transpose()?;
             let changed = changed.as_ref().map(|plan| &*plan.journeys);
-            let comparison = app::replay::replay(&plan, changed, &journey, length, Clock::system().now().wall)?;
-            say(&print_replay(&comparison, format))?;
+            let clock = Clock::system();
+            let now = clock.now().wall;
+            let work = |seen: &mut dyn FnMut(f64)| app::replay::replay(&plan, changed, &journey, length, now, seen);
+            say(&print_replay(&progress::beside("replaying", clock, work)?, format))?;
             Ok(0)
         }
         Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),
-        Command::Health(from) => {
-            let plan = quietly(&from)?;
-            let http = &plan.http;
-            block_on(
-                async |_| Ok(health::ask(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await),
-            )
-        }
+        Command::Health { config: from, format } => is_ready(&from, format),
     }
 }
 
@@ -206,23 +205,37 @@ fn who(by: &Option<String>) -> String {
 
 fn notify(what: Notify) -> Result<u8, Failure> {
     match what {
-        Notify::Preview { run, notifier, reason, out, config: from } => {
+        Notify::Preview { run, notifier, reason, out, config: from, format } => {
             let needs_plan = notifier.is_some() || run.is_some();
-            let plan = needs_plan.then(|| load(&from)).transpose()?;
+            let plan = needs_plan.then(|| quietly(&from)).transpose()?;
             let notification = app::preview::notice(plan.as_ref().zip(run.as_deref()), reason)?;
-            for path in app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)? {
-                say(&format!("{}\n", path.display()))?;
-            }
-            Ok(0)
+            let files = app::preview::preview(plan.as_ref().zip(notifier.as_deref()), notification, &out)?;
+            say(&write::list(&files, format)).map(|()| 0)
         }
-        Notify::Test { notifier, config: from } => {
-            let plan = load(&from)?;
+        Notify::Test { notifier, config: from, format } => {
+            let plan = quietly(&from)?;
             log::init("error", false, &plan.redactor);
-            let told = block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?;
-            say(&visible(&told.to_string()))?;
+            let took = block_on(async |_| app::notify::test(&plan, &notifier, Clock::system()).await)?;
+            say(&match format {
+                Format::Json => format!("{:#}\n", json!(took)),
+                Format::Text => visible(&took.to_string()).into_owned(),
+            })?;
             Ok(0)
         }
     }
+}
+
+/// Whether the running daemon is ready: exits 0 or 1.
+fn is_ready(from: &ConfigArgument, format: Format) -> Result<u8, Failure> {
+    let http = quietly(from)?.http;
+    let ask = async |_| Ok(health::ready(http.listen, http.web_config.as_deref(), http.admin_token.as_ref()).await);
+    let ready = block_on(ask)?;
+    match (format, &ready) {
+        (Format::Json, _) => say(&format!("{:#}\n", json!({ "ready": ready.is_ok(), "why": ready.as_ref().err() })))?,
+        (Format::Text, Err(why)) => eprintln!("not ready: {}", visible(why)),
+        (Format::Text, Ok(())) => {}
+    }
+    Ok(u8::from(ready.is_err()))
 }
 
 /// Loads the plan; warnings go to the terminal, and errors are the failure.
@@ -250,80 +263,13 @@ fn report(loaded: Result<(Plan, Vec<Problem>), Vec<Problem>>, file: &Path) -> Re
 
 fn refused(problems: &[Problem], file: &Path) -> Failure {
     tell_problems(problems);
-    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was started", file.display()))
+    Failure::new(exit::CONFIG, format!("{} was not accepted; nothing was done", file.display()))
 }
 
 fn tell_problems(problems: &[Problem]) {
     if !problems.is_empty() {
-        eprint!("{}", config::render(problems, std::io::stderr().is_terminal()));
+        eprint!("{}", config::render(problems, takes_colour(&std::io::stderr())));
     }
-}
-
-fn check(from: &ConfigArgument, connect: bool, strict: bool, format: Format) -> Result<u8, Failure> {
-    let loaded = config::load(&from.config);
-    if format == Format::Json {
-        let (plan, problems) = match &loaded {
-            Ok((plan, warnings)) => (Some(plan), warnings),
-            Err(problems) => (None, problems),
-        };
-        let mut found = as_json(&from.config.display().to_string(), plan, problems);
-        let mut code = if plan.is_none() || strict && !problems.is_empty() { exit::CONFIG } else { 0 };
-        if let (Some(plan), true) = (plan, connect) {
-            let proofs = proofs(plan)?;
-            if proofs.iter().any(|proof| proof.result.is_err()) {
-                code = exit::UNAVAILABLE;
-            }
-            found["connected"] = proofs.iter().map(proof_as_json).collect();
-        }
-        say(&format!("{found:#}\n"))?;
-        return Ok(code);
-    }
-    match loaded {
-        Ok((plan, warnings)) => {
-            tell_problems(&warnings);
-            let [journeys, channels, notifiers] = [
-                (plan.journeys.len(), "journey"),
-                (plan.channels.len(), "channel"),
-                (plan.notifiers.len(), "notifier"),
-            ]
-            .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
-            say(&format!("{}: {journeys}, {channels}, {notifiers}\n", from.config.display()))?;
-            if connect && !prove(&plan)? {
-                return Ok(exit::UNAVAILABLE);
-            }
-            Ok(if strict && !warnings.is_empty() { exit::CONFIG } else { 0 })
-        }
-        Err(problems) => {
-            tell_problems(&problems);
-            Ok(exit::CONFIG)
-        }
-    }
-}
-
-/// Connects to everything that the plan names.
-fn proofs(plan: &Plan) -> Result<Vec<Proof>, Failure> {
-    log::init("error", false, &plan.redactor);
-    block_on(async |_| app::connect::connect(plan, Clock::system()).await)
-}
-
-fn proof_as_json(proof: &Proof) -> Value {
-    let Proof { what, name, kind, result, took } = proof;
-    let (is_well, said) = match result {
-        Ok(said) => (true, said),
-        Err(why) => (false, why),
-    };
-    json!({ "what": what, "name": name, "type": kind, "well": is_well, "said": said, "took_seconds": took.as_secs_f64() })
-}
-
-/// Connects to everything that the plan names, and says what came of it; whether all of it is well.
-fn prove(plan: &Plan) -> Result<bool, Failure> {
-    let proofs = proofs(plan)?;
-    for proof in &proofs {
-        say(&format!("{}\n", visible_line(&proof.to_string())))?;
-    }
-    let failed = proofs.iter().filter(|proof| proof.result.is_err()).count();
-    say(&format!("{} of {} are well\n", proofs.len() - failed, proofs.len()))?;
-    Ok(failed == 0)
 }
 
 /// Runs on a runtime of its own, with a token that the first SIGTERM or SIGINT cancels. The second ends the process at once.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 
 /// Text with what could hide or turn around the rest of it shown as what it is: control characters, with which a terminal is
 /// commanded, and the marks that override or embed a direction (Unicode TR 9 section 2). Line ends and tabs stay.
@@ -12,6 +13,11 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 /// As [`visible`], on one line.
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     shown(text, |_| false)
+}
+
+/// Whether colours may be written there: people look at it, and have not said that they want none (<https://no-color.org>).
+pub fn takes_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether a character is not seen, or makes others look like what they are not.

@@ -1,7 +1,6 @@
 //! `journeyman demo`: the daemon as it always is, on a sandbox instead of the world, with its story told in the terminal.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::journey::Name;
 use crate::journey::outcome::Outcome;
 use crate::journey::report::waterfall;
 use crate::journey::token::Token;
+use crate::text::takes_colour;
 
 /// Where the demo listens if nobody else does: the daemon's usual ports.
 const USUAL: [u16; 2] = [9464, 9465];
@@ -152,7 +152,7 @@ fn incident_text(status: &JourneyStatus, fires: bool) -> String {
 }
 
 fn paint(text: &str, color: &str) -> String {
-    if std::io::stdout().is_terminal() { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+    if takes_colour(&std::io::stdout()) { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// A directory for the demo's files, gone when the demo is.

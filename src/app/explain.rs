@@ -1,7 +1,7 @@
 //! `journeyman explain`: finds a run in the store, by its token or as the last bad one of a journey.
 
 use crate::app::store_failure;
-use crate::config::Plan;
+use crate::config::{Plan, not_there};
 use crate::exit::{self, Failure};
 use crate::journey::token::Token;
 use crate::store::sqlite::story;
@@ -25,8 +25,9 @@ pub fn find(plan: &Plan, named: &str) -> Result<Story, Failure> {
         }
         None => {
             let help = "a run is `jm` and 26 letters and digits, as notices, pages and `journeyman runs` have it";
-            let said = format!("`{named}` is neither a run's token nor the name of a journey\n  help: {help}");
-            return Err(Failure::new(exit::USAGE, said));
+            let names = plan.journeys.iter().map(|journey| &*journey.name);
+            let said = not_there("run and no journey", named, names);
+            return Err(Failure::new(exit::USAGE, format!("{said}\n  help: {help}")));
         }
     };
     story::story(path, token).map_err(unreadable)?.ok_or_else(|| {

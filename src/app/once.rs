@@ -11,7 +11,7 @@ use super::{DRAIN_PART, OBSERVATIONS, build_runner, channels, open_mint, start_c
 use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::Plan;
+use crate::config::{Plan, no_journey, some_of};
 use crate::exit::{self, Failure};
 use crate::journey::Journey;
 use crate::journey::report::Report;
@@ -40,13 +40,14 @@ pub fn chosen(plan: &Plan, names: &[String], all: bool) -> Result<Vec<Arc<Journe
     if all {
         return Ok(plan.journeys.clone());
     }
-    let known = || plan.journeys.iter().map(|journey| &*journey.name).collect::<Vec<_>>().join(", ");
+    let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
     if names.is_empty() {
-        return Err(Failure::new(exit::USAGE, format!("name a journey, or say --all; there are: {}", known())));
+        let message = format!("name a journey, or say --all; there are: {}", some_of(&known));
+        return Err(Failure::new(exit::USAGE, message));
     }
     let find = |name: &String| {
         let found = plan.journeys.iter().find(|journey| *journey.name == **name).cloned();
-        found.ok_or_else(|| Failure::new(exit::USAGE, format!("no journey is named `{name}`; there are: {}", known())))
+        found.ok_or_else(|| Failure::new(exit::USAGE, no_journey(name, known.iter().copied())))
     };
     let mut taken = BTreeSet::new();
     names.iter().filter(|name| taken.insert(*name)).map(find).collect()

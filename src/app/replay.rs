@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::app::store_failure;
-use crate::config::Plan;
+use crate::config::{Plan, no_journey};
 use crate::detect::Sample;
 use crate::exit::{self, Failure};
 use crate::incident::root::Resource;
@@ -15,9 +15,10 @@ use crate::journey::{Journey, Name};
 use crate::replay::comparison::Comparison;
 use crate::replay::{Happened, Replay, Told};
 use crate::store::sqlite::past::{How, Past, read_past, read_silences};
-use crate::time::earlier;
+use crate::time::{between, earlier};
 
-/// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names.
+/// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names. `seen` is
+/// told which share of the time has been gone through.
 ///
 /// # Errors
 /// No such journey, or a store that cannot be read.
@@ -27,13 +28,13 @@ pub fn replay(
     names: &[String],
     length: Duration,
     now: Timestamp,
+    seen: &mut dyn FnMut(f64),
 ) -> Result<Comparison, Failure> {
     let known = |name: &str| plan.journeys.iter().any(|journey| &*journey.name == name);
     for name in names.iter().map(String::as_str).chain(changed.into_iter().flatten().map(|journey| &*journey.name)) {
         if !known(name) {
-            let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
-            let message = format!("no journey is named `{name}`; there are: {}", known.join(", "));
-            return Err(Failure::new(exit::USAGE, message));
+            let known = plan.journeys.iter().map(|journey| &*journey.name);
+            return Err(Failure::new(exit::USAGE, no_journey(name, known)));
         }
     }
     let is_wanted = |journey: &&Arc<Journey>| names.is_empty() || names.iter().any(|name| **name == *journey.name);
@@ -52,7 +53,9 @@ pub fn replay(
     replays.extend(other.map(|journeys| begin(&journeys)));
     let journeys: Vec<Name> = present.iter().map(|journey| journey.name.clone()).collect();
     let mut runs = 0;
+    let all = between(warm, now).as_secs_f64();
     let taken = read_past(&plan.store.path, &journeys, warm, |past| {
+        seen(between(warm, past.ended).as_secs_f64() / all);
         runs += u64::from(past.how == How::Ran && past.ended >= from);
         for (replay, told) in &mut replays {
             told.extend(replay.take(&past.journey, happened(&past), past.ended));

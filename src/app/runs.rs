@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::app::store_failure;
-use crate::config::Plan;
+use crate::config::{Plan, no_journey};
 use crate::exit::{self, Failure};
 use crate::journey::outcome::Verdict;
 use crate::store::RunRow;
@@ -28,7 +28,14 @@ pub fn find(
     let found = runs(&plan.store.path, journey, &wanted).map_err(|error| store_failure(plan, &error))?;
     found.ok_or_else(|| {
         let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
-        let known = known.join(", ");
-        Failure::new(exit::USAGE, format!("the store knows no journey `{journey}`; the configuration has: {known}"))
+        Failure::new(
+            exit::USAGE,
+            match known.contains(&journey) {
+                true => {
+                    format!("no run of `{journey}` is in the store yet: the daemon has not run it (`journeyman run`)")
+                }
+                false => no_journey(journey, known),
+            },
+        )
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Plan;
+use crate::config::{Plan, no_journey, some_of};
 use crate::exit::{self, Failure};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
@@ -19,27 +19,44 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// Slots that are looked up at most when the daemon has been away for long.
 const MISSED_SLOTS: usize = 100_000;
 
-/// Where the objectives of these journeys stand at `now`.
+/// Where the objectives of these journeys stand at `now`. `seen` is told which share of the work is done.
 ///
 /// # Errors
 /// There is no store, or it cannot be read.
-pub fn read(plan: &Plan, chosen: &[&Arc<Journey>], now: Timestamp) -> Result<Vec<JourneySlo>, Failure> {
+pub fn read(
+    plan: &Plan,
+    chosen: &[&Arc<Journey>],
+    now: Timestamp,
+    seen: &mut dyn FnMut(f64),
+) -> Result<Vec<JourneySlo>, Failure> {
     if !plan.store.path.exists() {
         let path = plan.store.path.display();
         let message = format!("there is no store at {path}: the daemon makes it at its first start (`journeyman run`)");
         return Err(Failure::new(exit::IO, message));
     }
     let all: Vec<Name> = plan.journeys.iter().map(|journey| journey.name.clone()).collect();
-    let mut spans = snapshot::spans(&plan.store.path, &all).map_err(|error| super::store_failure(plan, &error))?;
+    // Each is read, made a history, and, if it is chosen, judged.
+    let (mut done, work) = (0, 2 * all.len() + chosen.len());
+    let mut step = || {
+        done += 1;
+        seen(f64::from(done) / work as f64);
+    };
+    let spans = snapshot::spans(&plan.store.path, &all, &mut step);
+    let mut spans = spans.map_err(|error| super::store_failure(plan, &error))?;
     let histories: BTreeMap<Name, (Arc<Journey>, History)> = plan
         .journeys
         .iter()
         .map(|journey| {
+            step();
             let spans = spans.remove(&journey.name).unwrap_or_default();
             (journey.name.clone(), (journey.clone(), history(journey, spans, now)))
         })
         .collect();
-    Ok(chosen.iter().filter_map(|journey| stands(plan, journey, &histories, now)).collect())
+    let stand = |journey: &&Arc<Journey>| {
+        step();
+        stands(plan, journey, &histories, now)
+    };
+    Ok(chosen.iter().filter_map(stand).collect())
 }
 
 /// The journeys of these names; all that have an objective if none is named.
@@ -58,13 +75,13 @@ pub fn chosen<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Arc<Journe
     }
     let find = |name: &String| {
         let found = plan.journeys.iter().find(|journey| *journey.name == **name);
+        let with: Vec<_> = promising().map(|journey| &*journey.name).collect();
         let problem = match found {
             Some(journey) if journey.objective.is_some() => return Ok(journey),
-            Some(_) => format!("journey `{name}` has no objective"),
-            None => format!("no journey is named `{name}`"),
+            Some(_) => format!("journey `{name}` has no objective; these have: {}", some_of(&with)),
+            None => no_journey(name, plan.journeys.iter().map(|journey| &*journey.name)),
         };
-        let known: Vec<_> = promising().map(|journey| format!("`{}`", journey.name)).collect();
-        Err(Failure::new(exit::USAGE, format!("{problem}; known here: {}", known.join(", "))))
+        Err(Failure::new(exit::USAGE, problem))
     };
     names.iter().map(find).collect()
 }

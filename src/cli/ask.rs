@@ -6,9 +6,9 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use crate::config::HttpPlan;
+use crate::config::{HttpPlan, no_journey};
 use crate::exit::{self, Failure};
-use crate::gate::Local;
+use crate::gate::{Local, why_silent};
 use crate::secret::Secret;
 
 /// The daemon writes to its disk before it answers.
@@ -39,8 +39,30 @@ impl Daemon {
     pub async fn find(&self, path: &[&str]) -> Result<Option<Value>, Failure> {
         match self.call(Method::GET, path, &[], None).await? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
-            (status, answer) => accepted(status, answer).map(Some),
+            (status, answer) => self.accepted(status, answer).map(Some),
         }
+    }
+
+    /// That a journey of this name is there.
+    ///
+    /// # Errors
+    /// It is not, and others are named that may have been meant; or the daemon does not answer.
+    pub async fn has(&self, journey: &str) -> Result<(), Failure> {
+        if self.find(&["journeys", journey]).await?.is_some() {
+            return Ok(());
+        }
+        let names = self.journeys().await?;
+        Err(Failure::new(exit::USAGE, no_journey(journey, names.iter().map(String::as_str))))
+    }
+
+    /// The names of all journeys.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn journeys(&self) -> Result<Vec<String>, Failure> {
+        let all = self.read(&["journeys"], &[]).await?;
+        let names = all["journeys"].as_array().into_iter().flatten().filter_map(|journey| journey["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// What is at this path of the API.
@@ -49,7 +71,7 @@ impl Daemon {
     /// Nothing is, or the daemon does not answer.
     pub async fn read(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         let (status, answer) = self.call(Method::GET, path, query, None).await?;
-        accepted(status, answer)
+        self.accepted(status, answer)
     }
 
     /// Has something changed, which takes the admin token.
@@ -69,7 +91,7 @@ impl Daemon {
             return Err(Failure::new(exit::CONFIG, format!("{why}\n  help: {help}")));
         }
         let (status, answer) = self.call(method, path, query, body).await?;
-        accepted(status, answer)
+        self.accepted(status, answer)
     }
 
     async fn call(
@@ -97,31 +119,49 @@ impl Daemon {
             let address = self.base.host_str().unwrap_or_default();
             let port = self.base.port_or_known_default().unwrap_or_default();
             let help = "does it run, on this configuration?";
-            let error = error.without_url();
+            let why = why_silent(error);
             Failure::new(
                 exit::UNAVAILABLE,
-                format!("the daemon at {address}:{port} does not answer: {error}\n  help: {help}"),
+                format!("the daemon at {address}:{port} does not answer: {why}\n  help: {help}"),
             )
         };
         let answer = request.send().await.map_err(silent)?;
         let status = answer.status();
         let text = answer.text().await.map_err(silent)?;
         let other = || Failure::new(exit::UNAVAILABLE, format!("{} is no Journeyman: it answered {status}", self.base));
-        Ok((status, serde_json::from_str(&text).map_err(|_| other())?))
+        match serde_json::from_str(&text) {
+            Ok(answer) => Ok((status, answer)),
+            // Who asks for a password speaks to people.
+            Err(_) if status == StatusCode::UNAUTHORIZED => Ok((status, Value::Null)),
+            Err(_) => Err(other()),
+        }
     }
-}
 
-/// The answer, or what the daemon says against it.
-fn accepted(status: StatusCode, answer: Value) -> Result<Value, Failure> {
-    if status.is_success() {
-        return Ok(answer);
+    /// The answer, or what the daemon says against it.
+    fn accepted(&self, status: StatusCode, answer: Value) -> Result<Value, Failure> {
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let code = match status {
+            StatusCode::UNAUTHORIZED => exit::NO_PERMISSION,
+            StatusCode::TOO_MANY_REQUESTS => exit::TEMPORARY,
+            status if status.is_client_error() => exit::USAGE,
+            _ => exit::UNAVAILABLE,
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            let (why, help) = match self.token {
+                Some(_) => (
+                    "the daemon does not take the `admin_token` of this configuration",
+                    "is it the file that the daemon runs on, and has the token changed since it started?",
+                ),
+                None => (
+                    "the daemon wants a password (`web_config`)",
+                    "with an `admin_token` in [http] of its configuration this command needs none",
+                ),
+            };
+            return Err(Failure::new(code, format!("{why}\n  help: {help}")));
+        }
+        let said = answer["error"].as_str().unwrap_or("the daemon refused, without a word");
+        Err(Failure::new(code, said.to_owned()))
     }
-    let code = match status {
-        StatusCode::UNAUTHORIZED => exit::NO_PERMISSION,
-        StatusCode::TOO_MANY_REQUESTS => exit::TEMPORARY,
-        status if status.is_client_error() => exit::USAGE,
-        _ => exit::UNAVAILABLE,
-    };
-    let said = answer["error"].as_str().unwrap_or("the daemon refused, without a word");
-    Err(Failure::new(code, said.to_owned()))
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::ask::Daemon;
 use crate::cli::{AckArguments, Format, SilenceArguments};
+use crate::config::not_there;
 use crate::exit::{self, Failure};
 use crate::text::visible_line;
 use crate::time::Human;
@@ -42,12 +43,17 @@ fn incident_line(incident: &Value, now: Timestamp) -> String {
         (None, _) => String::new(),
     };
     let mut line = format!(
-        "{}  {:<8}  {}  {lasted}  {} bad runs",
+        "{}  {:<8}  {}  {lasted}",
         text(&incident["id"]),
         text(&incident["severity"]),
         text(&incident["subject"]),
-        incident["bad_runs"]
     );
+    // Those of an error budget are the journey's own.
+    match incident["bad_runs"].as_u64() {
+        Some(0) | None => {}
+        Some(1) => line += "  1 bad run",
+        Some(runs) => line += &format!("  {runs} bad runs"),
+    }
     if incident["members"].as_u64().is_some_and(|members| members > 1) {
         line += &format!("  {} members", incident["members"]);
     }
@@ -141,9 +147,11 @@ pub async fn silences(daemon: &Daemon, format: Format) -> Result<String, Failure
             text(&silence["author"]),
             text(&silence["reason"])
         );
-        for (key, word) in
-            [("until_resolved", "or until it is over"), ("exclude_from_slo", "not counted for objectives")]
-        {
+        for (key, word) in [
+            ("until_resolved", "or until it is over"),
+            ("exclude_from_slo", "not counted for objectives"),
+            ("pauses", "not run: a pause"),
+        ] {
             if silence[key] == true {
                 line += &format!(" ({word})");
             }
@@ -188,7 +196,9 @@ async fn find(daemon: &Daemon, named: &str) -> Result<(String, String), Failure>
         Some(_) => Err(Failure::new(exit::USAGE, format!("incident {named} is over"))),
         None => {
             let help = "`journeyman incidents` lists the open ones";
-            Err(Failure::new(exit::USAGE, format!("no incident and no journey is `{named}`\n  help: {help}")))
+            let names = daemon.journeys().await?;
+            let said = not_there("incident and no journey", named, names.iter().map(String::as_str));
+            Err(Failure::new(exit::USAGE, format!("{said}\n  help: {help}")))
         }
     }
 }
@@ -208,7 +218,7 @@ fn matchers(silence: &Value) -> String {
 }
 
 /// ` until 2026-11-21 18:00 UTC`, or nothing.
-fn until(value: &Value) -> String {
+pub(super) fn until(value: &Value) -> String {
     time(value).map_or(String::new(), |at| at.strftime(" until %Y-%m-%d %H:%M:%S UTC").to_string())
 }
 

@@ -254,11 +254,11 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::ConfigArgument;
+    use crate::cli::{ConfigArgument, Format};
 
     fn given() -> InitArguments {
         let (send, back, every, within, tell, name) = Default::default();
-        InitArguments { send, back, every, within, tell, name, dir: PathBuf::new(), yes: false }
+        InitArguments { send, back, every, within, tell, name, dir: PathBuf::new(), yes: false, format: Format::Text }
     }
 
     fn asked(lines: &str, given: &InitArguments) -> (Result<Answers, String>, String) {

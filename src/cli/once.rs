@@ -9,8 +9,13 @@ use crate::cli::junit::junit;
 use crate::journey::compare::{Change, changes};
 use crate::journey::outcome::Verdict;
 use crate::journey::report::{Report, waterfall};
-use crate::text::visible;
+use crate::text::{visible, visible_line};
 use crate::time::{Human, between};
+
+/// Colours, as terminals number them.
+const RED: &str = "1;31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
 
 /// A run, and the last good one before it.
 pub type Ran = (Report, Option<Report>);
@@ -29,18 +34,38 @@ pub fn print_runs(runs: &[Ran], is_list: bool, format: RunFormat) -> Option<Stri
     }
 }
 
-/// One run for people; what has changed since `last_good` as well, if there is one.
-pub fn print_run(report: &Report, last_good: Option<&Report>) -> String {
+/// One run for people; what has changed since `last_good` as well, if there is one. With `color`, for a terminal that takes it.
+pub fn print_run(report: &Report, last_good: Option<&Report>, color: bool) -> String {
     let changed = last_good.map_or(String::new(), |good| since(good, report, &changes(good, report)));
-    visible(&format!(
-        "{}  {}\n\n{}\n{changed}run   {}\ntrace {}\n",
-        report.journey,
-        report.verdict_line(),
-        waterfall(report, None, 32),
-        report.token,
-        report.token.trace_id()
-    ))
-    .into_owned()
+    let paint = |text: &str, code: Option<&str>| match code.filter(|_| color) {
+        Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        None => text.to_owned(),
+    };
+    let verdict = match report.outcome.verdict() {
+        Verdict::Good => Some(GREEN),
+        Verdict::Slow => Some(YELLOW),
+        Verdict::Failed | Verdict::Late => Some(RED),
+        Verdict::Unknown | Verdict::Excluded => None,
+    };
+    // What servers say is made harmless first: the colours are ours alone.
+    let (journey, said) = (visible_line(&report.journey), visible_line(&report.verdict_line()).into_owned());
+    let mut text = format!("{journey}  {}\n\n", paint(&said, verdict));
+    for line in visible(&waterfall(report, None, 32)).lines() {
+        let end = line.chars().next().map_or(0, char::len_utf8);
+        text += &format!("{}{}\n", paint(&line[..end], mark(&line[..end])), &line[end..]);
+    }
+    let (token, trace) = (report.token, report.token.trace_id());
+    text + &visible(&format!("\n{changed}run   {token}\ntrace {trace}\n"))
+}
+
+/// The colour of a step's mark.
+fn mark(sign: &str) -> Option<&'static str> {
+    match sign {
+        "✓" => Some(GREEN),
+        "◔" | "!" => Some(YELLOW),
+        "✗" => Some(RED),
+        _ => None,
+    }
 }
 
 /// Several runs in a line: `3 good, 1 failed`.

@@ -20,6 +20,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// # Errors
 /// There is no such journey; the daemon refuses, or does not answer.
 pub async fn rerun(daemon: &Daemon, asked: &RerunArguments, by: &str, clock: Clock) -> Result<(String, u8), Failure> {
+    daemon.has(&asked.journey).await?;
     let path = ["journeys", &asked.journey, "run"];
     let answer = daemon.change(Method::POST, &path, &[], Some(json!({ "by": by }))).await?;
     let run = answer["asked"].clone();

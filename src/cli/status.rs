@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ask::Daemon;
-use crate::cli::control::{pretty, text, time};
+use crate::cli::control::{pretty, text, time, until};
 use crate::cli::{Format, StatusArguments};
 use crate::clock::Clock;
 use crate::exit::Failure;
@@ -95,8 +95,14 @@ fn line(journey: &Value, now: Timestamp) -> String {
     {
         parts.push(format!("last good {}", ago(good)));
     }
+    if let Some(incident) = journey["budget_incident"].as_str() {
+        parts.push(format!("its error budget fires: incident {incident}"));
+    }
     if journey["maintenance"].is_string() {
         parts.push(format!("in maintenance: {}", text(&journey["maintenance"])));
+    }
+    if journey["paused"].is_string() {
+        parts.push(format!("paused{}", until(&journey["paused"])));
     }
     if journey["muted"] == true {
         parts.push("muted".to_owned());
@@ -115,18 +121,18 @@ mod tests {
         let at = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
         let run = |summary: &str, ended| json!({ "summary": summary, "ended": at(ended) });
         let answer = json!({ "journeys": [
-            { "name": "mail", "state": "ok", "last_run": run("good in 12ms", 50), "muted": true },
+            { "name": "mail", "state": "ok", "last_run": run("good in 12ms", 50), "muted": true, "paused": at(3600) },
             { "name": "new", "state": "unknown", "last_run": null },
-            { "name": "sms-round-trip", "state": "down", "last_good": at(-60), "last_run": run("failed (auth)\u{7}", 55),
+            { "name": "sms-round-trip", "state": "down", "last_good": at(-60), "budget_incident": "547ddd80025c", "last_run": run("failed (auth)\u{7}", 55),
               "incident": { "since": at(0), "acked": { "by": "ada" } } },
         ] });
         let expected = "\
 down
-  sms-round-trip  for 1m, ada looks after it; failed (auth)⟨U+0007⟩, 5s ago; last good 2m ago
+  sms-round-trip  for 1m, ada looks after it; failed (auth)⟨U+0007⟩, 5s ago; last good 2m ago; its error budget fires: incident 547ddd80025c
 unknown
   new             no run yet
 ok
-  mail            good in 12ms, 10s ago; muted
+  mail            good in 12ms, 10s ago; paused until 2026-09-21 15:13:20 UTC; muted
 
 1 down, 1 unknown, 1 ok
 ";

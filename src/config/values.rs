@@ -92,7 +92,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let allowed = (word.chars().count() / 3).clamp(1, 3);
     let mut best: Option<(usize, &str)> = None;
     for candidate in known {
-        let distance = distance(&folded, &candidate.to_lowercase());
+        let distance = distance(&folded, &candidate.to_lowercase().replace('-', "_"));
         if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }

@@ -1,6 +1,7 @@
 //! How this machine's own commands reach the daemon: over loopback, and over TLS if the listener has it. They trust the one
 //! certificate that the file names, whatever name it is for.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -43,6 +44,19 @@ impl Local {
             needs_password: rules.has_users(),
         })
     }
+}
+
+/// Why nothing came, without the address: the innermost error names what happened, and those around it only that something did.
+pub fn why_silent(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut innermost: &dyn Error = &error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
 }
 
 /// Where what listens on `listen` is reached from this machine.

@@ -32,7 +32,7 @@ macro_rules! labelled {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
                 $name::ALL.iter().copied().find(|v| v.as_str() == text)
-                    .ok_or_else(|| format!(concat!("unknown ", stringify!($name), " {:?}"), text))
+                    .ok_or_else(|| format!("`{text}` is none of {}", [$($text),+].join(", ")))
             }
         }
     };

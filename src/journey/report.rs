@@ -220,14 +220,17 @@ pub fn draw_steps(steps: &[StepReport], reach: Duration, bar: usize) -> String {
 
 fn draw(steps: &[StepReport], reference: Option<&Report>, scale: Duration, bar: usize) -> String {
     let scale = scale.max(Duration::from_micros(1));
+    // A step that nobody named is called by what it does: it is not said twice.
     let title = |step: &StepReport| match &step.channel {
         Some(channel) => format!("{} {channel}", step.verb),
         None => step.verb.to_string(),
     };
+    let title = |step: &StepReport| Some(title(step)).filter(|title| **title != *step.name).unwrap_or_default();
     // A name that fills the line is not padded for.
     let width = |text: &dyn Fn(&StepReport) -> usize| steps.iter().map(text).max().unwrap_or(0).min(40);
     let names = width(&|step| step.name.chars().count());
     let titles = width(&|step| title(step).chars().count());
+    let gap = if titles == 0 { "" } else { "  " };
     let mut out = String::new();
     for step in steps {
         let mark = match step.status {
@@ -239,7 +242,7 @@ fn draw(steps: &[StepReport], reference: Option<&Report>, scale: Duration, bar: 
         };
         let took = if step.status == StepStatus::Skipped { "-".to_owned() } else { Human(step.took).to_string() };
         let line = format!(
-            "{mark} {:names$}  {:titles$}  ▕{}▏ {took:>8}  {}",
+            "{mark} {:names$}{gap}{:titles$}  ▕{}▏ {took:>8}  {}",
             step.name,
             title(step),
             bar_text(step.at, step.took, scale, bar, step.status == StepStatus::Skipped),
@@ -251,7 +254,7 @@ fn draw(steps: &[StepReport], reference: Option<&Report>, scale: Duration, bar: 
         if let Some(before) = before.filter(|before| before.status != StepStatus::Skipped) {
             let drawn = bar_text(before.at, before.took, scale, bar, false).replace('█', "░");
             let took = Human(before.took).to_string();
-            let _ = writeln!(out, "  {:names$}  {:titles$}  ▕{drawn}▏ {took:>8}  last good", "", "");
+            let _ = writeln!(out, "  {:names$}{gap}{:titles$}  ▕{drawn}▏ {took:>8}  last good", "", "");
         }
     }
     out

@@ -205,6 +205,7 @@ fn every_page_is_whole_and_readable_in_every_state_of_the_world() {
         critic.picture(&world, &run, "page-run", desk).await;
         critic.picture(&world, &incident, "page-incident", dark).await;
         critic.picture(&world, "/status", "page-status", desk).await;
+        critic.picture(&world, "/channels", "page-channels", desk).await;
         critic.picture(&world, "/", "page-phone", phone).await;
 
         world.shop.set_all(Mode::Fails);

@@ -1,6 +1,7 @@
 //! People's controls, on the real binary: what is asked on its command line or by a link is done, is told, and outlives a kill.
 
 mod pages;
+mod pause;
 mod preview;
 mod run_again;
 
@@ -408,7 +409,7 @@ fn what_cannot_be_done_is_said_in_words() {
     block_on(async {
         let mut stage = Stage::start("refused", "").await;
         let table: [(&[&str], i32, &str); 10] = [
-            (&["ack", "nothing"], 64, "no incident and no journey is `nothing`"),
+            (&["ack", "nothing"], 64, "no incident and no journey is named `nothing`"),
             (&["unsilence", "nothing"], 64, "there is no silence nothing"),
             (&["silence", "tier!gold", "--for", "1h", "--reason", "x"], 64, "after the label stands"),
             (&["silence", "sms", "--for", "soon", "--reason", "x"], 64, "`soon` is not a duration"),
@@ -459,7 +460,7 @@ fn what_cannot_be_done_is_said_in_words() {
         std::fs::write(directory.join("other"), "another token").expect("a file");
         let arguments = ["silence", "sms", "--for", "1h", "--reason", "x", "--config", "other.toml"];
         let refused = journeyman(directory, &arguments).await;
-        assert!(refused.code == 77 && refused.stderr.contains("admin token"), "{refused:?}");
+        assert!(refused.code == 77 && refused.stderr.contains("`admin_token`"), "{refused:?}");
         assert_eq!(stage.daemon.terminate().await, 0);
         let silent = stage.cli(&["silences"]).await;
         assert!(silent.code == 69 && silent.stderr.contains("does not answer"), "{silent:?}");

@@ -190,7 +190,7 @@ fn the_tutorial_leads_to_an_alert_and_its_end() {
         assert!(
             done("curl -s -X POST http://127.0.0.1:8000/break") && done("curl -s -X POST http://127.0.0.1:8000/mend")
         );
-        let told = ["DOWN order · failed", "DOWN order · acknowledged by you", "WELL AGAIN order"];
+        let told = ["DOWN order · failed", "DOWN order · acknowledged by ada", "WELL AGAIN order"];
         for what in told {
             assert_eq!(inbox().matches(what).count(), 1, "each once:\n{}", inbox());
         }

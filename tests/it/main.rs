@@ -85,6 +85,7 @@ mod story_pipeline;
 mod story_secrets;
 mod story_sms;
 mod support;
+mod terminal;
 mod watch;
 mod webhook_channel;
 mod webhook_schemes;

@@ -92,7 +92,7 @@ fn a_test_notice_says_that_it_is_one_and_gives_the_receipt_or_the_error() {
         assert!(refused.stderr.contains("550 5.1.1 No such user; check the address in `to`"), "{}", refused.stderr);
 
         let unknown = journeyman(scratch.path(), &["notify", "test", "slack", "--config", "journeyman.toml"]).await;
-        assert!(unknown.code == 64 && unknown.stderr.contains("there are `mail`"), "{}", unknown.stderr);
+        assert!(unknown.code == 64 && unknown.stderr.contains("there are: mail"), "{}", unknown.stderr);
     });
 }
 

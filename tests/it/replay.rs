@@ -11,10 +11,10 @@ use journeyman::incident::NotifyReason;
 use journeyman::time::between;
 use serde_json::Value;
 
-use crate::support::command::journeyman;
+use crate::support::command::{journeyman, run};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::target::{Mode, Target};
-use crate::support::{block_on, wait_for};
+use crate::support::{block_on, server_binary, wait_for};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -105,7 +105,7 @@ fn a_recorded_history_tells_again_what_the_daemon_told() {
         let (from, now) = (time(2) + 1.millisecond(), time(3) + 1.second());
         let length = between(from, now);
         let (plan, _) = config::load(&directory.join("journeyman.toml")).expect("it was run");
-        let late = replay(&plan, None, &[], length, now).unwrap_or_else(|failure| panic!("{failure:?}"));
+        let late = replay(&plan, None, &[], length, now, &mut |_| {}).unwrap_or_else(|failure| panic!("{failure:?}"));
         assert_eq!(
             late.present.iter().map(|told| (told.at, told.reason)).collect::<Vec<_>>(),
             [(time(3), NotifyReason::Resolved)]
@@ -160,5 +160,40 @@ fn what_cannot_be_replayed_is_said() {
         assert!(code == 78 && said.contains("wrong.toml:5:") && said.contains("down_after"), "{said}");
         let (code, said) = bad(&["--from", "soon"]).await;
         assert!(code == 64 && said.contains("`soon` is not a duration"), "{said}");
+    });
+}
+
+/// Half a million runs take a while: on a terminal it is seen how far that is, and in a pipe nothing is.
+#[test]
+fn on_a_terminal_it_is_seen_how_far_it_is() {
+    let Some(script) = server_binary("script", "bsdutils") else { return };
+    block_on(async {
+        let target = Target::start(1).await;
+        let probes = format!(
+            "[[journey]]\nname = \"loop\"\nevery = \"1s\"\nmuted = true\n[[journey.step]]\nrequest = \"{}/0\"\n",
+            target.url()
+        );
+        let mut daemon = Setup::new("replay-long").start("", &probes).await;
+        wait_for_more(&daemon, "good", 1.0).await;
+        daemon.kill().await;
+        let store = rusqlite::Connection::open(daemon.store_path()).unwrap();
+        let fill = "INSERT OR IGNORE INTO run SELECT journey, slot - at * 1000, verdict, why, latency, late_by
+            FROM (SELECT * FROM run LIMIT 1), (WITH RECURSIVE a(at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM a WHERE at < 500000)
+            SELECT at FROM a)";
+        let filled = store.execute(fill, []).unwrap();
+        assert!(filled > 400_000, "{filled}");
+        drop(store);
+        let directory = daemon.directory();
+        let piped = journeyman(directory, &["replay", "--config", "journeyman.toml"]).await;
+        assert_eq!((piped.code, piped.stderr.as_str()), (0, ""), "{piped:#?}");
+        let mut command = tokio::process::Command::new(script);
+        let program = format!("{} replay --config journeyman.toml", env!("CARGO_BIN_EXE_journeyman"));
+        command.args(["--quiet", "--return", "--command", &program, "/dev/null"]).current_dir(directory);
+        let shown = run(command).await;
+        assert_eq!(shown.code, 0, "{shown:#?}");
+        assert!(shown.stdout.matches("\rreplaying  ▕").count() >= 2, "{shown:#?}");
+        let (_, last) = shown.stdout.rsplit_once("\r\u{1b}[K").expect("what was drawn is wiped off");
+        let steady = |text: &str| text.lines().skip(1).map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        assert_eq!(steady(last), steady(&piped.stdout), "and the result is the same");
     });
 }

@@ -86,7 +86,7 @@ fn ten_minutes_with_the_readme_lead_to_an_alert() {
 
         let unknown = run(&["once", "oder", "--config", "journeyman.toml"]).await;
         assert_eq!(unknown.code, 64, "{unknown:#?}");
-        assert!(unknown.stderr.contains("no journey is named `oder`; there are: order"), "{unknown:#?}");
+        assert!(unknown.stderr.contains("no journey is named `oder`; did you mean `order`?"), "{unknown:#?}");
 
         let daemon = setup.start_as_written().await;
         let good = [("journey", "order"), ("outcome", "good")];

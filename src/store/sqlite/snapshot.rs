@@ -17,11 +17,11 @@ use crate::store::sqlite::{connect, failure};
 use crate::store::{RunRow, StoreError, schema};
 
 /// The spans of these journeys, as they stood at one moment. Those that the store does not know are left out. Nothing is written,
-/// and nobody waits.
+/// and nobody waits. After each journey `seen` is told.
 ///
 /// # Errors
 /// There is no store, it cannot be read, or it is of another version.
-pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, StoreError> {
+pub fn spans(path: &Path, names: &[Name], seen: &mut dyn FnMut()) -> Result<HashMap<Name, Vec<Span>>, StoreError> {
     at_one_moment(path, |store| {
         let mut found = HashMap::new();
         for name in names {
@@ -32,6 +32,7 @@ pub fn spans(path: &Path, names: &[Name]) -> Result<HashMap<Name, Vec<Span>>, St
             if !spans.is_empty() {
                 found.insert(name.clone(), spans);
             }
+            seen();
         }
         Ok(found)
     })

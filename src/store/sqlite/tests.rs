@@ -79,7 +79,10 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     )
     .unwrap();
     drop(old);
-    assert!(matches!(snapshot::spans(&place.file(), &["sms".into()]), Err(StoreError::TooOld { found: 1, known: 4 })));
+    assert!(matches!(
+        snapshot::spans(&place.file(), &["sms".into()], &mut || {}),
+        Err(StoreError::TooOld { found: 1, known: 4 })
+    ));
     let store = Sqlite::open(&place.file()).unwrap();
     let span = |start, step, count, verdict| Span { start, step, count, verdict, excluded: false };
     let expected = [
@@ -113,13 +116,13 @@ async fn what_another_version_left_of_a_run_is_no_reason_not_to_start() {
 #[tokio::test]
 async fn a_snapshot_reads_beside_the_process_that_has_the_store_and_without_one() {
     let place = Place::new("snapshot");
-    let missing = snapshot::spans(&place.file(), &["sms".into()]).unwrap_err();
+    let missing = snapshot::spans(&place.file(), &["sms".into()], &mut || {}).unwrap_err();
     assert!(matches!(&missing, StoreError::Unreadable(why) if why.contains("does not exist")), "{missing}");
     assert!(!place.file().exists(), "who only reads makes nothing");
     let store = Sqlite::open(&place.file()).unwrap();
     let span = Span { start: 1_000, step: 0, count: 1, verdict: Verdict::Late, excluded: true };
     store.apply(vec![Change::Spans { journey: "sms".into(), changes: vec![SpanChange::Put(span)] }]).await.unwrap();
-    let read = || snapshot::spans(&place.file(), &["sms".into(), "other".into()]).unwrap();
+    let read = || snapshot::spans(&place.file(), &["sms".into(), "other".into()], &mut || {}).unwrap();
     assert_eq!(read(), HashMap::from([("sms".into(), vec![span])]));
     store.close().await.unwrap();
     drop(store);

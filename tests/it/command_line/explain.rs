@@ -112,13 +112,17 @@ fn a_run_is_told_with_the_line_that_decided_also_when_its_daemon_was_killed() {
         assert!(good.stdout.contains("\ngood in ") && !good.stdout.contains("Where that is written"), "{good:#?}");
         assert!(good.stdout.contains("It belongs to no incident"), "{good:#?}");
 
-        for (named, why) in
-            [("jm00000000000000000000000001", "the store knows nothing of run"), ("shp", "is neither a run")]
-        {
+        for (named, why) in [
+            ("jm00000000000000000000000001", "the store knows nothing of run"),
+            ("shp", "no run and no journey is named `shp`; did you mean `shop`?"),
+        ] {
             let refused = run(&["explain", named]).await;
             assert!(refused.code == 64 && refused.stderr.contains(why), "{refused:#?}");
         }
         let refused = run(&["runs", "shp"]).await;
-        assert!(refused.code == 64 && refused.stderr.contains("the configuration has: shop, waits"), "{refused:#?}");
+        assert!(
+            refused.code == 64 && refused.stderr.contains("no journey is named `shp`; did you mean `shop`?"),
+            "{refused:#?}"
+        );
     });
 }

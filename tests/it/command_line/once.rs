@@ -87,7 +87,7 @@ fn several_run_at_once_and_the_worst_decides() {
 
         for (arguments, why) in [
             (&[][..], "name a journey, or say --all; there are: well, fails, away, waits, cannot"),
-            (&["wel"][..], "no journey is named `wel`; there are: well, fails, away, waits, cannot"),
+            (&["wel"][..], "no journey is named `wel`; did you mean `well`?"),
             (&["well", "--all"][..], "cannot be used with"),
             (&["well", "--output", "x.xml"][..], "`--output` is for `--format json` and `--format junit`"),
         ] {
@@ -159,6 +159,9 @@ fn on_a_terminal_the_waterfall_grows() {
         let grown = shown.stdout.matches("▸ wait ").count();
         assert!(grown >= 3, "drawn {grown} times: {shown:#?}");
         let (_, last) = shown.stdout.rsplit_once("\u{1b}[J").expect("what was drawn is wiped off");
-        assert!(last.contains("waits  good in ") && last.contains("✓ wait ") && !last.contains('▸'), "{last:?}");
+        assert!(
+            last.contains("waits  \u{1b}[32mgood in ") && last.contains("✓\u{1b}[0m wait ") && !last.contains('▸'),
+            "{last:?}"
+        );
     });
 }

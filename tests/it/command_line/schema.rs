@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use journeyman::config::{load_text, schema};
 use serde_json::{Value, json};
 
+use crate::support::document::toml_blocks;
 use crate::support::python_server;
 
 /// Reads `{schemas, documents: [[schema, document], …]}` and prints for each document what is wrong with it.
@@ -78,17 +79,78 @@ fn document(table: &toml::Table) -> Value {
 fn what_the_parser_takes_the_schemas_take() {
     let mut documents = Vec::new();
     let mut names = Vec::new();
-    for (kind, directory) in
-        [("daemon", "tests/it/config/good"), ("daemon", "config"), ("probes", "probes"), ("probes", "probes/examples")]
-    {
+    let directories = [
+        ("daemon", "tests/it/config/good"),
+        ("daemon", "config"),
+        ("probes", "probes"),
+        ("probes", "probes/examples"),
+        ("probes", "src/demo"),
+    ];
+    for (kind, directory) in directories {
         for path in files(directory) {
             documents.push((kind, document(&read(&path).expect("it is TOML"))));
-            names.push(path);
+            names.push(path.display().to_string());
+        }
+    }
+    // What the examples say of the daemon's file, in the comment at their top.
+    for path in files("probes/examples") {
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        let comment = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim_start);
+        let channels: String =
+            comment.skip_while(|line| !line.starts_with("[channels.")).map(|line| format!("{line}\n")).collect();
+        assert!(!channels.is_empty(), "{} names no channel at its top", path.display());
+        let channels = channels.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        documents.push(("daemon", document(&channels)));
+        names.push(format!("the comment of {}", path.display()));
+    }
+    let Some(found) = validated(&documents) else { return };
+    let refused: Vec<_> = names.iter().zip(found).filter_map(|(name, why)| Some((name, why?))).collect();
+    assert!(refused.is_empty() && names.len() > 40, "{} documents: {refused:#?}", names.len());
+}
+
+/// Pages show parts, too: steps without their journey, and what is left out because the page has just shown it.
+#[test]
+fn what_the_pages_show_the_schema_takes() {
+    let (mut documents, mut names) = (Vec::new(), Vec::new());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in pages_with_toml(root) {
+        for (at, block) in toml_blocks(&page).iter().enumerate() {
+            let mut table: toml::Table = block.parse().unwrap_or_else(|error| panic!("{page}, block {at}: {error}"));
+            if let Some(part) = table.remove("expect").or_else(|| table.remove("capture")) {
+                // Expectations stand in a step.
+                assert!(matches!(part, toml::Value::Array(_) | toml::Value::Table(_)), "{page}, block {at}");
+                continue;
+            }
+            if let Some(journey @ toml::Value::Table(_)) = table.get_mut("journey") {
+                *journey = toml::Value::Array(vec![journey.clone()]);
+            }
+            documents.push(("daemon", document(&table)));
+            names.push(format!("{page}, block {at}"));
         }
     }
     let Some(found) = validated(&documents) else { return };
-    let refused: Vec<_> = names.iter().zip(found).filter_map(|(path, why)| Some((path, why?))).collect();
-    assert!(refused.is_empty() && names.len() > 15, "{refused:#?}");
+    let refused: Vec<_> = names
+        .iter()
+        .zip(found)
+        .filter_map(|(name, why)| Some((name, why?)))
+        .filter(|(_, why)| !why.ends_with("is a required property"))
+        .collect();
+    assert!(refused.is_empty() && names.len() > 60, "{} blocks: {refused:#?}", names.len());
+}
+
+/// README.md and all pages below docs/ that have a block of TOML, relative to the root.
+fn pages_with_toml(root: &Path) -> Vec<String> {
+    let mut pages = vec!["README.md".to_owned()];
+    for folder in ["docs", "docs/channels", "docs/examples", "docs/notifiers"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}")) {
+            pages.push(format!("{folder}/{}", entry.expect("an entry").file_name().to_str().expect("a name")));
+        }
+    }
+    pages.retain(|page| {
+        page.ends_with(".md") && std::fs::read_to_string(root.join(page)).is_ok_and(|text| text.contains("```toml"))
+    });
+    pages.sort();
+    pages
 }
 
 #[test]

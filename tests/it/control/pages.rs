@@ -16,7 +16,7 @@ impl Stage {
         (answer.status().as_u16(), place.unwrap_or_default())
     }
 
-    async fn skipped(&self) -> f64 {
+    pub(super) async fn skipped(&self) -> f64 {
         let paused = [("reason", "paused")];
         self.daemon.metric("journeyman_runs_skipped_total", &paused).await.expect("born at zero")
     }

@@ -268,6 +268,11 @@ fn a_daemon_behind_its_door_says_how_it_stands_and_lets_its_own_commands_in() {
         assert_eq!(said.code, 0, "{}", said.stderr);
         let said = journeyman(daemon.directory(), &["incidents", "--config", "journeyman.toml"]).await;
         assert_eq!((said.code, said.stdout.as_str()), (0, "no incident is open\n"), "{}", said.stderr);
+        let file = std::fs::read_to_string(daemon.directory().join("journeyman.toml")).unwrap();
+        let without = file.replace("admin_token = { file = \"admin\" }", "");
+        std::fs::write(daemon.directory().join("without.toml"), without).unwrap();
+        let said = journeyman(daemon.directory(), &["incidents", "--config", "without.toml"]).await;
+        assert!(said.code == 77 && said.stderr.contains("wants a password (`web_config`)\n  help: "), "{said:#?}");
 
         std::fs::write(daemon.directory().join("web.yml"), "basic_auth_users: {").unwrap();
         wait_for("the metric to say so", BOUND, async || {

@@ -114,7 +114,7 @@ impl Browser {
 
     /// The page as a PNG, from its top.
     pub(crate) async fn picture(&self) -> Vec<u8> {
-        let size = self.run("const e = document.documentElement; return [e.clientWidth, e.scrollHeight]").await;
+        let size = self.run("const e = document.documentElement; return [e.clientWidth, Math.ceil(e.getBoundingClientRect().height)]").await;
         let height = size[1].as_f64().unwrap_or_default().min(HIGHEST);
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": height, "scale": 1 });
         let shot = self.tell("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip })).await;
