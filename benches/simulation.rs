@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         let sampled: fn(u64) = |hour| sample("T18", hour, "h");
         let world = Profile { sample: (Duration::from_secs(3_600), sampled), ..world };
         is_well &= run("T18", "1,000 journeys a minute in one life", vec![world]);
+        is_well &= is_flat();
     }
     if is_wanted("storm") {
         is_well &= storm(number("journeys=").unwrap_or(10_000) as usize);
@@ -82,12 +83,38 @@ fn storm(journeys: usize) -> bool {
     broken.is_empty()
 }
 
+/// What was held at each look.
+static HELD: Mutex<Vec<(usize, usize, usize)>> = Mutex::new(Vec::new());
+
+/// Whether as much is held in the last quarter of a life as in the quarter before the half: what grows with time has grown by then.
+fn is_flat() -> bool {
+    let held = HELD.lock().expect("nobody panicked");
+    let most = |from: usize, until: usize| {
+        let part = &held[held.len() * from / 4..held.len() * until / 4];
+        let of = |what: fn(&(usize, usize, usize)) -> usize| part.iter().map(what).max().unwrap_or(0);
+        (of(|held| held.0), of(|held| held.1), of(|held| held.2))
+    };
+    let (before, after) = (most(1, 2), most(3, 4));
+    let is_flat = after.0 <= before.0 + before.0 / 20 && after.1 <= before.1 + before.1 / 2 && after.2 <= before.2;
+    println!(
+        "| T18 | the most of the last quarter against that of the second | heap {:+.1} %, tasks {} and {}, descriptors {} and {}: {} |",
+        (after.0 as f64 / before.0.max(1) as f64 - 1.0) * 100.0,
+        before.1,
+        after.1,
+        before.2,
+        after.2,
+        if is_flat { "flat" } else { "it grows" }
+    );
+    is_flat
+}
+
 /// What a process has after so much of a life.
 fn sample(test: &str, time: u64, unit: &str) {
     let heap = ALLOCATOR.stats();
     let live = heap.bytes_allocated.saturating_sub(heap.bytes_deallocated);
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    HELD.lock().expect("nobody panicked").push((live, tasks, files));
     println!(
         "| {test} | after {time} {unit} | {:.2} MiB of heap, {tasks} tasks, {files} descriptors |",
         live as f64 / 1_048_576.0

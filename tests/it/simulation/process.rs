@@ -21,7 +21,8 @@ use journeyman::runner::open::OpenChannel;
 use journeyman::runner::switchboard::{Reading, Switchboard};
 use journeyman::runner::{Runner, resume};
 use journeyman::scheduler::{Observation, Replan, Scheduler};
-use journeyman::store::{Change, Store, StoreError};
+use journeyman::store::{Change, Retention, Store, StoreError};
+use journeyman::time::earlier;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +32,10 @@ use super::people::Door;
 use super::world::{Point, World};
 
 const DRAIN: Duration = Duration::from_secs(10);
-/// Metrics hold every value until somebody sums them up.
-const UPKEEP: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+/// How often metrics are summed up, the ledger forgets, and the store.
+const CHORES: [u64; 3] = [5, 60, 3_600];
 
 /// A process that runs.
 pub(super) struct Process {
@@ -61,13 +64,6 @@ pub(super) async fn start(
     let clock = Clock::derived(world.now());
     let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new(&plan.journeys, None)));
     let daemon = Arc::new(metrics.daemon());
-    let kept = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            kept.upkeep();
-        }
-    });
     let key = store.key().await?;
     let mint = Arc::new(Mint::new(key, born << 16));
     let [stop, stop_readers, stop_workers] = [(); 3].map(|()| CancellationToken::new());
@@ -115,6 +111,7 @@ pub(super) async fn start(
     });
     let switchboard = Arc::new(Switchboard::new(mint.clone(), readings, known));
     left.iter().for_each(|left| switchboard.take_up(left));
+    tokio::spawn(keep_house(metrics.clone(), switchboard.clone(), store.clone(), clock));
     let mut before = Vec::new();
     for arrival in arrived {
         match switchboard.missed_by(&arrival) {
@@ -218,6 +215,23 @@ pub(super) async fn start(
         readers: stop_readers,
         workers: stop_workers,
     })
+}
+
+/// What the calendar asks for in the daemon.
+async fn keep_house(metrics: Arc<Metrics>, switchboard: Arc<Switchboard>, store: Arc<Disk>, clock: Clock) {
+    let [upkeep, expiry, retention] = CHORES;
+    for second in (upkeep..).step_by(upkeep as usize) {
+        tokio::time::sleep(Duration::from_secs(upkeep)).await;
+        metrics.upkeep();
+        if second.is_multiple_of(expiry) {
+            switchboard.expire(clock.now());
+        }
+        if second.is_multiple_of(retention) {
+            let now = clock.now().wall;
+            let [runs_before, good_evidence_before] = [earlier(now, MONTH), earlier(now, DAY)];
+            let _ = store.forget(Retention { runs_before, good_evidence_before, ledger_before: now }).await;
+        }
+    }
 }
 
 async fn spending(plan: &Plan, store: &dyn Store) -> Result<Spending, StoreError> {
