@@ -12,6 +12,7 @@ const VERSIONS: &[&str] = &[
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// Whether a store that is only read has the schema that this build knows.

@@ -395,10 +395,12 @@ impl Store for Sqlite {
     fn next_due(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>> {
         Box::pin(self.ask(move |connection| {
             // Only the oldest open row of an incident may go: what people are told about it stays in order.
-            let sql = "SELECT * FROM outbox AS this WHERE notifier = ?1 AND status IN ('pending', 'leased', 'ambiguous')
+            // The index has all that it is chosen by; the notices that it is chosen from may be thousands.
+            let sql = "SELECT * FROM outbox WHERE id = (SELECT id FROM outbox AS this
+                WHERE notifier = ?1 AND status IN ('pending', 'leased', 'ambiguous')
                 AND NOT EXISTS (SELECT 1 FROM outbox AS other WHERE other.notifier = ?1 AND other.incident = this.incident
                     AND other.status IN ('pending', 'leased', 'ambiguous') AND other.sequence < this.sequence)
-                ORDER BY max(not_before, ?2), created, id LIMIT 1";
+                ORDER BY max(not_before, ?2), created, id LIMIT 1)";
             let mut statement = connection.prepare_cached(sql)?;
             let row = statement.query_row(params![&*notifier, millis(now)], outbox_row).optional()?;
             Ok(match row {
