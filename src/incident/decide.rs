@@ -176,7 +176,6 @@ impl Desk {
         let mut notices = Vec::new();
         for (name, concern) in &audience {
             let standing = Standing {
-                is_firing: true,
                 severity: concern.severity,
                 remind: concern.remind.filter(|_| incident.acked.is_none() && incident.flapping.is_none()),
                 is_quiet,
@@ -313,11 +312,9 @@ struct Concern {
     remind: Option<Duration>,
 }
 
-/// How an incident stands for one notifier, for [`should_notify`].
+/// How an incident that fires stands for one notifier, for [`should_notify`].
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// Still firing, or just resolved.
-    pub is_firing: bool,
     /// How bad it is now.
     pub severity: Severity,
     /// Told again this often.
@@ -326,13 +323,10 @@ pub struct Standing {
     pub is_quiet: bool,
 }
 
-/// Whether to tell a notifier, and why. `told` is what it was told last about this incident.
+/// Whether to tell a notifier of an incident that fires, and why. `told` is what it was told last about it. That it is over, everybody hears
+/// who heard of it.
 pub fn should_notify(told: Option<&Told>, standing: Standing, now: Timestamp) -> Option<NotifyReason> {
     match (told, standing) {
-        // Over, and people know of it: they must hear that it is well again, silenced or not.
-        (Some(_), Standing { is_firing: false, .. }) => Some(NotifyReason::Resolved),
-        // Over, and nobody ever heard of it.
-        (None, Standing { is_firing: false, .. }) => None,
         // Firing in silence.
         (_, Standing { is_quiet: true, .. }) => None,
         // Firing, and nobody knows.

@@ -178,23 +178,15 @@ use NotifyReason::{First, Repeat, Resolved, Updated, Worse};
 #[test]
 fn every_row_of_the_decision_table() {
     let told = |severity| Some(Told { at: at(0), severity });
-    let standing = |is_firing, severity, is_quiet| Standing {
-        is_firing,
-        severity,
-        remind: Some(Duration::from_secs(60)),
-        is_quiet,
-    };
-    let never = Standing { remind: None, ..standing(true, Severity::Critical, false) };
+    let standing = |severity, is_quiet| Standing { severity, remind: Some(Duration::from_secs(60)), is_quiet };
+    let never = Standing { remind: None, ..standing(Severity::Critical, false) };
     let table = [
-        (told(Severity::Critical), standing(false, Severity::Critical, false), 1, Some(Resolved)),
-        (told(Severity::Critical), standing(false, Severity::Critical, true), 1, Some(Resolved)),
-        (None, standing(false, Severity::Critical, false), 1, None),
-        (None, standing(true, Severity::Critical, true), 1, None),
-        (told(Severity::Warning), standing(true, Severity::Critical, true), 999, None),
-        (None, standing(true, Severity::Warning, false), 1, Some(First)),
-        (told(Severity::Warning), standing(true, Severity::Critical, false), 1, Some(Worse)),
-        (told(Severity::Critical), standing(true, Severity::Critical, false), 60, Some(Repeat)),
-        (told(Severity::Critical), standing(true, Severity::Warning, false), 59, None),
+        (None, standing(Severity::Critical, true), 1, None),
+        (told(Severity::Warning), standing(Severity::Critical, true), 999, None),
+        (None, standing(Severity::Warning, false), 1, Some(First)),
+        (told(Severity::Warning), standing(Severity::Critical, false), 1, Some(Worse)),
+        (told(Severity::Critical), standing(Severity::Critical, false), 60, Some(Repeat)),
+        (told(Severity::Critical), standing(Severity::Warning, false), 59, None),
         (told(Severity::Critical), never, 99_999, None),
     ];
     for (told, standing, seconds, expected) in table {

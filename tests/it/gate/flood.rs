@@ -237,6 +237,19 @@ fn a_caller_who_does_not_read_loses_its_connection() {
     });
 }
 
+/// Also where there is room for all: a head has its time, whoever else comes.
+#[test]
+fn a_head_that_does_not_end_is_cut_off_when_its_time_is_over() {
+    let limits = Limits { header: Duration::from_millis(300), ..Limits::default() };
+    block_on(with_gate(settings("/inbound", Verify::None), limits, 64, async |gate: &mut Gate| {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        stream.write_all(b"POST /inbound HTTP/1.1\r\nhost: h\r\nx-slow: ").await.unwrap();
+        let ended = tokio::time::timeout(BOUND, stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "it is still open after {BOUND:?}");
+        assert_eq!(gate.hooks.door().tally.of(TurnedAway::Displaced), 0, "there was room");
+    }));
+}
+
 #[test]
 fn one_address_has_its_share_and_the_door_of_another_stays_open() {
     let limits = Limits { connections: 8, per_address: 3, ..Limits::default() };
