@@ -360,7 +360,10 @@ fn without_allow_exec_nothing_is_run() {
         let ended = once(&scratch, "probes = [\"probe.toml\"]\n", &probe(&exec, ""), &[]).await;
         assert_eq!(ended.code, 3, "{ended:#?}");
         assert!(ended.stderr.contains("`journeyman check` shows what is meant"), "{ended:#?}");
-        assert!(ended.stdout.contains("the daemon does not allow that (`allow_exec`)") && !touched.exists(), "{ended:#?}");
+        assert!(
+            ended.stdout.contains("the daemon does not allow that (`allow_exec`)") && !touched.exists(),
+            "{ended:#?}"
+        );
         assert_eq!(once(&scratch, MAIN, &probe(&exec, ""), &[]).await.code, 0);
         assert!(touched.exists());
     });
