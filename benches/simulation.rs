@@ -83,26 +83,38 @@ fn storm(journeys: usize) -> bool {
     broken.is_empty()
 }
 
+/// What a process holds: bytes of heap, tasks, descriptors.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    heap: usize,
+    tasks: usize,
+    files: usize,
+}
+
 /// What was held at each look.
-static HELD: Mutex<Vec<(usize, usize, usize)>> = Mutex::new(Vec::new());
+static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
 
 /// Whether as much is held in the last quarter of a life as in the quarter before the half: what grows with time has grown by then.
 fn is_flat() -> bool {
     let held = HELD.lock().expect("nobody panicked");
     let most = |from: usize, until: usize| {
-        let part = &held[held.len() * from / 4..held.len() * until / 4];
-        let of = |what: fn(&(usize, usize, usize)) -> usize| part.iter().map(what).max().unwrap_or(0);
-        (of(|held| held.0), of(|held| held.1), of(|held| held.2))
+        held[held.len() * from / 4..held.len() * until / 4].iter().fold(Held::default(), |most, held| Held {
+            heap: most.heap.max(held.heap),
+            tasks: most.tasks.max(held.tasks),
+            files: most.files.max(held.files),
+        })
     };
     let (before, after) = (most(1, 2), most(3, 4));
-    let is_flat = after.0 <= before.0 + before.0 / 20 && after.1 <= before.1 + before.1 / 2 && after.2 <= before.2;
+    let is_flat = after.heap <= before.heap + before.heap / 20
+        && after.tasks <= before.tasks + before.tasks / 2
+        && after.files <= before.files;
     println!(
         "| T18 | the most of the last quarter against that of the second | heap {:+.1} %, tasks {} and {}, descriptors {} and {}: {} |",
-        (after.0 as f64 / before.0.max(1) as f64 - 1.0) * 100.0,
-        before.1,
-        after.1,
-        before.2,
-        after.2,
+        (after.heap as f64 / before.heap.max(1) as f64 - 1.0) * 100.0,
+        before.tasks,
+        after.tasks,
+        before.files,
+        after.files,
         if is_flat { "flat" } else { "it grows" }
     );
     is_flat
@@ -111,13 +123,13 @@ fn is_flat() -> bool {
 /// What a process has after so much of a life.
 fn sample(test: &str, time: u64, unit: &str) {
     let heap = ALLOCATOR.stats();
-    let live = heap.bytes_allocated.saturating_sub(heap.bytes_deallocated);
+    let heap = heap.bytes_allocated.saturating_sub(heap.bytes_deallocated);
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    HELD.lock().expect("nobody panicked").push((live, tasks, files));
+    HELD.lock().expect("nobody panicked").push(Held { heap, tasks, files });
     println!(
         "| {test} | after {time} {unit} | {:.2} MiB of heap, {tasks} tasks, {files} descriptors |",
-        live as f64 / 1_048_576.0
+        heap as f64 / 1_048_576.0
     );
 }
 

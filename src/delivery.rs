@@ -482,6 +482,11 @@ impl Worker {
         self.board.set_component(&component(&self.name), !is_bad, true, error.to_string(), now);
     }
 
+    /// What the alert is about that it cannot tell people.
+    fn trouble(&self) -> Subject {
+        Subject::Daemon(format!("delivery {}", self.name).into())
+    }
+
     /// Says that it cannot tell people, or can again, once each.
     fn observe(&mut self, trouble: Option<String>) {
         let is_failing = trouble.is_some();
@@ -489,7 +494,7 @@ impl Worker {
             return;
         }
         let findings = trouble.into_iter().map(|said| Finding::new(Detector::Delivery, said)).collect();
-        let subject = Subject::Daemon(format!("delivery {}", self.name).into());
+        let subject = self.trouble();
         // What cannot be said now is said with the next attempt.
         let observation = Observation::Condition { subject, findings };
         if self.observations.upgrade().is_some_and(|sender| sender.try_send(observation).is_ok()) {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::alert::Subject;
 use crate::board::{BEAT, Pulse};
 use crate::delivery::Worker;
 use crate::notifier::NotifyError;
@@ -38,7 +37,7 @@ impl Proof {
 impl Worker {
     /// Whether the daemon before has said that this notifier fails: then it is proven soon.
     pub(super) async fn recall_failure(&mut self) {
-        let subject = Subject::Daemon(format!("delivery {}", self.name).into());
+        let subject = self.trouble();
         let conditions = self.store.conditions().await.unwrap_or_default();
         if conditions.iter().any(|(other, state)| *other == subject && state.phase.is_firing()) {
             self.is_failing_told = Some(true);
