@@ -404,7 +404,8 @@ pub trait Store: Send + Sync {
     /// earliest time at which there will be one.
     fn next_due(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<Due, StoreError>>;
 
-    /// The undelivered notices to this notifier, of one incident or of all: oldest first, and those of an incident in its order.
+    /// The undelivered notices to this notifier: the open ones of all incidents, oldest first; or those of one incident in its
+    /// order, with those that were given up.
     fn undelivered(
         &self,
         notifier: Name,
@@ -479,7 +480,8 @@ pub trait Store: Send + Sync {
     /// Forgets what is older than retention wants.
     fn forget(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Brings the dead rows of a notifier back, because it works again. Returns how many.
+    /// Brings the dead rows of a notifier back, because it works again. Returns how many. What was told after one, of the same
+    /// incident, is newer than what it would tell, and takes its place.
     fn revive(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Waits until everything is written, and closes.

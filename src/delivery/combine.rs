@@ -16,12 +16,17 @@ pub struct Combined {
 
 /// Combines the undelivered notices of one incident to one notifier, oldest first. Nothing, if there is nothing to combine: one
 /// alone, or one that may have been taken already, which is to be looked up before anything is said after it.
+///
+/// What was given up goes along, or it would be told behind its successor once the notifier works again. How often it was tried,
+/// and how long ago, is no reason to give up what is told now.
 pub fn combine(rows: &[OutboxRow]) -> Option<Combined> {
-    let is_untold = |row: &OutboxRow| row.state.status == OutboxStatus::Pending;
+    let is_untold = |row: &OutboxRow| matches!(row.state.status, OutboxStatus::Pending | OutboxStatus::Dead);
     let (oldest, newest) = (rows.first()?, rows.last()?);
     if rows.len() < 2 || !rows.iter().all(is_untold) {
         return None;
     }
+    let open: Vec<_> = rows.iter().filter(|row| row.state.status == OutboxStatus::Pending).collect();
+    let waiting = open.first()?;
     let mut row = newest.clone();
     let began_untold = oldest.notification.reason == NotifyReason::First;
     let reasons = rows.iter().map(|row| row.notification.reason);
@@ -37,10 +42,10 @@ pub fn combine(rows: &[OutboxRow]) -> Option<Combined> {
     let mut seen = HashSet::new();
     let news = rows.iter().flat_map(|row| row.notification.news.iter());
     row.notification.news = news.filter(|news| seen.insert((*news).clone())).cloned().collect();
-    row.created = oldest.created;
+    row.created = waiting.created;
     row.instead_of = row.instead_of.or_else(|| rows.iter().find_map(|row| row.instead_of.clone()));
-    let attempt = rows.iter().map(|row| row.state.attempt).max().unwrap_or(0);
-    row.state = OutboxState { attempt, ..oldest.state.clone() };
+    let attempt = open.iter().map(|row| row.state.attempt).max().unwrap_or(0);
+    row.state = OutboxState { attempt, ..waiting.state.clone() };
     let superseded = rows.iter().map(|row| row.id.clone()).filter(|id| *id != row.id).collect();
     Some(Combined { row, superseded })
 }
@@ -82,6 +87,21 @@ mod tests {
             assert_eq!(combined.superseded.len(), rows.len() - 1);
             assert_eq!(told.notification.news.iter().filter(|news| *news == "again").count(), 1);
         }
+    }
+
+    #[test]
+    fn what_was_given_up_is_told_with_what_came_after_it() {
+        let [mut gone, mut open] = [1, 2].map(|sequence| notice(sequence, NotifyReason::First, OutboxStatus::Pending));
+        open.notification.reason = NotifyReason::Updated;
+        gone.state = OutboxState { status: OutboxStatus::Dead, attempt: 7, ..gone.state };
+        let told = combine(&[gone.clone(), open.clone()]).unwrap();
+        assert_eq!(told.superseded, [&*gone.id]);
+        assert_eq!(told.row.notification.reason, NotifyReason::First);
+        assert_eq!((told.row.created, told.row.state), (open.created, open.state.clone()), "it begins anew");
+        // Taken back by hand, the older one alone is open; the newest still has the last word.
+        let told = combine(&[open.clone(), gone.clone()]).unwrap();
+        assert_eq!((&told.row.id, told.row.state.status), (&gone.id, OutboxStatus::Pending));
+        assert_eq!(combine(&[gone.clone(), gone]), None, "nothing is open");
     }
 
     #[test]

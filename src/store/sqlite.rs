@@ -417,7 +417,8 @@ impl Store for Sqlite {
         incident: Option<String>,
     ) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {
         Box::pin(self.ask(move |connection| {
-            let sql = "SELECT * FROM outbox WHERE notifier = ?1 AND status IN ('pending', 'leased', 'ambiguous')
+            let sql = "SELECT * FROM outbox WHERE notifier = ?1
+                AND status IN ('pending', 'leased', 'ambiguous', CASE WHEN ?2 IS NULL THEN 'pending' ELSE 'dead' END)
                 AND (?2 IS NULL OR incident = ?2) ORDER BY CASE WHEN ?2 IS NULL THEN created END, sequence, id";
             connection.prepare_cached(sql)?.query_map(params![&*notifier, incident], outbox_row)?.collect()
         }))
@@ -591,6 +592,10 @@ impl Store for Sqlite {
 
     fn revive(&self, notifier: Name, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(self.change(move |writer| {
+            let sql = "UPDATE outbox AS this SET status = 'superseded', error = 'told by ' || other.id
+                FROM outbox AS other WHERE this.notifier = ?1 AND this.status = 'dead' AND other.notifier = ?1
+                AND other.incident = this.incident AND other.status = 'sent' AND other.sequence > this.sequence";
+            writer.execute(sql, &[&&*notifier]).map_err(failure)?;
             let sql = "UPDATE outbox SET status = 'pending', attempt = 0, not_before = ?, at = ? WHERE notifier = ? AND status = 'dead'";
             let revived = writer.execute(sql, &[&millis(now), &millis(now), &&*notifier]);
             writer.note_outbox();

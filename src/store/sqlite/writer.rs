@@ -184,11 +184,12 @@ impl Writer {
             }
             Change::Combine { row, superseded } => {
                 self.execute(
-                    "UPDATE outbox SET notification = ?, created = ?, instead_of = ?, attempt = ?, not_before = ? WHERE id = ?",
+                    "UPDATE outbox SET notification = ?, created = ?, instead_of = ?, status = ?, attempt = ?, not_before = ? WHERE id = ?",
                     &[
                         &json(&row.notification)?,
                         &millis(row.created),
                         &row.instead_of.as_ref().map(json).transpose()?,
+                        &row.state.status.as_str(),
                         &row.state.attempt,
                         &millis(row.state.not_before),
                         &row.id,
