@@ -21,9 +21,11 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::wait_for;
 
 /// A deadline for what must not come.
-const SHORT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(10);
 /// How long what is on its way takes at most to reach the proxy. Only protocols in which that cannot be seen wait for it.
 const UNDER_WAY: Duration = Duration::from_secs(2);
+/// No message is shorter, and what keeps a connection alive or ends an exchange before it is.
+const MESSAGE: u64 = 40;
 /// A run lasts this much longer than its message, for what happens after that.
 const AFTERWARDS: Duration = Duration::from_millis(400);
 
@@ -223,7 +225,9 @@ impl<'a, R: Rig> Lane<'a, R> {
         let journey = self.scene.journey(deadline, "");
         let (report, ()) = join!(self.world.run(&journey), async {
             self.system.until_taken(taken).await;
-            let held = wait_for("the message to be held", BOUND, async || (back.seen(to_us) > before).then_some(()));
+            let held = wait_for("the message to be held", BOUND, async || {
+                (back.seen(to_us) >= before + MESSAGE).then_some(())
+            });
             let _ = tokio::time::timeout(UNDER_WAY, held).await;
             back.impose(vec![self.fault(back)]);
         });

@@ -44,11 +44,12 @@ pub mod target;
 pub(crate) mod tls_front;
 
 use std::future::Future;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 /// Under `tests/run` a missing server is a failure; elsewhere its tests say loudly that they tested nothing.
@@ -230,8 +231,25 @@ impl Drop for Scratch {
     }
 }
 
+/// Tells of a panic at once, beside the harness, which keeps what a test wrote until all others are through: who ends a run
+/// early, or keeps only a part of what it wrote, knows what happened all the same.
+fn tell_panics() {
+    const ENOUGH: usize = 2_000;
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let words: String = panic.payload_as_str().unwrap_or_default().chars().take(ENOUGH).collect();
+            let thread = std::thread::current();
+            let _ = writeln!(std::io::stderr(), "PANIC {}: {words}", thread.name().unwrap_or_default());
+            usual(panic);
+        }));
+    });
+}
+
 /// Runs `future` on a runtime of its own with two workers, as the daemon has.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tell_panics();
     journeyman::tls::init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime can be built").block_on(future)
