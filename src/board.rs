@@ -69,9 +69,16 @@ pub struct OpenIncident {
 #[derive(Clone, Debug, Default)]
 pub struct Docket {
     /// The open incidents, by id.
-    pub open: BTreeMap<String, OpenIncident>,
+    pub open: BTreeMap<String, Arc<OpenIncident>>,
     /// The silences; one whose time is over may still be among them.
     pub silences: Vec<Silence>,
+}
+
+impl Docket {
+    /// An open incident.
+    pub fn incident(&self, id: &str) -> Option<&OpenIncident> {
+        self.open.get(id).map(|open| &**open)
+    }
 }
 
 /// A channel as people see it.
@@ -220,9 +227,10 @@ impl Board {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Shows what is open and what is silenced.
-    pub fn set_docket(&self, docket: Docket) {
-        *self.docket.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(docket);
+    /// Shows a change of what is open or silenced.
+    pub fn update_docket(&self, update: impl FnOnce(&mut Docket)) {
+        // Copied only if somebody looks at it just now, and even then its incidents are not.
+        update(Arc::make_mut(&mut self.docket.write().unwrap_or_else(PoisonError::into_inner)));
         self.version.send_modify(|version| *version += 1);
     }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Look, Phase, Subject};
-use crate::board::{BEAT, Board, Docket, OpenIncident, Pulse};
+use crate::board::{BEAT, Board, OpenIncident, Pulse};
 use crate::clock::Clock;
 use crate::commands::{Command, Levers, Refusal, Request, Which};
 use crate::control::{AskedRun, Route};
@@ -154,9 +154,9 @@ struct Round {
     touched: BTreeSet<Name>,
     /// Incidents whose rows are to be written, by id: the last state of a round is enough.
     incidents: BTreeMap<String, Change>,
-    incidents_changed: bool,
-    /// What is open or silenced is to be shown anew.
-    docket_changed: bool,
+    /// Incidents that are to be shown anew.
+    recorded: BTreeSet<String>,
+    silences_changed: bool,
     /// The own journey has a verdict to pass on.
     is_own: bool,
     /// Runs that somebody asked for, and that have ended.
@@ -256,7 +256,7 @@ impl Evaluator {
         let now = evaluator.parts.clock.now();
         evaluator.decide(&mut round, now.wall);
         evaluator.parts.store.apply(round.take_changes()).await?;
-        (round.incidents_changed, round.docket_changed) = (true, true);
+        round.shows_all(&evaluator.desk);
         evaluator.show(&round, now);
         Ok(evaluator)
     }
@@ -373,7 +373,7 @@ impl Evaluator {
             Request::Silence(silence) => {
                 tracing::info!(silence = silence.id, by = silence.author, until = %silence.until, "asked for silence");
                 round.changes.push(Change::Silence { silence: Box::new(silence.clone()) });
-                round.docket_changed = true;
+                round.silences_changed = true;
                 self.desk.silence(silence);
                 Ok(())
             }
@@ -394,7 +394,7 @@ impl Evaluator {
                 self.desk.unsilence(&id).map_err(unknown(format!("there is no silence {id}")))?;
                 tracing::info!(silence = id, "asked to end a silence");
                 round.changes.push(Change::Unsilence { id });
-                round.docket_changed = true;
+                round.silences_changed = true;
                 Ok(())
             }
         }
@@ -741,22 +741,41 @@ impl Evaluator {
         dependants.iter().for_each(|name| self.show_composition(name));
         // What they came to is on disk.
         round.asked.iter().for_each(|token| self.parts.board.end_asked(*token));
-        if round.docket_changed {
-            let open = self.desk.open().filter_map(|incident| self.desk.incident(&incident.id));
-            let open = open
-                .map(|(incident, members)| (incident.id.clone(), OpenIncident { incident: incident.clone(), members }));
-            let docket = Docket { open: open.collect(), silences: self.desk.silences(now.wall).cloned().collect() };
-            self.parts.board.set_docket(docket);
+        if round.silences_changed || !round.recorded.is_empty() {
+            self.parts.board.update_docket(|docket| {
+                for id in &round.recorded {
+                    let open = self.desk.incident(id);
+                    match open.map(|(incident, members)| OpenIncident { incident: incident.clone(), members }) {
+                        Some(open) => drop(docket.open.insert(id.clone(), Arc::new(open))),
+                        None => drop(docket.open.remove(id)),
+                    }
+                }
+                if round.silences_changed {
+                    docket.silences = self.desk.silences(now.wall).cloned().collect();
+                }
+            });
         }
-        if round.incidents_changed {
-            let firing = |severity| self.desk.open().filter(|incident| incident.worst == severity).count() as f64;
-            self.parts.daemon.firing_critical.set(firing(Severity::Critical));
-            self.parts.daemon.firing_warning.set(firing(Severity::Warning));
+        if !round.recorded.is_empty() {
+            let (mut critical, mut warning) = (0, 0);
+            for incident in self.desk.open() {
+                match incident.worst {
+                    Severity::Critical => critical += 1,
+                    Severity::Warning => warning += 1,
+                }
+            }
+            self.parts.daemon.firing_critical.set(f64::from(critical));
+            self.parts.daemon.firing_warning.set(f64::from(warning));
         }
     }
 }
 
 impl Round {
+    /// Whatever is open is to be shown anew.
+    fn shows_all(&mut self, desk: &Desk) {
+        self.recorded.extend(desk.open().map(|incident| incident.id.clone()));
+        self.silences_changed = true;
+    }
+
     /// What is to be written, in order.
     fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.changes);

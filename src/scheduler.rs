@@ -146,6 +146,8 @@ pub struct Scheduler {
     stepped: Option<Mono>,
     /// When it began to run. What was due before was not started in time by anyone.
     began: Mono,
+    /// When every journey was last looked at.
+    looked_over: Mono,
     /// What the evaluator, being behind, could not take yet.
     untold: VecDeque<Observation>,
     /// What may still be sent today through channels with a limit.
@@ -318,6 +320,7 @@ impl Scheduler {
             // The daemon before may have told of a step: this one says when the clock is steady.
             stepped: Some(now.mono),
             began: now.mono,
+            looked_over: now.mono,
             untold: VecDeque::new(),
             spending: Spending::default(),
             spend_metrics: BTreeMap::new(),
@@ -419,9 +422,14 @@ impl Scheduler {
         }
     }
 
-    /// Calendar journeys whose turn nobody planned: the coarse clock is late or dead, and runs must not be.
+    /// Calendar journeys whose turn nobody planned: the coarse clock is late or dead, and runs must not be. Every journey is looked
+    /// at, so once a beat is enough.
     fn plan_overdue(&mut self) {
         let now = self.clock.now();
+        if now.mono.since(self.looked_over) < BEAT {
+            return;
+        }
+        self.looked_over = now.mono;
         for index in 0..self.entries.len() {
             let entry = &self.entries[index];
             if !entry.is_queued && between(entry.slot, now.wall) > LOOK_AHEAD / 2 {

@@ -3,6 +3,7 @@
 //! A secret from a file is read again when the file changes, so that a rotated token needs no restart.
 
 use std::fmt;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -12,6 +13,9 @@ use zeroize::Zeroizing;
 
 /// What stands in place of a secret.
 pub const MASK: &str = "•••";
+
+/// A file with more bytes than this holds something else: a device, a log, a wrong path.
+const LONGEST: u64 = 64 * 1024;
 
 /// A secret value. Cheap to clone; all clones see a changed file.
 #[derive(Clone)]
@@ -38,7 +42,7 @@ impl Secret {
     /// A secret in a file; a newline at its end does not belong to it. Registered with `redactor`.
     ///
     /// # Errors
-    /// The file cannot be read or is empty; in words, without its content.
+    /// The file cannot be read, is empty or longer than 64 KiB; in words, without its content.
     pub fn from_file(path: &Path, redactor: &Redactor) -> Result<Secret, String> {
         let (value, modified) = read(path)?;
         redactor.add(&value);
@@ -71,7 +75,13 @@ impl Secret {
 
 fn read(path: &Path) -> Result<(String, Option<SystemTime>), String> {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let wrong = |why: &dyn fmt::Display| format!("cannot read {}: {why}", path.display());
+    let file = std::fs::File::open(path).map_err(|error| wrong(&error))?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| wrong(&error))?;
+    if text.len() as u64 > LONGEST {
+        return Err(wrong(&format_args!("it has more than {} KiB, which is no secret", LONGEST / 1024)));
+    }
     let value = text.trim_end_matches(['\r', '\n']);
     if value.is_empty() {
         return Err(format!("{} is empty", path.display()));
@@ -232,6 +242,12 @@ mod tests {
         assert_eq!(redactor.clean("got s3cr3t-token alone"), "got ••• alone");
         assert_eq!(redactor.redact("nothing here"), None);
         assert_eq!(secret.reveal().as_str(), "Bearer s3cr3t-token");
+    }
+
+    #[test]
+    fn a_file_without_end_is_no_secret() {
+        let refusal = Secret::from_file(Path::new("/dev/zero"), &Redactor::new()).unwrap_err();
+        assert_eq!(refusal, "cannot read /dev/zero: it has more than 64 KiB, which is no secret");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Evaluator {
             |(subject, alert): (&Subject, &AlertState)| (self.profile_of(subject, alert.severity()), alert.clone());
         let profiles: Vec<_> = self.conditions.iter().map(profile).collect();
         profiles.into_iter().for_each(|(profile, alert)| self.desk.enrol(profile, alert));
-        (round.incidents_changed, round.docket_changed) = (true, true);
+        round.shows_all(&self.desk);
         self.finish(round, now).await;
     }
 

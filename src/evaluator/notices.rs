@@ -28,7 +28,7 @@ impl Evaluator {
             if self.desk.silences(now).all(|silence| silence.id != id) {
                 tracing::info!(silence = id, "a silence has ended with what it was for");
                 round.changes.push(Change::Unsilence { id });
-                round.docket_changed = true;
+                round.silences_changed = true;
             }
         }
         for action in actions {
@@ -46,7 +46,7 @@ impl Evaluator {
     }
 
     fn record(&mut self, incident: Incident, lead: &Subject, resolved: Option<Timestamp>, round: &mut Round) {
-        (round.incidents_changed, round.docket_changed) = (true, true);
+        round.recorded.insert(incident.id.clone());
         let journeys: Vec<Name> = self.shown_in(&incident, lead, resolved.is_none(), round);
         let bad = lead.journey().and_then(|name| self.journeys.get(name)?.last_bad.clone());
         let bad = bad.filter(|_| !is_drift(&incident));

@@ -198,7 +198,7 @@ pub(super) async fn find_incident(shared: &Shared, id: &str) -> Result<Option<In
         shared.ask(shared.views.store.incident(id.to_owned())),
         shared.ask(shared.views.store.notices(id.to_owned(), NOTICES))
     );
-    match (docket.open.get(id), row) {
+    match (docket.incident(id), row) {
         (None, Err(error)) => Err(error),
         (None, Ok(None)) => Ok(None),
         (open, row) => Ok(IncidentDetail::new(open, row.ok().flatten(), notices.unwrap_or_default(), now)),

@@ -46,7 +46,7 @@ pub(super) async fn ask(shared: &Arc<Shared>, text: &str, deed: Deed, template: 
         Err(refusal) => return unlisted(refusal),
     };
     let docket = shared.views.board.docket();
-    let Some(open) = docket.open.get(&grant.incident) else {
+    let Some(open) = docket.incident(&grant.incident) else {
         return unlisted(refuse(shared, StatusCode::GONE, over));
     };
     let incident = open.incident.clone();

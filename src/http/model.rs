@@ -169,7 +169,7 @@ impl JourneyView {
             deadline_seconds: seconds(journey.deadline),
             incident: status.incident.as_ref().map(|incident| {
                 // The docket is the newer one: what changes about an incident need not change all of its journeys.
-                let newest = docket.open.get(&incident.id).map_or(incident, |open| &open.incident);
+                let newest = docket.incident(&incident.id).map_or(incident, |open| &open.incident);
                 OpenIncident::new(newest, status)
             }),
             budget_incident: status.budget_incident.clone().filter(|id| docket.open.contains_key(id)),

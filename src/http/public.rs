@@ -212,7 +212,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
             parts.iter().filter(|(_, members)| is_part(members)).map(|(part, _)| part.title.as_str()).collect::<Vec<_>>()
         };
         let incident = |past: &Past| {
-            let open = docket.open.get(&past.id);
+            let open = docket.incident(&past.id);
             // It may have ended since the store was asked.
             let note = open.and_then(|open| open.incident.acked.as_ref()?.note.clone());
             json!({

@@ -137,7 +137,22 @@ struct Account {
     limit: SpendLimit,
     demands: BTreeMap<Name, Demand>,
     demand: u64,
-    days: BTreeMap<Date, BTreeMap<Name, u64>>,
+    days: BTreeMap<Date, Day>,
+}
+
+/// What was sent in a day.
+#[derive(Debug, Default)]
+struct Day {
+    messages: u64,
+    /// The same, for each journey: summed up for every question, it would cost a thousand journeys a thousand each.
+    of: BTreeMap<Name, u64>,
+}
+
+impl Day {
+    fn add(&mut self, journey: Name, messages: u64) {
+        self.messages += messages;
+        *self.of.entry(journey).or_default() += messages;
+    }
 }
 
 /// All that the decision goes by. Messages, and how far the day has got.
@@ -186,7 +201,7 @@ impl Spending {
     pub fn restore(&mut self, spent: impl IntoIterator<Item = Spent>) {
         for Spent { channel, day, journey, messages } in spent {
             if let Some(account) = self.channels.get_mut(&channel) {
-                *account.days.entry(day).or_default().entry(journey).or_default() += messages;
+                account.days.entry(day).or_default().add(journey, messages);
             }
         }
     }
@@ -216,10 +231,10 @@ impl Spending {
             let Some(demand) = account.demands.get(journey).copied() else { return true };
             let (day, elapsed, length) = day_of(&account.limit.zone, now);
             let today = account.days.get(&day);
-            let own = today.and_then(|today| today.get(journey)).copied().unwrap_or(0);
+            let own = today.and_then(|today| today.of.get(journey)).copied().unwrap_or(0);
             may_start(Position {
                 limit: account.limit.messages,
-                spent: today.map_or(0, |today| today.values().sum()),
+                spent: today.map_or(0, |today| today.messages),
                 own: own.saturating_sub(demand.per_run * ahead),
                 demand,
                 all_demand: account.demand,
@@ -236,7 +251,7 @@ impl Spending {
         for (channel, account) in &mut self.channels {
             let Some(Demand { per_run: messages, .. }) = account.demands.get(journey).copied() else { continue };
             let (day, ..) = day_of(&account.limit.zone, now);
-            *account.days.entry(day).or_default().entry(journey.clone()).or_default() += messages;
+            account.days.entry(day).or_default().add(journey.clone(), messages);
             while account.days.len() > KEPT {
                 account.days.pop_first();
             }
@@ -249,7 +264,7 @@ impl Spending {
     pub fn today(&self, now: Timestamp) -> impl Iterator<Item = (&Name, f64, f64)> {
         self.channels.iter().map(move |(channel, account)| {
             let (day, ..) = day_of(&account.limit.zone, now);
-            let spent = account.days.get(&day).map_or(0, |today| today.values().sum());
+            let spent = account.days.get(&day).map_or(0, |today| today.messages);
             (channel, account.limit.amount(spent), account.limit.limit())
         })
     }

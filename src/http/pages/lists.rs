@@ -23,7 +23,7 @@ const TIMELINE: Duration = Duration::from_secs(30 * 86_400);
 
 /// An incident in a list, with what the docket knows of it.
 pub(in crate::http) fn listed(row: IncidentRow, docket: &Docket, now: jiff::Timestamp) -> IncidentView {
-    let open = docket.open.get(&row.id);
+    let open = docket.incident(&row.id);
     IncidentView::new(row, open, now)
 }
 

@@ -457,7 +457,8 @@ pub(crate) async fn fill(stage: &Stage) {
         reason: format!("{HOSTILE} {LEAKED}"),
         author: HOSTILE.to_owned(),
     };
-    board.set_docket(Docket { open: [(outage.id.clone(), open)].into(), silences: vec![silence] });
+    let docket = Docket { open: [(outage.id.clone(), Arc::new(open))].into(), silences: vec![silence] };
+    board.update_docket(|shown| *shown = docket);
 
     for (name, kind, readiness) in [
         ("gateway", "http", None),

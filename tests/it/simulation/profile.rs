@@ -129,10 +129,14 @@ impl Profile {
         let doom = Some((point, time, death));
         let world = match point {
             // It takes many lives to come there often.
-            Point::Starting | Point::TakingOver | Point::Stopping => Profile {
-                lives: Some(Duration::from_secs(20)),
-                ..Profile::new(seed, Duration::from_secs(1_800), 6, Duration::from_secs(10))
-            },
+            Point::Starting | Point::TakingOver | Point::Stopping => {
+                // Only a life that ends with runs under way leaves something to take over.
+                let journeys = if point == Point::TakingOver { 18 } else { 6 };
+                Profile {
+                    lives: Some(Duration::from_secs(20)),
+                    ..Profile::new(seed, Duration::from_secs(1_800), journeys, Duration::from_secs(10))
+                }
+            }
             _ => Profile { lives: None, ..Profile::new(seed, Duration::from_secs(1_200), 6, Duration::from_secs(20)) },
         };
         let reloads = if point == Point::Swapping { Some(Duration::from_secs(20)) } else { world.reloads };
