@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::cli::ask::Daemon;
 use crate::cli::control::{pretty, text, time};
 use crate::cli::{BreakerArguments, Format, WantedState};
-use crate::exit::Failure;
+use crate::config::not_there;
+use crate::exit::{self, Failure};
 
 /// `journeyman breaker`
 ///
@@ -14,8 +15,8 @@ use crate::exit::Failure;
 /// There is no such breaker; the daemon refuses, or does not answer.
 pub async fn breaker(daemon: &Daemon, asked: &BreakerArguments, by: &str, format: Format) -> Result<String, Failure> {
     let path = [if asked.notifier { "notifiers" } else { "channels" }, &asked.name, "breaker"];
+    let Some(answer) = daemon.find(&path).await? else { return Err(not_one(daemon, asked).await?) };
     let Some(wanted) = asked.state else {
-        let answer = daemon.read(&path, &[]).await?;
         return Ok(match format {
             Format::Json => pretty(&answer),
             Format::Text => shown(&answer["breaker"]),
@@ -47,6 +48,18 @@ pub async fn breaker(daemon: &Daemon, asked: &BreakerArguments, by: &str, format
             )
         }
     })
+}
+
+/// There is no such breaker; perhaps one that was meant.
+async fn not_one(daemon: &Daemon, asked: &BreakerArguments) -> Result<Failure, Failure> {
+    let kind = if asked.notifier { "notifier" } else { "channel" };
+    let all = daemon.read(&["breakers"], &[]).await?;
+    let of_kind = all["breakers"].as_array().into_iter().flatten().filter(|breaker| breaker["kind"] == kind);
+    let names: Vec<_> = of_kind.map(|breaker| text(&breaker["name"])).collect();
+    Ok(Failure::new(
+        exit::USAGE,
+        not_there(&format!("{kind} with a breaker"), &asked.name, names.iter().map(String::as_str)),
+    ))
 }
 
 /// How it stands, its last changes, and the calls before the last of them.

@@ -1,5 +1,7 @@
 //! From what the desk decided to what is written and owed.
 
+use std::collections::{BTreeSet, HashMap};
+
 use jiff::Timestamp;
 
 use crate::alert::{AlertState, Subject};
@@ -12,6 +14,10 @@ use crate::journey::Name;
 use crate::notice::{Notification, address, delivery_id};
 use crate::store::{Change, IncidentRow, OutboxRow, OutboxState};
 use crate::time::later;
+
+/// The journeys of a round that an incident is shown with or that are part of it, by its id. Looked up for each incident anew, a
+/// round in which thousands fail for as many causes would take their product.
+type Links = HashMap<String, BTreeSet<Name>>;
 
 impl Evaluator {
     /// Lets the desk decide, and takes down what follows.
@@ -31,6 +37,8 @@ impl Evaluator {
                 round.silences_changed = true;
             }
         }
+        let mut links = Links::new();
+        round.touched.iter().for_each(|name| self.link(name, &mut links));
         for action in actions {
             match action {
                 Action::Notify { notifier, reason, incident, members, news, lead } => {
@@ -38,16 +46,36 @@ impl Evaluator {
                     (notification.members, notification.news) = (members, news);
                     round.owed.push(owed(&incident, notifier, &notification, now));
                 }
-                Action::Changed { incident, lead } => self.record(*incident, &lead, None, round),
-                Action::Closed { incident, lead } => self.record(*incident, &lead, Some(now), round),
-                Action::Moved { subject, incident } => self.moved(&subject, incident, round),
+                Action::Changed { incident, lead } => self.record(*incident, &lead, None, &mut links, round),
+                Action::Closed { incident, lead } => self.record(*incident, &lead, Some(now), &mut links, round),
+                Action::Moved { subject, incident } => {
+                    self.moved(&subject, incident, round);
+                    subject.journey().into_iter().for_each(|name| self.link(name, &mut links));
+                }
             }
         }
     }
 
-    fn record(&mut self, incident: Incident, lead: &Subject, resolved: Option<Timestamp>, round: &mut Round) {
+    fn link(&self, name: &Name, links: &mut Links) {
+        let Some(watched) = self.journeys.get(name) else { return };
+        let shown = watched.incident.as_ref().map(|shown| &shown.id);
+        for id in [shown, watched.alerts.health.incident.as_ref(), watched.alerts.budget.incident.as_ref()] {
+            if let Some(id) = id {
+                links.entry(id.clone()).or_default().insert(name.clone());
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        incident: Incident,
+        lead: &Subject,
+        resolved: Option<Timestamp>,
+        links: &mut Links,
+        round: &mut Round,
+    ) {
         round.recorded.insert(incident.id.clone());
-        let journeys: Vec<Name> = self.shown_in(&incident, lead, resolved.is_none(), round);
+        let journeys = self.shown_in(&incident, lead, resolved.is_none(), links, round);
         let bad = lead.journey().and_then(|name| self.journeys.get(name)?.last_bad.clone());
         let bad = bad.filter(|_| !is_drift(&incident));
         let summary = match (resolved, &incident.root, bad) {
@@ -76,8 +104,15 @@ impl Evaluator {
     }
 
     /// Shows the incident with the journeys of this round that are part of it, and gives their names.
-    fn shown_in(&mut self, incident: &Incident, lead: &Subject, is_open: bool, round: &mut Round) -> Vec<Name> {
-        let mut names: Vec<Name> = round.touched.iter().cloned().collect();
+    fn shown_in(
+        &mut self,
+        incident: &Incident,
+        lead: &Subject,
+        is_open: bool,
+        links: &mut Links,
+        round: &mut Round,
+    ) -> Vec<Name> {
+        let mut names = links.get(&incident.id).cloned().unwrap_or_default();
         names.extend(lead.journey().cloned());
         names.retain(|name| {
             let Some(watched) = self.journeys.get_mut(name) else { return false };
@@ -91,8 +126,12 @@ impl Evaluator {
             }
             is_member || is_budgets || was_shown
         });
-        round.touched.extend(names.iter().cloned());
-        names
+        for name in &names {
+            if round.touched.insert(name.clone()) {
+                self.link(name, links);
+            }
+        }
+        names.into_iter().collect()
     }
 
     fn moved(&mut self, subject: &Subject, incident: String, round: &mut Round) {

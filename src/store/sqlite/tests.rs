@@ -56,7 +56,7 @@ async fn a_newer_schema_and_garbage_are_refused_in_words() {
     drop(Sqlite::open(&place.file()).unwrap());
     Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Sqlite::open(&place.file()).err().unwrap();
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 5 }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 6 }), "{error}");
     assert!(error.to_string().contains("run the newer build"));
     std::fs::write(place.file(), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
     let strange = place.0.join("strange.db");
@@ -75,13 +75,16 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     old.execute_batch(
         "INSERT INTO journey VALUES (7, 'sms', NULL);
          INSERT INTO span VALUES (7, 1000, 60000, 5, 0), (7, 301000, 0, 1, 5), (7, 361000, 60000, 2, 2);
+         INSERT INTO evidence VALUES (x'01', 7, 1000, 0, '{}'), (x'02', 7, 61000, 0, '{}');
+         INSERT INTO incident VALUES ('i', 7, 1000, NULL, 'critical', '[]', 'summary', 3);
+         INSERT INTO outbox VALUES ('i.1.slack', 'i', 1, 'slack', NULL, 1000, '{}', 'sent', 1, 0, NULL, NULL, 0);
          PRAGMA user_version = 1;",
     )
     .unwrap();
     drop(old);
     assert!(matches!(
         snapshot::spans(&place.file(), &["sms".into()], &mut || {}),
-        Err(StoreError::TooOld { found: 1, known: 5 })
+        Err(StoreError::TooOld { found: 1, known: 6 })
     ));
     let store = Sqlite::open(&place.file()).unwrap();
     let span = |start, step, count, verdict| Span { start, step, count, verdict, excluded: false };
@@ -95,6 +98,16 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     let version: i64 = backup.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     let kept: i64 = backup.query_row("SELECT count(*) FROM span", [], |row| row.get(0)).unwrap();
     assert_eq!((version, kept), (1, 3));
+    store.close().await.unwrap();
+    drop(store);
+    let new = Connection::open(place.file()).unwrap();
+    let rows = |sql: &str| new.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(rows("SELECT count(*) FROM evidence WHERE (token, is_good) IN (VALUES (x'01', 0), (x'02', 0))"), 2);
+    assert_eq!(rows("SELECT count(*) FROM incident WHERE (id, subject, members, bad_runs) = ('i', 'sms', 1, 3)"), 1);
+    assert_eq!(
+        rows("SELECT count(*) FROM outbox WHERE (id, notifier, status, at) = ('i.1.slack', 'slack', 'sent', 0)"),
+        1
+    );
 }
 
 #[tokio::test]

@@ -104,9 +104,9 @@ fn what_cannot_be_ordered_is_refused_in_words() {
         );
         let daemon = setup.start(&config, &probes()).await;
         for (arguments, code, part) in [
-            (vec!["nowhere", "auto"], 64, "there is no breaker before channel nowhere"),
-            (vec!["nowhere"], 64, "there is no breaker before channel nowhere"),
-            (vec!["web", "auto", "--notifier"], 64, "there is no breaker before notifier web"),
+            (vec!["wbe", "auto"], 64, "no channel with a breaker is named `wbe`; did you mean `web`?"),
+            (vec!["nowhere"], 64, "no channel with a breaker is named `nowhere`; there are: web"),
+            (vec!["web", "auto", "--notifier"], 64, "no notifier with a breaker is named `web`; there"),
             (vec!["web", "open", "--reason", "why", "--for", "25h"], 64, "longer than 1d"),
             (vec!["web", "open", "--for", "1h"], 64, "--reason"),
         ] {
