@@ -39,7 +39,9 @@ deb:
 
 # The list of what the program is made of, in CycloneDX's form; needs `cargo install cargo-cyclonedx`.
 sbom:
-    cargo cyclonedx --format json --features full --override-filename journeyman.cdx
+    cargo cyclonedx --format json --spec-version 1.5 --features full --no-build-deps --override-filename journeyman.cdx
+    mv journeyman.cdx.json target/
+    rm fuzz/journeyman.cdx.json
 
 # The documentation as a book below target/book; needs `cargo install mdbook`.
 book:
