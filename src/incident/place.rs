@@ -162,15 +162,18 @@ impl Desk {
         self.dirty.insert(id.to_owned());
     }
 
-    /// Members that go on long after the shared cause has gone are broken for another reason: each becomes its own incident.
+    /// Members that go on long after the shared cause has gone are broken for another reason: each becomes its own incident, but for
+    /// those that are too many to be told one by one. Budgets stay: what the cause has spent comes back with the window, not with it.
     pub(super) fn split(&mut self, case: &mut Case, now: Timestamp, actions: &mut Vec<Action>) {
         let Root::Shared { resource, .. } = &case.incident.root else { return };
+        if case.lead.is_budget() {
+            return;
+        }
         if case.last_ended.is_none_or(|at| between(at, now) < SPLIT_AFTER) {
             return;
         }
         let resource = resource.clone();
-        let class = case.lead.is_budget();
-        let tally = self.tally_of(class, &resource);
+        let tally = self.tally_of(false, &resource);
         let is_itself =
             matches!(&resource, Resource::Channel(name) if case.firing.contains(&Subject::Channel(name.clone())));
         if is_itself || resource.is_proven(tally) {
@@ -186,7 +189,7 @@ impl Desk {
         for subject in remaining {
             let since = self.seen.get(&subject).and_then(|seen| seen.alert.since).unwrap_or(now);
             case.news.note(format!("{subject} has an incident of its own now"));
-            let id = self.open_case(&subject, since, now);
+            let id = self.storm(now).unwrap_or_else(|| self.open_case(&subject, since, now));
             self.join(&id, &subject);
             if let Some(seen) = self.seen.get_mut(&subject) {
                 seen.alert.incident = Some(id.clone());

@@ -322,6 +322,57 @@ fn a_member_that_is_broken_for_another_reason_splits_off() {
 }
 
 #[test]
+fn of_many_that_go_on_after_their_cause_most_are_told_in_one() {
+    let mut stage = fleet(60, 4);
+    stage.desk = std::mem::take(&mut stage.desk).with_digest_after(5);
+    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
+    // A third of those that fail together are not well when the others are.
+    let script = |name: &str, goes_on: &'static str| match name.strip_prefix("order-").map(|n| n.parse::<u32>()) {
+        Some(Ok(n)) if n % 3 == 0 => goes_on,
+        Some(_) => "fffggggggggg",
+        None => "gggggggggggg",
+    };
+    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name, "ffffffffffff"))).collect();
+    stage.together(0, &scripts);
+    let pages: Vec<_> = stage.calls().into_iter().filter(|(_, _, reason, _)| *reason == First).collect();
+    assert_eq!(pages.len(), 1 + 5 + 1, "the cause, those that got an incident of their own, and the rest: {pages:?}");
+    assert_eq!(stage.desk.open().map(|incident| incident.firing).sum::<u32>(), 20);
+}
+
+/// A budget that an outage has spent is spent for as long as its window: it goes on because of the outage.
+#[test]
+fn budgets_that_were_spent_together_stay_together() {
+    let mut stage = Stage::new();
+    let spend =
+        |stage: &mut Stage, name: &str, is_spent: bool, second: i64, alerts: &mut BTreeMap<String, AlertState>| {
+            let subject = Subject::Budget(name.into());
+            let alert = alerts.entry(name.to_owned()).or_default();
+            let findings = if is_spent { vec![Finding::new(Detector::Exhausted, "spent")] } else { Vec::new() };
+            let transition = alert.settle(Look { findings, ..Look::default() }, at(second));
+            alert.incident = stage.desk.update(&subject, alert, transition, is_spent, None, at(second));
+            stage.decide(second);
+        };
+    let names: Vec<String> = (0..9).map(|n| format!("order-{n}")).collect();
+    for name in &names {
+        let profile = Profile {
+            subject: Subject::Budget(name.as_str().into()),
+            ..profile(name, &[channel("broker")], &["slack"])
+        };
+        stage.desk.enrol(profile, AlertState::default());
+    }
+    let mut alerts = BTreeMap::new();
+    names.iter().rev().for_each(|name| spend(&mut stage, name, true, 0, &mut alerts));
+    let told = stage.told.len();
+    names[3..].iter().for_each(|name| spend(&mut stage, name, false, 60, &mut alerts));
+    for minute in 2..20 {
+        stage.decide(minute * 60);
+        names[..3].iter().for_each(|name| spend(&mut stage, name, true, minute * 60, &mut alerts));
+    }
+    assert_eq!(stage.told[told..].iter().filter(|(_, _, reason, _)| *reason == First).count(), 0, "{:?}", stage.told);
+    assert_eq!(stage.desk.open().map(|incident| incident.firing).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
 fn two_unrelated_journeys_are_two_incidents() {
     let mut stage = fleet(1, 4);
     stage.together(0, &[("order-0", "fff"), ("web-0", "fff"), ("web-1", "ggg"), ("web-2", "ggg"), ("web-3", "ggg")]);
