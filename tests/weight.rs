@@ -194,10 +194,8 @@ async fn the_metrics_of_a_journey_weigh_little() {
         journeys.iter().map(lived).collect()
     };
     let _few = handles(&few);
-    metrics.upkeep();
     let before = allocated();
     let _more = handles(&more);
-    metrics.upkeep();
     let each = (allocated() - before) / more.len();
     assert!(each <= MOST_METRICS, "{each} bytes a journey");
 }
