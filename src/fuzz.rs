@@ -14,6 +14,7 @@ use crate::channel::webhook::{self, Algorithm, Encoding, SigHash, Verify, Vonage
 use crate::config::{load_text, render};
 use crate::journey::expect::{JsonPath, Query, View};
 use crate::journey::message::Message;
+use crate::journey::own::{self, Call};
 use crate::journey::schedule::Calendar;
 use crate::journey::template::{Medium, Scope, Template};
 use crate::journey::token::Token;
@@ -152,9 +153,14 @@ fn redaction(data: &[u8]) {
 fn metrics(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let metrics = Arc::new(Metrics::new(&[], Some(&text)));
+    let mut journey = own::journey(Duration::from_secs(60), Call { channel: "own", is_answered: false }, Vec::new());
+    journey.name = text.as_ref().into();
+    journey.steps[0].name = text.as_ref().into();
+    let _journey = metrics.journey(&journey);
     let channel = metrics.channel(&text.as_ref().into(), true);
     channel.checked(&text, &BTreeMap::from([("depth", Value::from_json(&serde_json::json!(1)))]));
     let exposition = metrics.render();
+    assert!(exposition.contains("journeyman_step_duration_seconds_count{"));
     for line in exposition.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         assert!(is_sample(line), "{line:?}");
     }

@@ -1,25 +1,31 @@
 //! The metric families: names, help, labels, and handles that their users hold. Rendered by our own server.
 //!
-//! Every series that can be known in advance is born at zero, so that a rate over its first increment is right.
+//! Every series that can be known in advance is born at zero, so that a rate over its first increment is right; but not each cause
+//! of each journey. What is not of a journey is in a registry.
 
 mod breakers;
+mod histogram;
+mod journey;
+mod journeys;
+mod render;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::alert::Phase;
-use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
-use crate::journey::report::Report;
+use crate::journey::outcome::Cause;
 use crate::journey::value::Value;
 use crate::journey::{Journey, Name};
 use crate::ledger::Kind;
 pub use crate::metrics::breakers::{BreakerMetrics, PaceMetrics};
-use crate::slo::{BURN_NAMES, BURNS, Budget, Composition, SloStatus};
+pub use crate::metrics::journey::JourneyMetrics;
+use crate::metrics::journeys::Journeys;
+use crate::time::Mono;
 
 /// A metric family.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +47,8 @@ macro_rules! families {
 }
 
 families! {
-    RUNS: "counter" "journeyman_runs_total" "Runs by journey, outcome, and cause (or reason for not knowing).";
+    RUNS: "counter" "journeyman_runs_total" "Runs by journey and outcome.";
+    RUN_CAUSES: "counter" "journeyman_run_causes_total" "Runs that failed, are unknown or do not count, by cause or reason; there from the first one on.";
     RUN_DURATION: "histogram" "journeyman_run_duration_seconds" "Critical-path latency of delivered runs, from just before the first send.";
     STEP_DURATION: "histogram" "journeyman_step_duration_seconds" "Duration of passed steps; for a receive, from just before its send to the reader's stamp.";
     RUN_BUDGET: "gauge" "journeyman_run_budget_seconds" "The journey's budget; a delivered run that takes longer is slow.";
@@ -116,7 +123,7 @@ const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 const SHORT: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 /// From a decision to a receipt, in seconds.
 const TELLING: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0];
-/// How a send or request can fail. Like the others below, born at zero: the first failure after a start must show in a rate.
+/// How a send or request can fail. Born at zero: the first failure after a start must show in a rate.
 const SEND_FAULTS: [Cause; 9] = [
     Cause::Unreachable,
     Cause::Tls,
@@ -128,8 +135,8 @@ const SEND_FAULTS: [Cause; 9] = [
     Cause::Uncertain,
     Cause::Mismatch,
 ];
-/// How a run can fail otherwise.
-const RUN_FAULTS: [Cause; 3] = [Cause::NotReceived, Cause::Duplicate, Cause::Blocked];
+/// An exposition serves every scrape for so long.
+const FRESH: Duration = Duration::from_secs(1);
 /// Bucket edges that budgets may add at most; a plan with more different ones keeps the smallest.
 const BUDGET_EDGES: usize = 16;
 
@@ -141,6 +148,9 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// Labels of what the configuration has no more. The recorder forgets nothing: their series are left out of the exposition.
     gone: RwLock<BTreeSet<String>>,
+    journeys: Journeys,
+    /// The last exposition, and when it was made.
+    last: Mutex<Option<(Mono, Bytes)>>,
 }
 
 impl Metrics {
@@ -159,9 +169,7 @@ impl Metrics {
         edges.dedup();
         let mut builder = PrometheusBuilder::new();
         for (family, buckets) in [
-            (RUN_DURATION, edges.as_slice()),
-            (STEP_DURATION, &edges),
-            (CHANNEL_ACKS, &edges),
+            (CHANNEL_ACKS, edges.as_slice()),
             (CHANNEL_CONNECT, &edges),
             (LATENESS, &SHORT),
             (STORE_COMMIT, &SHORT),
@@ -183,7 +191,8 @@ impl Metrics {
             }
         }
         let handle = recorder.handle();
-        let metrics = Metrics { recorder, handle, gone: RwLock::default() };
+        let journeys = Journeys::new(&edges, location);
+        let metrics = Metrics { recorder, handle, gone: RwLock::default(), journeys, last: Mutex::default() };
         metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics
     }
@@ -202,9 +211,28 @@ impl Metrics {
         self.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
-    /// The exposition in Prometheus' text format. Takes milliseconds for thousands of journeys: not on an async worker.
+    /// The exposition as it was at `now` or less than a second before. Not on an async worker, as [`Metrics::render`].
+    pub fn exposition(&self, now: Mono) -> Bytes {
+        if let Some((_, text)) = self.last().as_ref().filter(|(at, _)| now.since(*at) < FRESH) {
+            return text.clone();
+        }
+        let text = Bytes::from(self.render());
+        *self.last() = Some((now, text.clone()));
+        text
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(Mono, Bytes)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The exposition in Prometheus' text format. Takes some 200 ms for ten thousand journeys: not on an async worker.
     pub fn render(&self) -> String {
-        let text = self.handle.render();
+        let mut text = self.without_gone(self.handle.render());
+        self.journeys.render(&mut text);
+        text
+    }
+
+    fn without_gone(&self, text: String) -> String {
         let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
         if gone.is_empty() {
             return text;
@@ -217,7 +245,7 @@ impl Metrics {
         text.split_inclusive('\n').filter(is_there).collect()
     }
 
-    /// Shows the series with this label from here on, or no longer. `label` is that of a journey, a channel or a notifier.
+    /// Shows the series with this label from here on, or no longer. `label` is that of a channel or a notifier.
     pub fn show(&self, label: &'static str, name: &str, is_there: bool) {
         let pair = format!("{label}=\"{name}\"");
         let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
@@ -227,50 +255,11 @@ impl Metrics {
         };
     }
 
-    /// Folds recorded samples into their buckets; to be called every few seconds.
-    pub fn upkeep(&self) {
+    /// Folds recorded samples into their buckets, and forgets an exposition that nobody will be given any more: of many journeys it
+    /// is larger than all that we know of them. To be called every few seconds.
+    pub fn upkeep(&self, now: Mono) {
         self.handle.run_upkeep();
-    }
-
-    /// A journey's handles.
-    pub fn journey(self: &Arc<Self>, journey: &Journey) -> JourneyMetrics {
-        let name = &*journey.name;
-        let of = [("journey", name)];
-        let runs = Mutex::new(HashMap::new());
-        let handles = JourneyMetrics {
-            metrics: self.clone(),
-            journey: journey.name.clone(),
-            runs,
-            duration: self.histogram(RUN_DURATION, &of),
-            steps: journey
-                .steps
-                .iter()
-                .map(|step| self.histogram(STEP_DURATION, &[("journey", name), ("step", &step.name)]))
-                .collect(),
-            budget_ratio: self.gauge(RUN_BUDGET_RATIO, &of),
-            last_run: self.gauge(LAST_RUN, &of),
-            last_success: self.gauge(LAST_SUCCESS, &of),
-            stale_after: self.gauge(STALE_AFTER, &of),
-            alert_state: self.gauge(ALERT_STATE, &of),
-            slo: journey.objective.as_ref().map(|objective| {
-                let delivered = SliMetrics::new(self, name, "delivered", objective.delivered);
-                let in_budget = objective.in_budget.map(|share| SliMetrics::new(self, name, "in_budget", share));
-                (delivered, in_budget, self.gauge(SLO_COVERAGE, &of))
-            }),
-        };
-        if let Some(budget) = journey.budget {
-            self.gauge(RUN_BUDGET, &of).set(budget.as_secs_f64());
-        }
-        handles.count("good", "", 0);
-        handles.count("slow", "", 0);
-        for cause in SEND_FAULTS.iter().chain(&RUN_FAULTS) {
-            handles.count("failed", cause.as_str(), 0);
-        }
-        for why in UnknownWhy::ALL {
-            handles.count("unknown", why.as_str(), 0);
-        }
-        handles.alert_state.set(0.0);
-        handles
+        self.last().take_if(|(at, _)| now.since(*at) >= FRESH);
     }
 
     /// A channel's handles.
@@ -437,132 +426,6 @@ fn labels(line: &str) -> impl Iterator<Item = &str> {
 
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     Key::from_parts(name, labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>())
-}
-
-/// One SLI's gauges.
-struct SliMetrics {
-    achieved: Gauge,
-    left: Gauge,
-    burn: [Gauge; BURNS],
-    interval: [Gauge; 2],
-    uncorrected: Gauge,
-    left_seconds: Gauge,
-    refund: Gauge,
-    exhaustion: Gauge,
-}
-
-impl SliMetrics {
-    fn new(metrics: &Metrics, journey: &str, sli: &str, objective: f64) -> SliMetrics {
-        let of = [("journey", journey), ("sli", sli)];
-        metrics.gauge(SLO_OBJECTIVE, &of).set(objective);
-        let burn = |window| metrics.gauge(SLO_BURN, &[("journey", journey), ("sli", sli), ("window", window)]);
-        SliMetrics {
-            achieved: metrics.gauge(SLO_ACHIEVED, &of),
-            left: metrics.gauge(SLO_BUDGET_LEFT, &of),
-            burn: std::array::from_fn(|at| burn(at.checked_sub(1).map_or("objective", |at| BURN_NAMES[at]))),
-            interval: ["low", "high"]
-                .map(|end| metrics.gauge(SLO_INTERVAL, &[("journey", journey), ("sli", sli), ("end", end)])),
-            uncorrected: metrics.gauge(SLO_UNCORRECTED, &of),
-            left_seconds: metrics.gauge(SLO_LEFT_SECONDS, &of),
-            refund: metrics.gauge(SLO_REFUND, &of),
-            exhaustion: metrics.gauge(SLO_EXHAUSTION, &of),
-        }
-    }
-
-    fn set(&self, budget: &Budget, uncorrected: Option<&Budget>) {
-        self.achieved.set(budget.achieved.unwrap_or(f64::NAN));
-        self.uncorrected.set(uncorrected.unwrap_or(budget).achieved.unwrap_or(f64::NAN));
-        let (low, high) = budget.interval.unwrap_or((f64::NAN, f64::NAN));
-        self.interval[0].set(low);
-        self.interval[1].set(high);
-        self.left_seconds.set(budget.left_time().as_secs_f64());
-        self.refund.set(budget.next_refund.map_or(0.0, seconds));
-        self.exhaustion.set(budget.exhausted_at.map_or(0.0, seconds));
-        self.left.set(budget.left_share());
-        for (gauge, burn) in self.burn.iter().zip(budget.burn) {
-            gauge.set(burn);
-        }
-    }
-}
-
-/// A journey's handles.
-pub struct JourneyMetrics {
-    metrics: Arc<Metrics>,
-    journey: Name,
-    runs: Mutex<HashMap<(&'static str, &'static str), Counter>>,
-    duration: Histogram,
-    steps: Vec<Histogram>,
-    budget_ratio: Gauge,
-    last_run: Gauge,
-    last_success: Gauge,
-    stale_after: Gauge,
-    alert_state: Gauge,
-    slo: Option<(SliMetrics, Option<SliMetrics>, Gauge)>,
-}
-
-impl JourneyMetrics {
-    fn count(&self, outcome: &'static str, cause: &'static str, by: u64) {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter = runs.entry((outcome, cause)).or_insert_with(|| {
-            let labels = [("journey", &*self.journey), ("outcome", outcome), ("cause", cause)];
-            self.metrics.counter(RUNS, &labels)
-        });
-        counter.increment(by);
-    }
-
-    /// A run ended.
-    pub fn observe(&self, report: &Report, budget: Option<Duration>, now: Timestamp) {
-        self.count(report.outcome.verdict().as_str(), report.outcome.label(), 1);
-        self.last_run.set(seconds(now));
-        if let Some(latency) = report.outcome.latency() {
-            self.duration.record(latency.as_secs_f64());
-            self.last_success.set(seconds(now));
-            if let Some(budget) = budget {
-                self.budget_ratio.set(latency.as_secs_f64() / budget.as_secs_f64());
-            }
-        }
-        for (step, histogram) in report.steps.iter().zip(&self.steps) {
-            use crate::journey::report::StepStatus;
-            if matches!(step.status, StepStatus::Passed | StepStatus::Slow) {
-                histogram.record(step.took.as_secs_f64());
-            }
-        }
-    }
-
-    /// How long the journey may be without a verdict.
-    pub fn set_stale_after(&self, stale_after: Duration) {
-        self.stale_after.set(stale_after.as_secs_f64());
-    }
-
-    /// Slots went by without a run.
-    pub fn without_run(&self, outcome: &Outcome, slots: u64) {
-        self.count(outcome.verdict().as_str(), outcome.label(), slots);
-    }
-
-    /// The alert and the objective as they stand.
-    pub fn set_state(&self, phase: Phase, slo: Option<&SloStatus>) {
-        self.alert_state.set(match phase {
-            Phase::Ok => 0.0,
-            Phase::Suspect => 1.0,
-            Phase::Recovering => 2.0,
-            Phase::Firing => 3.0,
-        });
-        if let (Some(status), Some((delivered, in_budget, coverage))) = (slo, &self.slo) {
-            let without = status.without_corrections.as_deref();
-            delivered.set(&status.delivered, without.map(|score| &score.delivered));
-            if let (Some(gauges), Some(budget)) = (in_budget, &status.in_budget) {
-                gauges.set(budget, without.and_then(|score| score.in_budget.as_ref()));
-            }
-            coverage.set(status.coverage);
-        }
-    }
-
-    /// What its dependencies would make of it.
-    pub fn set_composition(&self, composition: Option<&Composition>) {
-        if let Some(product) = composition.and_then(|composition| composition.product) {
-            self.metrics.gauge(SLO_COMPOSED, &[("journey", &*self.journey)]).set(product);
-        }
-    }
 }
 
 /// A channel's handles.
@@ -773,13 +636,13 @@ mod tests {
     #[test]
     fn what_the_configuration_has_no_more_is_not_shown_and_comes_back_as_it_was() {
         let metrics = Metrics::new(&[], None);
-        metrics.counter(RUNS, &[("journey", "sms"), ("outcome", "good")]).increment(3);
-        metrics.counter(RUNS, &[("journey", "sms-2"), ("outcome", "good")]).increment(4);
-        let shows = |name: &str| metrics.render().contains(&format!("journey=\"{name}\""));
-        metrics.show("journey", "sms", false);
+        metrics.counter(ARRIVALS, &[("channel", "sms"), ("kind", "late")]).increment(3);
+        metrics.counter(ARRIVALS, &[("channel", "sms-2"), ("kind", "late")]).increment(4);
+        let shows = |name: &str| metrics.render().contains(&format!("channel=\"{name}\""));
+        metrics.show("channel", "sms", false);
         assert!(!shows("sms") && shows("sms-2"));
-        assert!(metrics.render().contains("# TYPE journeyman_runs_total"));
-        metrics.show("journey", "sms", true);
-        assert!(metrics.render().contains("journeyman_runs_total{journey=\"sms\",outcome=\"good\"} 3"));
+        assert!(metrics.render().contains("# TYPE journeyman_arrivals_total"));
+        metrics.show("channel", "sms", true);
+        assert!(metrics.render().contains("journeyman_arrivals_total{channel=\"sms\",kind=\"late\"} 3"));
     }
 }

@@ -275,7 +275,7 @@ impl Housekeeping {
             };
             match chore {
                 Chore::Upkeep => {
-                    self.metrics.upkeep();
+                    self.metrics.upkeep(clock.now().mono);
                     observe_process(&self.daemon);
                     for (listener, door) in &self.doors {
                         gates::count(listener, door, &self.metrics);

@@ -73,7 +73,6 @@ impl Evaluator {
         }
         for journey in journeys {
             if let Some(saved) = saved.remove(&journey.name) {
-                self.parts.metrics.show("journey", &journey.name, true);
                 self.enrol(journey, saved, counted, &mut round);
             }
         }
@@ -134,7 +133,7 @@ impl Evaluator {
         }
         round.changes.push(Change::Alert { journey: name.clone(), state: Box::default() });
         self.parts.board.remove_journey(name);
-        self.parts.metrics.show("journey", name, false);
+        self.parts.metrics.hide_journey(name);
     }
 
     /// Who depends on whom.

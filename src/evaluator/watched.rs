@@ -64,9 +64,6 @@ impl Watched {
         let thinning = Thinning::new(parts.policy.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
         let rules = judge::rules(&journey, thinning.interval(journey.schedule.interval(now)));
         let metrics = parts.metrics.journey(&journey);
-        if thinning.is_any() {
-            metrics.without_run(&Outcome::Excluded { why: ExcludedWhy::Spend }, 0);
-        }
         metrics.set_stale_after(rules.stale_after);
         Watched {
             metrics,

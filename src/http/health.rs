@@ -1,8 +1,7 @@
 //! For machines that watch us: metrics, liveness, readiness, health.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -21,35 +20,26 @@ pub const STORE_COMPONENT: &str = "store";
 
 /// Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// A rendered exposition serves every scrape for so long.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// The rendered metrics: one render at a time, and none while the last is fresh, so that a storm of scrapes costs one a second.
 pub(super) struct Exposition {
     metrics: Arc<Metrics>,
     turn: Arc<Semaphore>,
-    last: Arc<Mutex<Option<(Mono, Bytes)>>>,
 }
 
 impl Exposition {
     pub(super) fn new(metrics: Arc<Metrics>) -> Exposition {
-        Exposition { metrics, turn: Arc::new(Semaphore::new(1)), last: Arc::default() }
+        Exposition { metrics, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// The exposition as it was at `now` or less than a second before; `None` if rendering panicked.
     async fn text(&self, now: Mono) -> Option<Bytes> {
         let turn = self.turn.clone().acquire_owned().await.ok()?;
-        let (metrics, last) = (self.metrics.clone(), self.last.clone());
+        let metrics = self.metrics.clone();
         let render = move || {
             // Held by the work, not by the caller: one who leaves does not let a second render begin.
             let _turn = turn;
-            let is_fresh = |(at, _): &&(Mono, Bytes)| now.since(*at) < FRESH;
-            if let Some((_, text)) = last.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(is_fresh) {
-                return text.clone();
-            }
-            let text = Bytes::from(metrics.render());
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, text.clone()));
-            text
+            metrics.exposition(now)
         };
         tokio::task::spawn_blocking(render).await.ok()
     }
@@ -121,6 +111,8 @@ fn answer(is_well: bool, body: serde_json::Value) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -135,5 +127,9 @@ mod tests {
         assert_eq!(first.as_ptr(), within.as_ptr(), "the cached bytes themselves");
         let after = exposition.text(at(1_000)).await.unwrap();
         assert!(String::from_utf8_lossy(&after).contains("journeyman_clock_steps_total 7"));
+        metrics.upkeep(at(1_999));
+        assert!(!after.is_unique(), "it may still be asked for");
+        metrics.upkeep(at(2_000));
+        assert!(after.is_unique(), "nobody keeps it for nothing");
     }
 }

@@ -298,7 +298,7 @@ impl Thinning {
     }
 
     /// Whether it runs any rarer than its slots come.
-    pub fn is_any(&self) -> bool {
+    fn is_any(&self) -> bool {
         self.slowdown > 1.0
     }
 

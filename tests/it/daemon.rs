@@ -39,7 +39,7 @@ fn a_plan_in_which_nobody_receives_runs_all_the_same() {
         let daemon = Daemon::start("", probes).await;
         let failed = [("journey", "asks"), ("outcome", "failed"), ("cause", "unreachable")];
         wait_for("two runs", Duration::from_secs(15), async || {
-            daemon.metric("journeyman_runs_total", &failed).await.filter(|runs| *runs >= 2.0)
+            daemon.metric("journeyman_run_causes_total", &failed).await.filter(|runs| *runs >= 2.0)
         })
         .await;
     });

@@ -196,7 +196,7 @@ fn objectives_are_openslo_documents() {
 fn series(failures: u32) -> String {
     let count = |outcome: &str, values: String| {
         format!(
-            "      - series: 'journeyman_runs_total{{journey=\"sms\", outcome=\"{outcome}\", cause=\"\"}}'\n        values: '{values}'\n"
+            "      - series: 'journeyman_runs_total{{journey=\"sms\", outcome=\"{outcome}\"}}'\n        values: '{values}'\n"
         )
     };
     count("good", format!("0+1x720 720x{failures} 721+1x120"))

@@ -597,14 +597,10 @@ fn a_journey_tells_the_receipt_from_the_answer_and_each_can_fail_by_itself() {
         setup.write("secrets/smsc-password", Smsc::PASSWORD);
         let daemon = setup.start(&adapted, &format!("{}\n{example}", adapt(journey, &pace))).await;
 
-        let runs = async |journey: &str, outcome: &str, cause: &str| {
-            let labels = [("journey", journey), ("outcome", outcome), ("cause", cause)];
-            daemon.metric("journeyman_runs_total", &labels).await.unwrap_or(0.0)
-        };
         let wait = async |journey: &str, outcome: &str, cause: &str| {
-            let before = runs(journey, outcome, cause).await;
+            let before = daemon.runs(journey, outcome, cause).await;
             wait_for(&format!("{journey} to be {outcome} {cause}"), BOUND, async || {
-                (runs(journey, outcome, cause).await >= before + 1.0).then_some(())
+                (daemon.runs(journey, outcome, cause).await >= before + 1.0).then_some(())
             })
             .await;
         };

@@ -108,7 +108,7 @@ fn without_its_broker_the_api_is_to_blame_and_the_exchange_is_unknown() {
 
         let not_ready = [("journey", "orders-exchange"), ("outcome", "unknown"), ("cause", "not_ready")];
         wait_for("a run without the broker", BOUND, async || {
-            story.daemon.metric("journeyman_runs_total", &not_ready).await.filter(|runs| *runs >= 1.0)
+            story.daemon.metric("journeyman_run_causes_total", &not_ready).await.filter(|runs| *runs >= 1.0)
         })
         .await;
         // The first of them may have been under way when the broker went.

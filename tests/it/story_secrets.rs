@@ -125,7 +125,7 @@ fn no_secret_occurs_in_anything_that_the_daemon_says_shows_or_stores() {
         }
         let unknown = [("journey", "broker"), ("outcome", "unknown"), ("cause", "not_ready")];
         wait_for("a run without its broker", BOUND, async || {
-            daemon.metric("journeyman_runs_total", &unknown).await.filter(|runs| *runs >= 1.0)
+            daemon.metric("journeyman_run_causes_total", &unknown).await.filter(|runs| *runs >= 1.0)
         })
         .await;
 

@@ -28,7 +28,7 @@ async fn cli(daemon: &Daemon, arguments: &[&str]) -> (i32, String) {
 }
 
 async fn wait_for_blocked(daemon: &Daemon) {
-    let blocked = async || daemon.metric("journeyman_runs_total", &[("cause", "blocked")]).await.unwrap_or(0.0);
+    let blocked = async || daemon.metric("journeyman_run_causes_total", &[("cause", "blocked")]).await.unwrap_or(0.0);
     let before = blocked().await;
     wait_for("blocked runs", SOON, async || (blocked().await >= before + 4.0).then_some(())).await;
 }

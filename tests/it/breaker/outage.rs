@@ -45,7 +45,10 @@ fn probes() -> String {
 async fn counts(daemon: &Daemon, labels: &str) -> BTreeMap<String, u64> {
     tokio::time::sleep(LOOK).await;
     let text = daemon.metrics().await;
-    let counts = text.lines().filter(|line| line.starts_with("journeyman_runs_total{") && line.contains(labels));
+    let is_count = |line: &str| {
+        ["journeyman_runs_total{", "journeyman_run_causes_total{"].iter().any(|family| line.starts_with(family))
+    };
+    let counts = text.lines().filter(|line| is_count(line) && line.contains(labels));
     let count = |line: &str| {
         let journey = line.split("journey=\"").nth(1)?.split('"').next()?;
         Some((journey.to_owned(), line.rsplit(' ').next()?.parse().ok()?))

@@ -222,7 +222,7 @@ async fn keep_house(metrics: Arc<Metrics>, switchboard: Arc<Switchboard>, store:
     let [upkeep, expiry, retention] = CHORES;
     for second in (upkeep..).step_by(upkeep as usize) {
         tokio::time::sleep(Duration::from_secs(upkeep)).await;
-        metrics.upkeep();
+        metrics.upkeep(clock.now().mono);
         if second.is_multiple_of(expiry) {
             switchboard.expire(clock.now());
         }

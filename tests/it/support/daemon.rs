@@ -208,6 +208,16 @@ impl Daemon {
         values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
     }
 
+    /// How many runs of a journey came to this. Without a `cause`, all with that outcome.
+    pub async fn runs(&self, journey: &str, outcome: &str, cause: &str) -> f64 {
+        let labels = [("journey", journey), ("outcome", outcome), ("cause", cause)];
+        let runs = match cause {
+            "" => self.metric("journeyman_runs_total", &labels[..2]).await,
+            _ => self.metric("journeyman_run_causes_total", &labels).await,
+        };
+        runs.unwrap_or(0.0)
+    }
+
     /// Waits until it says that it is ready; panics with its log if it ends first.
     pub async fn wait_until_ready(&mut self) {
         wait_for("the daemon to be ready", START, async || {
