@@ -59,10 +59,9 @@ impl Evaluator {
     fn link(&self, name: &Name, links: &mut Links) {
         let Some(watched) = self.journeys.get(name) else { return };
         let shown = watched.incident.as_ref().map(|shown| &shown.id);
-        for id in [shown, watched.alerts.health.incident.as_ref(), watched.alerts.budget.incident.as_ref()] {
-            if let Some(id) = id {
-                links.entry(id.clone()).or_default().insert(name.clone());
-            }
+        let ids = [shown, watched.alerts.health.incident.as_ref(), watched.alerts.budget.incident.as_ref()];
+        for id in ids.into_iter().flatten() {
+            links.entry(id.clone()).or_default().insert(name.clone());
         }
     }
 
