@@ -1,5 +1,6 @@
 //! To which incident an alert belongs: the one with the same likely cause, the digest of a storm, or its own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use crate::alert::Subject;
 use crate::incident::case::Case;
 use crate::incident::root::{Resource, Tally, chance, likeliest};
 use crate::incident::{Action, Desk, Incident, Root, Seen};
+use crate::journey::Name;
 use crate::journey::schedule::fnv1a;
 use crate::time::between;
 
@@ -48,6 +50,7 @@ impl Desk {
         let (profile, since) = (seen.profile.clone(), seen.alert.since.unwrap_or(now));
         let class = subject.is_budget();
         let shared = match subject {
+            Subject::Budget(name) if let Some(resource) = self.cause_of(name) => Some(resource.clone()),
             // What nobody feels yet is nobody's cause.
             Subject::Channel(name) => Some(Resource::Channel(name.clone())).filter(|_| seen.is_bad),
             Subject::Daemon(_) => None,
@@ -80,6 +83,16 @@ impl Desk {
             self.set_root(&id, resource, class);
         }
         id
+    }
+
+    /// The likely cause of what the journey suffers now: what its budget is being spent by.
+    fn cause_of(&self, name: &Name) -> Option<&Resource> {
+        let alert = &self.seen.get(&Subject::Journey(name.clone()))?.alert;
+        let case = self.cases.get(alert.incident.as_ref()?).filter(|_| alert.phase.is_firing())?;
+        match &case.incident.root {
+            Root::Shared { resource, .. } => Some(resource),
+            Root::Alone(_) | Root::Storm => None,
+        }
     }
 
     /// The open incident that has this cause already, or that of one journey which uses it and is bad.
@@ -162,14 +175,12 @@ impl Desk {
         self.dirty.insert(id.to_owned());
     }
 
-    /// Members that go on long after the shared cause has gone are broken for another reason: each becomes its own incident, but for
-    /// those that are too many to be told one by one. Budgets stay: what the cause has spent comes back with the window, not with it.
+    /// Members that fail long after the shared cause has gone fail for another reason: each becomes its own incident, but for those
+    /// that are too many to be told one by one. Who only waits for calm stays, and so do budgets: what the cause has spent comes back
+    /// with the window, not with it.
     pub(super) fn split(&mut self, case: &mut Case, now: Timestamp, actions: &mut Vec<Action>) {
         let Root::Shared { resource, .. } = &case.incident.root else { return };
-        if case.lead.is_budget() {
-            return;
-        }
-        if case.last_ended.is_none_or(|at| between(at, now) < SPLIT_AFTER) {
+        if case.lead.is_budget() || case.last_ended.is_none_or(|at| between(at, now) < SPLIT_AFTER) {
             return;
         }
         let resource = resource.clone();
@@ -179,14 +190,23 @@ impl Desk {
         if is_itself || resource.is_proven(tally) {
             return;
         }
-        let mut remaining = std::mem::take(&mut case.firing).into_iter();
-        if let Some(stays) = remaining.next() {
+        let fails = |subject: &Subject| self.seen.get(subject).is_some_and(|seen| seen.is_bad);
+        let (failing, mut staying): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut case.firing).into_iter().partition(fails);
+        let mut failing = failing.into_iter();
+        if staying.is_empty()
+            && let Some(stays) = failing.next()
+        {
             case.news.note(format!("{resource} is well; {stays} is not, for another reason"));
             case.incident.root = Root::Alone(stays.clone());
             case.lead = stays.clone();
-            case.firing.insert(stays);
+            staying.insert(stays);
         }
-        for subject in remaining {
+        if let Some(first) = staying.first().filter(|_| !staying.contains(&case.lead)) {
+            case.lead = first.clone();
+        }
+        case.firing = staying;
+        for subject in failing {
             let since = self.seen.get(&subject).and_then(|seen| seen.alert.since).unwrap_or(now);
             case.news.note(format!("{subject} has an incident of its own now"));
             let id = self.storm(now).unwrap_or_else(|| self.open_case(&subject, since, now));

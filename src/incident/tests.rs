@@ -339,6 +339,50 @@ fn of_many_that_go_on_after_their_cause_most_are_told_in_one() {
     assert_eq!(stage.desk.open().map(|incident| incident.firing).sum::<u32>(), 20);
 }
 
+#[test]
+fn who_only_waits_for_calm_is_not_broken_for_another_reason() {
+    let mut stage = fleet(6, 4);
+    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
+    // One of them takes part in the last outage only, and so is not waited for.
+    let script = |name: &str| match name {
+        "order-0" => "gggggggggggggggfff",
+        _ if name.starts_with("order") => "fffggfffggfffggfff",
+        _ => "gggggggggggggggggg",
+    };
+    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name))).collect();
+    stage.together(0, &scripts);
+    let pages = |stage: &Stage| stage.calls().iter().filter(|(_, _, reason, _)| *reason == First).count();
+    let before = pages(&stage);
+    let calm = "g".repeat(25);
+    stage.together(18, &names.iter().map(|name| (name.as_str(), calm.as_str())).collect::<Vec<_>>());
+    assert_eq!(pages(&stage), before, "{:?}", stage.calls());
+    assert_eq!(stage.desk.open().map(|incident| incident.firing).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn what_an_outage_spends_belongs_to_it_from_the_first_budget() {
+    let mut stage = fleet(30, 4);
+    for n in 0..30 {
+        let name = format!("order-{n}");
+        let subject = Subject::Budget(name.as_str().into());
+        let resources = [channel("broker"), Resource::Location("zrh".into())];
+        stage.desk.enrol(Profile { subject, ..profile(&name, &resources, &["slack"]) }, AlertState::default());
+    }
+    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
+    let scripts: Vec<_> =
+        names.iter().map(|name| (name.as_str(), if name.starts_with("order") { "ffff" } else { "gggg" })).collect();
+    stage.together(0, &scripts);
+    let mut homes = BTreeSet::new();
+    for n in 0..4 {
+        let mut alert = AlertState::default();
+        let findings = vec![Finding::new(Detector::Budget, "burns")];
+        let transition = alert.settle(Look { findings, ..Look::default() }, at(240 + n));
+        let subject = Subject::Budget(format!("order-{n}").as_str().into());
+        homes.extend(stage.desk.update(&subject, &alert, transition, true, None, at(240 + n)));
+    }
+    assert_eq!(homes.len(), 1, "{homes:?}");
+}
+
 /// A budget that an outage has spent is spent for as long as its window: it goes on because of the outage.
 #[test]
 fn budgets_that_were_spent_together_stay_together() {
