@@ -27,6 +27,7 @@ impl Door {
             incident: notification.incident.id.clone(),
             sequence: notification.incident.sequence,
             reason: notification.reason.to_string(),
+            title: format!("{} {:?}", notification.incident.title(), notification.incident.detectors),
         };
         self.world.note((&taken.id, "taken"));
         if self.world.profile.accounts >= Accounts::Heard {

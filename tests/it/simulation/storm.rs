@@ -79,7 +79,7 @@ impl Storm {
         };
         hold(self.pages > 0, "nobody was told of a storm".to_owned());
         let calls = self.told.taken.iter().filter(|taken| PAGES.contains(&&*taken.reason));
-        let calls: Vec<_> = calls.map(|taken| format!("{} {} {}", taken.at, taken.reason, taken.incident)).collect();
+        let calls: Vec<_> = calls.map(|taken| format!("{} {} {}", taken.at, taken.reason, taken.title)).collect();
         hold(self.pages <= CAUSES, format!("I12: {} calls for people for {CAUSES} causes: {calls:#?}", self.pages));
         hold(self.minute <= 5 * CAUSES, format!("I12: {} messages in a minute", self.minute));
         hold(self.told.outbox <= OUTBOX, format!("the outbox holds {:.1} MiB", self.outbox_mib()));

@@ -115,6 +115,8 @@ pub(crate) struct Taken {
     pub(crate) incident: String,
     pub(crate) sequence: u32,
     pub(crate) reason: String,
+    /// What the incident is of.
+    pub(crate) title: String,
 }
 
 #[derive(Default)]
