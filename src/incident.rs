@@ -234,6 +234,8 @@ struct Seen {
     profile: Arc<Profile>,
     alert: AlertState,
     is_bad: bool,
+    /// When its last bad run was judged, as far as this process knows.
+    failed: Option<Timestamp>,
     blamed: Option<Resource>,
 }
 

@@ -38,7 +38,7 @@ impl Desk {
         }
         let is_felt = alert.findings.is_empty() || alert.findings.iter().any(Finding::is_felt);
         let is_bad = alert.phase != Phase::Ok && is_felt;
-        let seen = Seen { profile: Arc::new(profile), alert, is_bad, blamed: None };
+        let seen = Seen { profile: Arc::new(profile), alert, is_bad, failed: None, blamed: None };
         self.tally(&seen, 1);
         self.seen.insert(subject, seen);
     }
@@ -104,6 +104,9 @@ impl Desk {
             self.tally(&seen, 1);
         }
         let before = std::mem::replace(&mut seen.alert, alert.clone());
+        if alert.bad_runs > before.bad_runs {
+            seen.failed = Some(now);
+        }
         if before.phase.is_firing() && !alert.phase.is_firing() {
             self.reconsider_budget(subject, before.incident.as_deref());
         }

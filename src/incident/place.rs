@@ -176,13 +176,13 @@ impl Desk {
     }
 
     /// Members that fail long after the shared cause has gone fail for another reason: each becomes its own incident, but for those
-    /// that are too many to be told one by one. Who only waits for calm stays, and so do budgets: what the cause has spent comes back
-    /// with the window, not with it.
+    /// that are too many to be told one by one. Who only waits for calm stays, or has not run since; and so do budgets: what the cause
+    /// has spent comes back with the window, not with it.
     pub(super) fn split(&mut self, case: &mut Case, now: Timestamp, actions: &mut Vec<Action>) {
         let Root::Shared { resource, .. } = &case.incident.root else { return };
-        if case.lead.is_budget() || case.last_ended.is_none_or(|at| between(at, now) < SPLIT_AFTER) {
+        let Some(gone) = case.last_ended.filter(|at| !case.lead.is_budget() && between(*at, now) >= SPLIT_AFTER) else {
             return;
-        }
+        };
         let resource = resource.clone();
         let tally = self.tally_of(false, &resource);
         let is_itself =
@@ -190,7 +190,8 @@ impl Desk {
         if is_itself || resource.is_proven(tally) {
             return;
         }
-        let fails = |subject: &Subject| self.seen.get(subject).is_some_and(|seen| seen.is_bad);
+        let has_failed = |seen: &Seen| seen.is_bad && seen.failed.is_some_and(|at| at > gone);
+        let fails = |subject: &Subject| self.seen.get(subject).is_some_and(has_failed);
         let (failing, mut staying): (BTreeSet<_>, BTreeSet<_>) =
             std::mem::take(&mut case.firing).into_iter().partition(fails);
         let mut failing = failing.into_iter();

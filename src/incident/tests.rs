@@ -360,6 +360,25 @@ fn who_only_waits_for_calm_is_not_broken_for_another_reason() {
 }
 
 #[test]
+fn who_has_not_run_since_the_cause_went_is_not_broken_for_another_reason() {
+    let mut stage = fleet(6, 4);
+    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
+    // One of them runs so rarely that its next run is long after the others are well.
+    let script = |name: &str| match name {
+        "order-0" => "fff..............f",
+        _ if name.starts_with("order") => "ffffgggggggggggggg",
+        _ => "gggggggggggggggggg",
+    };
+    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name))).collect();
+    let at_once: Vec<_> = scripts.iter().map(|(name, script)| (*name, &script[..17])).collect();
+    stage.together(0, &at_once);
+    let titles = |stage: &Stage| stage.desk.open().map(Incident::title).collect::<Vec<_>>();
+    assert_eq!(titles(&stage), ["channel broker"]);
+    stage.together(17, &scripts.iter().map(|(name, script)| (*name, &script[17..])).collect::<Vec<_>>());
+    assert_eq!(titles(&stage), ["order-0"], "it fails now, and nobody else does");
+}
+
+#[test]
 fn what_an_outage_spends_belongs_to_it_from_the_first_budget() {
     let mut stage = fleet(30, 4);
     for n in 0..30 {

@@ -474,7 +474,7 @@ fn every_expression_gives_data_when_prometheus_scrapes_the_daemon() {
 
         // What the first failure's rate and the comparisons of the rules depend on.
         for (family, labels, expected) in [
-            ("journeyman_runs_total", [("journey", "good"), ("outcome", "unknown")].as_slice(), 0.0),
+            ("journeyman_runs_total", [("journey", "good"), ("outcome", "excluded")].as_slice(), 0.0),
             ("journeyman_channel_faults_total", &[("channel", "loop"), ("cause", "auth")], 0.0),
             ("journeyman_run_budget_seconds", &[("journey", "good")], 0.15),
             ("journeyman_stale_after_seconds", &[("journey", "good")], 0.7),

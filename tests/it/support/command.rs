@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// The longest that one invocation may take.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(120);
 
 /// What an invocation came to.
 #[derive(Debug)]
