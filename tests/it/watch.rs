@@ -35,6 +35,7 @@ const JOURNEY: &str = "
     [[journey]]
     name = \"loop\"
     every = \"500ms\"
+    deadline = \"5s\"
     step = [{ name = \"out\", send = \"loop\", text = \"{{ token }}\" }, { name = \"in\", receive = \"loop\" }]";
 const LOOP: &str = "[channels.loop]\ntype = \"memory\"\n";
 
