@@ -37,6 +37,10 @@ impl Calendar {
     /// # Errors
     /// What is wrong with either, in words.
     pub fn parse(expression: &str, zone: &str) -> Result<Calendar, String> {
+        // The parser takes it for a list of no values, and the search for the next one lasts minutes.
+        if let Some(field) = expression.split_whitespace().find(|field| field.split(',').any(str::is_empty)) {
+            return Err(format!("`{field}` lacks a value before, after or between commas"));
+        }
         let parser = CronParser::builder().seconds(Seconds::Optional).build();
         let cron = parser.parse(expression).map_err(|error| error.to_string())?;
         let zone = TimeZone::get(zone).map_err(|_| format!("no time zone is named {zone:?}"))?;
@@ -196,6 +200,9 @@ mod tests {
     #[test]
     fn nonsense_is_explained() {
         assert!(Calendar::parse("61 * * * *", "UTC").is_err());
+        for expression in [", * * * *", ", * * * * *", "1,,2 * * * *", "* 4, * * *"] {
+            assert!(Calendar::parse(expression, "UTC").unwrap_err().contains("between commas"), "{expression}");
+        }
         assert_eq!(Calendar::parse("* * * * *", "Mars/Base").unwrap_err(), "no time zone is named \"Mars/Base\"");
     }
 
