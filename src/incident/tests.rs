@@ -105,6 +105,22 @@ impl Stage {
         self.decide(second);
     }
 
+    /// Every journey by its own script, together.
+    fn each<'s>(&mut self, minute: i64, script: impl Fn(&str) -> &'s str) {
+        let names: Vec<Name> = self.journeys.keys().cloned().collect();
+        let scripts: Vec<_> = names.iter().map(|name| (&**name, script(name))).collect();
+        self.together(minute, &scripts);
+    }
+
+    /// A look at a journey's budget: what is found, if anything.
+    fn budget(&mut self, name: &str, alert: &mut AlertState, found: Option<Detector>, second: i64) {
+        let findings = found.map(|detector| Finding::new(detector, "found")).into_iter().collect();
+        let transition = alert.settle(Look { findings, ..Look::default() }, at(second));
+        let subject = Subject::Budget(name.into());
+        alert.incident = self.desk.update(&subject, alert, transition, found.is_some(), None, at(second));
+        self.decide(second);
+    }
+
     fn decide(&mut self, second: i64) {
         for action in self.desk.decide(at(second)) {
             match &action {
@@ -285,12 +301,7 @@ fn fleet(through_broker: usize, others: usize) -> Stage {
 #[test]
 fn one_cause_is_one_page_that_names_it() {
     let mut stage = fleet(7, 31);
-    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
-    let script: Vec<(&str, &str)> = names
-        .iter()
-        .map(|name| (name.as_str(), if name.starts_with("order") { "ggfffffgg" } else { "ggggggggg" }))
-        .collect();
-    stage.together(0, &script);
+    stage.each(0, |name| if name.starts_with("order") { "ggfffffgg" } else { "ggggggggg" });
     let calls = stage.calls();
     assert_eq!(calls, [(4, "slack", First, "channel broker"), (8, "slack", Resolved, "channel broker")]);
     let Root::Shared { said, .. } = &stage.closed[0].root else { panic!("{:?}", stage.closed[0].root) };
@@ -325,15 +336,13 @@ fn a_member_that_is_broken_for_another_reason_splits_off() {
 fn of_many_that_go_on_after_their_cause_most_are_told_in_one() {
     let mut stage = fleet(60, 4);
     stage.desk = std::mem::take(&mut stage.desk).with_digest_after(5);
-    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
     // A third of those that fail together are not well when the others are.
-    let script = |name: &str, goes_on: &'static str| match name.strip_prefix("order-").map(|n| n.parse::<u32>()) {
-        Some(Ok(n)) if n % 3 == 0 => goes_on,
+    let script = |name: &str| match name.strip_prefix("order-").map(|n| n.parse::<u32>()) {
+        Some(Ok(n)) if n % 3 == 0 => "ffffffffffff",
         Some(_) => "fffggggggggg",
         None => "gggggggggggg",
     };
-    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name, "ffffffffffff"))).collect();
-    stage.together(0, &scripts);
+    stage.each(0, script);
     let pages: Vec<_> = stage.calls().into_iter().filter(|(_, _, reason, _)| *reason == First).collect();
     assert_eq!(pages.len(), 1 + 5 + 1, "the cause, those that got an incident of their own, and the rest: {pages:?}");
     assert_eq!(stage.desk.open().map(|incident| incident.firing).sum::<u32>(), 20);
@@ -342,19 +351,17 @@ fn of_many_that_go_on_after_their_cause_most_are_told_in_one() {
 #[test]
 fn who_only_waits_for_calm_is_not_broken_for_another_reason() {
     let mut stage = fleet(6, 4);
-    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
     // One of them takes part in the last outage only, and so is not waited for.
     let script = |name: &str| match name {
         "order-0" => "gggggggggggggggfff",
         _ if name.starts_with("order") => "fffggfffggfffggfff",
         _ => "gggggggggggggggggg",
     };
-    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name))).collect();
-    stage.together(0, &scripts);
+    stage.each(0, script);
     let pages = |stage: &Stage| stage.calls().iter().filter(|(_, _, reason, _)| *reason == First).count();
     let before = pages(&stage);
     let calm = "g".repeat(25);
-    stage.together(18, &names.iter().map(|name| (name.as_str(), calm.as_str())).collect::<Vec<_>>());
+    stage.each(18, |_| &calm);
     assert_eq!(pages(&stage), before, "{:?}", stage.calls());
     assert_eq!(stage.desk.open().map(|incident| incident.firing).collect::<Vec<_>>(), [5]);
 }
@@ -362,19 +369,16 @@ fn who_only_waits_for_calm_is_not_broken_for_another_reason() {
 #[test]
 fn who_has_not_run_since_the_cause_went_is_not_broken_for_another_reason() {
     let mut stage = fleet(6, 4);
-    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
     // One of them runs so rarely that its next run is long after the others are well.
     let script = |name: &str| match name {
         "order-0" => "fff..............f",
         _ if name.starts_with("order") => "ffffgggggggggggggg",
         _ => "gggggggggggggggggg",
     };
-    let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script(name))).collect();
-    let at_once: Vec<_> = scripts.iter().map(|(name, script)| (*name, &script[..17])).collect();
-    stage.together(0, &at_once);
+    stage.each(0, |name| &script(name)[..17]);
     let titles = |stage: &Stage| stage.desk.open().map(Incident::title).collect::<Vec<_>>();
     assert_eq!(titles(&stage), ["channel broker"]);
-    stage.together(17, &scripts.iter().map(|(name, script)| (*name, &script[17..])).collect::<Vec<_>>());
+    stage.each(17, |name| &script(name)[17..]);
     assert_eq!(titles(&stage), ["order-0"], "it fails now, and nobody else does");
 }
 
@@ -387,17 +391,12 @@ fn what_an_outage_spends_belongs_to_it_from_the_first_budget() {
         let resources = [channel("broker"), Resource::Location("zrh".into())];
         stage.desk.enrol(Profile { subject, ..profile(&name, &resources, &["slack"]) }, AlertState::default());
     }
-    let names: Vec<String> = stage.journeys.keys().map(ToString::to_string).collect();
-    let scripts: Vec<_> =
-        names.iter().map(|name| (name.as_str(), if name.starts_with("order") { "ffff" } else { "gggg" })).collect();
-    stage.together(0, &scripts);
+    stage.each(0, |name| if name.starts_with("order") { "ffff" } else { "gggg" });
     let mut homes = BTreeSet::new();
     for n in 0..4 {
         let mut alert = AlertState::default();
-        let findings = vec![Finding::new(Detector::Budget, "burns")];
-        let transition = alert.settle(Look { findings, ..Look::default() }, at(240 + n));
-        let subject = Subject::Budget(format!("order-{n}").as_str().into());
-        homes.extend(stage.desk.update(&subject, &alert, transition, true, None, at(240 + n)));
+        stage.budget(&format!("order-{n}"), &mut alert, Some(Detector::Budget), 240 + n);
+        homes.extend(alert.incident);
     }
     assert_eq!(homes.len(), 1, "{homes:?}");
 }
@@ -406,15 +405,6 @@ fn what_an_outage_spends_belongs_to_it_from_the_first_budget() {
 #[test]
 fn budgets_that_were_spent_together_stay_together() {
     let mut stage = Stage::new();
-    let spend =
-        |stage: &mut Stage, name: &str, is_spent: bool, second: i64, alerts: &mut BTreeMap<String, AlertState>| {
-            let subject = Subject::Budget(name.into());
-            let alert = alerts.entry(name.to_owned()).or_default();
-            let findings = if is_spent { vec![Finding::new(Detector::Exhausted, "spent")] } else { Vec::new() };
-            let transition = alert.settle(Look { findings, ..Look::default() }, at(second));
-            alert.incident = stage.desk.update(&subject, alert, transition, is_spent, None, at(second));
-            stage.decide(second);
-        };
     let names: Vec<String> = (0..9).map(|n| format!("order-{n}")).collect();
     for name in &names {
         let profile = Profile {
@@ -423,13 +413,16 @@ fn budgets_that_were_spent_together_stay_together() {
         };
         stage.desk.enrol(profile, AlertState::default());
     }
-    let mut alerts = BTreeMap::new();
-    names.iter().rev().for_each(|name| spend(&mut stage, name, true, 0, &mut alerts));
+    let mut alerts = vec![AlertState::default(); names.len()];
+    let mut spend = |stage: &mut Stage, of: &mut dyn Iterator<Item = usize>, found, second| {
+        of.for_each(|n| stage.budget(&names[n], &mut alerts[n], found, second));
+    };
+    spend(&mut stage, &mut (0..9).rev(), Some(Detector::Exhausted), 0);
     let told = stage.told.len();
-    names[3..].iter().for_each(|name| spend(&mut stage, name, false, 60, &mut alerts));
+    spend(&mut stage, &mut (3..9), None, 60);
     for minute in 2..20 {
         stage.decide(minute * 60);
-        names[..3].iter().for_each(|name| spend(&mut stage, name, true, minute * 60, &mut alerts));
+        spend(&mut stage, &mut (0..3), Some(Detector::Exhausted), minute * 60);
     }
     assert_eq!(stage.told[told..].iter().filter(|(_, _, reason, _)| *reason == First).count(), 0, "{:?}", stage.told);
     assert_eq!(stage.desk.open().map(|incident| incident.firing).collect::<Vec<_>>(), [3]);
@@ -771,10 +764,7 @@ fn a_budget_that_burns_because_the_journey_is_down_is_told_when_that_is_over() {
     stage.desk.enrol(Profile { subject: subject.clone(), ..profile("sms", &[], &["mail"]) }, AlertState::default());
     stage.play("sms", 0, "fff");
     let mut alert = AlertState::default();
-    let look = || Look { findings: vec![Finding::new(Detector::Budget, "burns")], ..Look::default() };
-    let transition = alert.settle(look(), at(180));
-    alert.incident = stage.desk.update(&subject, &alert, transition, true, None, at(180));
-    stage.decide(180);
+    stage.budget("sms", &mut alert, Some(Detector::Budget), 180);
     // Nothing changes about the budget meanwhile.
     stage.play("sms", 4, "gg");
     let expected = [(2, "mail", First, "sms"), (5, "mail", Resolved, "sms"), (5, "mail", First, "sms: error budget")];

@@ -104,8 +104,8 @@ fn a_thousand_who_dribble_do_not_keep_one_honest_caller_waiting() {
             let bytes = call("POST", "/inbound", &[], "honest");
             let get = b"GET /live HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
             let (mut took, mut well) = (Vec::new(), Vec::new());
-            // A machine that is busy with other tests may disturb one measurement, and not ten.
-            for _ in 0..10 {
+            // A machine that is busy with other tests may disturb one measurement, and not three.
+            for _ in 0..3 {
                 took = honest(200, gate.address, &bytes, 204).await;
                 well = honest(100, health, get, 200).await;
                 while gate.arrivals.try_recv().is_ok() {}
