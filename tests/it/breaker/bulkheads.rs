@@ -38,7 +38,7 @@ fn a_crowd_that_hangs_leaves_the_places_that_are_kept_for_critical_journeys() {
         let target = Target::start(CROWD + 2).await;
         (0..CROWD).for_each(|part| target.set(part, Mode::Hangs));
         let (critical, ordinary) = (CROWD, CROWD + 1);
-        let mut probes = journey("critical", critical, "deadline = \"2s\"\ncritical = true")
+        let mut probes = journey("critical", critical, "deadline = \"10s\"\ncritical = true")
             + &journey("ordinary", ordinary, "deadline = \"2s\"");
         let mut config = "max_runs = 8\n".to_owned() + &channel(critical, &target) + &channel(ordinary, &target);
         for part in 0..CROWD {
@@ -71,7 +71,7 @@ fn a_journey_that_hangs_does_not_delay_one_on_another_channel() {
     block_on(async {
         let target = Target::start(2).await;
         target.set(0, Mode::Hangs);
-        let probes = journey("hangs", 0, "deadline = \"5s\"") + &journey("well", 1, "deadline = \"2s\"");
+        let probes = journey("hangs", 0, "deadline = \"5s\"") + &journey("well", 1, "deadline = \"10s\"");
         let config = format!("{}max_in_flight = 1\n{}", channel(0, &target), channel(1, &target));
         let daemon = Setup::new("beside").start(&config, &probes).await;
         wait_for("runs", SOON, async || (target.requests(1) >= 30 && target.requests(0) >= 3).then_some(())).await;

@@ -58,6 +58,8 @@ pub(crate) struct Profile {
     pub(crate) journeys: usize,
     pub(crate) every: Duration,
     pub(crate) max_runs: usize,
+    /// What may be sent through `paid` in a day.
+    pub(crate) spend: usize,
     /// The mean time from one death of the process to the next; none, if it dies only where it must.
     pub(crate) lives: Option<Duration>,
     /// It dies when it comes here for the so-maniest time, and so.
@@ -103,6 +105,7 @@ impl Profile {
             journeys,
             every,
             max_runs: 64,
+            spend: 1_000_000,
             lives: Some(Duration::from_secs(1_500)),
             doom: None,
             reloads: Some(Duration::from_secs(1_000)),
@@ -160,6 +163,8 @@ impl Profile {
         Profile {
             name: format!("storm of {journeys}"),
             max_runs: 2_000,
+            // A fourth of the journeys use it, and these run every four minutes instead of each.
+            spend: journeys * 100,
             lives: None,
             reloads: None,
             cuts: Vec::new(),
@@ -228,10 +233,13 @@ impl Profile {
 
     /// The configuration; every other time that it is changed, with one journey more and another that has a budget of its own.
     pub(super) fn plan(&self, edition: u32) -> Plan {
-        let main = "[channels.queue]\ntype = \"memory\"\n[channels.push]\ntype = \"memory\"\n\
-                    [channels.paid]\ntype = \"memory\"\nspend = { messages_per_day = 1000000 }\n\
-                    [notifiers.chat]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:1\"\nfallback = \"mail\"\n\
-                    [notifiers.mail]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:1\"\n[alerting]\nnotify = [\"chat\"]\n";
+        let main = format!(
+            "[channels.queue]\ntype = \"memory\"\n[channels.push]\ntype = \"memory\"\n\
+             [channels.paid]\ntype = \"memory\"\nspend = {{ messages_per_day = {} }}\n\
+             [notifiers.chat]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:1\"\nfallback = \"mail\"\n\
+             [notifiers.mail]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:1\"\n[alerting]\nnotify = [\"chat\"]\n",
+            self.spend
+        );
         let is_other = !edition.is_multiple_of(2);
         let journey = |n: usize| {
             let system = ["queue", "paid", "queue", "push"][n % 4];
@@ -245,7 +253,7 @@ impl Profile {
             )
         };
         let probes: String = (0..self.journeys + usize::from(is_other)).map(journey).collect();
-        match load_text("main", main, &[("probes", &probes)], Path::new("/")) {
+        match load_text("main", &main, &[("probes", &probes)], Path::new("/")) {
             Ok((plan, _)) => plan,
             Err(problems) => panic!("{}", journeyman::config::render(&problems, false)),
         }
