@@ -28,6 +28,8 @@ pub(super) struct Case {
     /// Bad runs of members that ended.
     pub(super) past_bad: u32,
     pub(super) last_ended: Option<Timestamp>,
+    /// When the shared cause was last seen to be there.
+    pub(super) last_likely: Option<Timestamp>,
     /// When what people were told was last brought up to date, or could have been.
     pub(super) last_quiet: Option<Timestamp>,
     pub(super) looked: Option<Timestamp>,
@@ -52,6 +54,7 @@ impl Case {
             news: News::default(),
             past_bad: 0,
             last_ended: None,
+            last_likely: None,
             last_quiet: None,
             looked: None,
             deadline: None,
@@ -62,6 +65,11 @@ impl Case {
     /// Whether anybody who was told can be shown what changed without a new message.
     pub(super) fn is_updatable(&self, updatable: &BTreeSet<Name>) -> bool {
         self.incident.told.keys().any(|name| updatable.contains(name))
+    }
+
+    /// Since when the shared cause seems to be gone; `None` as long as nobody whom it had made fail is well.
+    pub(super) fn cause_gone(&self) -> Option<Timestamp> {
+        self.last_ended.max(self.last_likely.filter(|_| self.last_ended.is_some()))
     }
 
     /// When what people were told may be brought up to date; `None` is at once.

@@ -236,7 +236,7 @@ impl Desk {
             next.extend(case.next_update());
         }
         if matches!(incident.root, Root::Shared { .. }) {
-            next.extend(case.last_ended.map(|at| later(at, SPLIT_AFTER)));
+            next.extend(case.cause_gone().map(|at| later(at, SPLIT_AFTER)));
         }
         next.into_iter().filter(|at| *at > now).min()
     }

@@ -15,7 +15,7 @@ use crate::time::between;
 
 /// How far back incidents are counted.
 pub const STORM_WINDOW: Duration = Duration::from_secs(60);
-/// A member that still fires so long after the last other one ended is broken for another reason.
+/// A member that still fails so long after the shared cause has gone is broken for another reason.
 pub const SPLIT_AFTER: Duration = Duration::from_secs(300);
 
 impl Desk {
@@ -180,16 +180,17 @@ impl Desk {
     /// has spent comes back with the window, not with it.
     pub(super) fn split(&mut self, case: &mut Case, now: Timestamp, actions: &mut Vec<Action>) {
         let Root::Shared { resource, .. } = &case.incident.root else { return };
-        let Some(gone) = case.last_ended.filter(|at| !case.lead.is_budget() && between(*at, now) >= SPLIT_AFTER) else {
-            return;
-        };
         let resource = resource.clone();
-        let tally = self.tally_of(false, &resource);
         let is_itself =
             matches!(&resource, Resource::Channel(name) if case.firing.contains(&Subject::Channel(name.clone())));
-        if is_itself || resource.is_proven(tally) {
+        if is_itself || resource.is_proven(self.tally_of(false, &resource)) {
+            case.last_likely = Some(now);
             return;
         }
+        let Some(gone) = case.cause_gone().filter(|at| !case.lead.is_budget() && between(*at, now) >= SPLIT_AFTER)
+        else {
+            return;
+        };
         let has_failed = |seen: &Seen| seen.is_bad && seen.failed.is_some_and(|at| at > gone);
         let fails = |subject: &Subject| self.seen.get(subject).is_some_and(has_failed);
         let (failing, mut staying): (BTreeSet<_>, BTreeSet<_>) =

@@ -367,6 +367,24 @@ fn who_only_waits_for_calm_is_not_broken_for_another_reason() {
 }
 
 #[test]
+fn who_runs_rarely_and_failed_while_the_cause_was_there_is_not_broken_for_another_reason() {
+    let mut stage = fleet(6, 4);
+    // Nobody ends after the last outage: most wait for calm, and one that failed before is well long since.
+    let script = |name: &str| match name {
+        "order-0" => "f....f....f....f....f.....",
+        "order-1" => "ggggggggggfffggggggggggggg",
+        _ if name.starts_with("order") => "fffggfffggfffggfffggfffggg",
+        _ => "gggggggggggggggggggggggggg",
+    };
+    stage.each(0, script);
+    let titles = |stage: &Stage| stage.desk.open().map(Incident::title).collect::<Vec<_>>();
+    assert_eq!(titles(&stage), ["channel broker"], "{:?}", stage.calls());
+    // It goes on when the cause has long been gone.
+    stage.each(26, |name| if name == "order-0" { "..f....f" } else { "gggggggg" });
+    assert_eq!(titles(&stage).len(), 2, "{:?}", stage.calls());
+}
+
+#[test]
 fn who_has_not_run_since_the_cause_went_is_not_broken_for_another_reason() {
     let mut stage = fleet(6, 4);
     // One of them runs so rarely that its next run is long after the others are well.
