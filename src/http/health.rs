@@ -1,18 +1,19 @@
 //! For machines that watch us: metrics, liveness, readiness, health.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::http::{Shared, api};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Packed};
 use crate::time::Mono;
 
 /// The board's component that says whether the store takes commits. Readiness needs it to be there and well.
@@ -33,7 +34,7 @@ impl Exposition {
     }
 
     /// The exposition as it was at `now` or less than a second before; `None` if rendering panicked.
-    async fn text(&self, now: Mono) -> Option<Bytes> {
+    async fn at(&self, now: Mono) -> Option<Packed> {
         let turn = self.turn.clone().acquire_owned().await.ok()?;
         let metrics = self.metrics.clone();
         let render = move || {
@@ -45,11 +46,27 @@ impl Exposition {
     }
 }
 
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.exposition.text(shared.views.clock.now().mono).await {
-        Some(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
-        None => api::refuse(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered"),
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let Some(packed) = shared.exposition.at(shared.views.clock.now().mono).await else {
+        return api::refuse(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered");
+    };
+    let head = [(header::CONTENT_TYPE, EXPOSITION), (header::VARY, "accept-encoding")];
+    if takes_gzip(&headers) {
+        return (head, [(header::CONTENT_ENCODING, "gzip")], packed.gzip()).into_response();
     }
+    let parts = futures_util::stream::iter(packed.parts().map(Ok::<_, Infallible>));
+    (head, Body::from_stream(parts)).into_response()
+}
+
+/// Whether `Accept-Encoding` names gzip (RFC 9110, 12.5.3). Who would take anything (`*`) is not asked to unpack.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        is_gzip && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0))
+    })
 }
 
 /// Whether our own loops go round. Says nothing of the watched systems: restarting us would not heal them.
@@ -121,15 +138,38 @@ mod tests {
         let exposition = Exposition::new(metrics.clone());
         let clock_steps = metrics.daemon().clock_steps;
         let at = |millis| Mono(Duration::from_millis(millis));
-        let first = exposition.text(at(0)).await.unwrap();
+        let text = |packed: &Packed| String::from_utf8(packed.parts().flatten().collect()).unwrap();
+        let first = exposition.at(at(0)).await.unwrap();
         clock_steps.increment(7);
-        let within = exposition.text(at(999)).await.unwrap();
-        assert_eq!(first.as_ptr(), within.as_ptr(), "the cached bytes themselves");
-        let after = exposition.text(at(1_000)).await.unwrap();
-        assert!(String::from_utf8_lossy(&after).contains("journeyman_clock_steps_total 7"));
+        let within = exposition.at(at(999)).await.unwrap();
+        assert_eq!(first.gzip().as_ptr(), within.gzip().as_ptr(), "the cached bytes themselves");
+        let after = exposition.at(at(1_000)).await.unwrap();
+        assert!(text(&after).contains("journeyman_clock_steps_total 7"));
+        let after = { after }.gzip();
         metrics.upkeep(at(1_999));
         assert!(!after.is_unique(), "it may still be asked for");
         metrics.upkeep(at(2_000));
         assert!(after.is_unique(), "nobody keeps it for nothing");
+    }
+
+    #[test]
+    fn who_takes_gzip_is_heard() {
+        for (values, expected) in [
+            (&["gzip"][..], true),
+            (&["deflate, GZIP;q=0.5"], true),
+            (&["br", "gzip; q=1.0"], true),
+            (&["gzip;q=0"], false),
+            (&["gzip;q=0.000, identity"], false),
+            (&["gzip;q=x"], false),
+            (&["x-gzip, *"], false),
+            (&["identity"], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::ACCEPT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(takes_gzip(&headers), expected, "{values:?}");
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! All journeys, and the families that are about them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::journey::{Journey, Name};
 use crate::metrics::histogram::{Edges, Histogram};
 use crate::metrics::journey::{JourneyMetrics, Numbers, OUTCOMES, Sli, Standing, lock};
+use crate::metrics::render::Text;
 use crate::metrics::{
     ALERT_STATE, LAST_RUN, LAST_SUCCESS, Metrics, RUN_BUDGET, RUN_BUDGET_RATIO, RUN_CAUSES, RUN_DURATION, RUNS,
     SLO_ACHIEVED, SLO_BUDGET_LEFT, SLO_BURN, SLO_COMPOSED, SLO_COVERAGE, SLO_EXHAUSTION, SLO_INTERVAL,
@@ -20,8 +20,6 @@ pub(super) struct Journeys {
     edges: Arc<Edges>,
     /// The label that every series has, with a comma, or nothing.
     location: String,
-    /// How long the last text was. The next needs room for as much, and a little more, which nobody pays for before it is used.
-    length: AtomicUsize,
 }
 
 impl Journeys {
@@ -31,12 +29,7 @@ impl Journeys {
             render::label(&mut label, "location", location);
             label.push(',');
         }
-        Journeys {
-            of: Mutex::default(),
-            edges: Arc::new(Edges::new(edges)),
-            location: label,
-            length: AtomicUsize::new(0),
-        }
+        Journeys { of: Mutex::default(), edges: Arc::new(Edges::new(edges)), location: label }
     }
 
     fn of<T>(&self, act: impl FnOnce(&mut BTreeMap<Name, Arc<Mutex<Numbers>>>) -> T) -> T {
@@ -44,20 +37,16 @@ impl Journeys {
     }
 
     /// Adds their families. A journey is held up for the time that copying one family of it takes.
-    pub(super) fn render(&self, text: &mut String) {
+    pub(super) fn render(&self, text: &mut Text<'_>) {
         let there = self.of(|of| of.iter().map(|(name, numbers)| (name.clone(), numbers.clone())).collect::<Vec<_>>());
         let rows = there.into_iter().filter(|(_, numbers)| !lock(numbers).is_gone).map(|(name, numbers)| {
             let mut labels = self.location.clone();
             render::label(&mut labels, "journey", &name);
             Row { labels, numbers }
         });
-        let rows: Vec<_> = rows.collect();
-        let (before, last) = (text.len(), self.length.load(Ordering::Relaxed));
-        text.reserve(last + last / 16);
-        let mut page = Page { text, rows, edges: &self.edges };
+        let mut page = Page { text, rows: rows.collect(), edges: &self.edges };
         page.runs();
         page.objectives();
-        self.length.store(text.len() - before, Ordering::Relaxed);
     }
 }
 
@@ -84,10 +73,10 @@ struct Row {
 }
 
 /// What the journeys' families are written on.
-struct Page<'a> {
-    text: &'a mut String,
+struct Page<'p, 't> {
+    text: &'p mut Text<'t>,
     rows: Vec<Row>,
-    edges: &'a Edges,
+    edges: &'p Edges,
 }
 
 /// A name and a value.
@@ -112,7 +101,7 @@ impl Samples {
     }
 }
 
-impl Page<'_> {
+impl Page<'_, '_> {
     fn runs(&mut self) {
         self.family(RUNS, |numbers, samples| {
             for (outcome, count) in OUTCOMES.iter().zip(numbers.runs) {
@@ -124,8 +113,8 @@ impl Page<'_> {
                 samples.add([("outcome", outcome.as_str()), ("cause", cause)], *count as f64);
             }
         });
-        self.histograms(RUN_DURATION, |numbers, at| (at == 0).then_some((None, &numbers.duration)));
-        self.histograms(STEP_DURATION, |numbers, at| numbers.steps.get(at).map(|(step, known)| (Some(step), known)));
+        self.durations();
+        self.steps();
         self.gauge(RUN_BUDGET, |numbers| numbers.budget);
         self.gauge(RUN_BUDGET_RATIO, |numbers| numbers.budget_ratio);
         self.gauge(LAST_RUN, |numbers| Some(numbers.last_run));
@@ -180,38 +169,37 @@ impl Page<'_> {
 
     fn family(&mut self, name: &'static str, of: impl Fn(&Numbers, &mut Samples)) {
         let mut samples = Samples::default();
-        render::family(self.text, name, |text| {
+        self.text.family(name, |text| {
             for row in &self.rows {
                 samples.0.clear();
                 of(&lock(&row.numbers), &mut samples);
                 for Sample { labels, count, value } in &samples.0 {
-                    render::sample(text, name, &row.labels, &labels[..*count], *value);
+                    text.sample(name, &row.labels, &labels[..*count], *value);
                 }
             }
         });
     }
 
-    /// `of` gives the histograms of a journey, and the steps that they are of, one after the other.
-    fn histograms(
-        &mut self,
-        name: &'static str,
-        of: impl for<'n> Fn(&'n Numbers, usize) -> Option<(Option<&'n Name>, &'n Histogram)>,
-    ) {
-        let (mut copy, mut labels) = (Histogram::default(), String::new());
-        render::family(self.text, name, |text| {
+    fn durations(&mut self) {
+        let mut copy = Histogram::default();
+        self.text.family(RUN_DURATION, |text| {
             for row in &self.rows {
-                for at in 0.. {
+                lock(&row.numbers).duration.copy_to(&mut copy);
+                text.histogram(RUN_DURATION, &row.labels, self.edges, &copy);
+            }
+        });
+    }
+
+    fn steps(&mut self) {
+        let (mut copy, mut labels) = (Vec::new(), String::new());
+        self.text.family(STEP_DURATION, |text| {
+            for row in &self.rows {
+                copy.clone_from(&lock(&row.numbers).steps);
+                for (step, took) in &copy {
                     labels.clone_from(&row.labels);
-                    {
-                        let numbers = lock(&row.numbers);
-                        let Some((step, histogram)) = of(&numbers, at) else { break };
-                        histogram.copy_to(&mut copy);
-                        if let Some(step) = step {
-                            labels.push(',');
-                            render::label(&mut labels, "step", step);
-                        }
-                    }
-                    render::histogram(text, name, &labels, self.edges, &copy);
+                    labels.push(',');
+                    render::label(&mut labels, "step", step);
+                    text.summary(STEP_DURATION, &labels, took.sum, took.count);
                 }
             }
         });

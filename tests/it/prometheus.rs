@@ -109,6 +109,7 @@ fn queries() -> Vec<Query> {
 fn family(series: &str) -> Option<&'static Family> {
     let is_its = |family: &&Family| match family.kind {
         "histogram" => ["_bucket", "_sum", "_count"].iter().any(|part| series.strip_suffix(part) == Some(family.name)),
+        "summary" => ["_sum", "_count"].iter().any(|part| series.strip_suffix(part) == Some(family.name)),
         _ => series == family.name,
     };
     FAMILIES.iter().find(is_its)
