@@ -15,6 +15,8 @@ pub const QUIET_EVERY: Duration = Duration::from_secs(10);
 /// And at most: in between, the distance is twice as long as the incident was old at the last time, so that a crowd that joins member by
 /// member costs two edits in the first minute, each with its reply in the thread, and not six.
 pub const QUIET_AT_MOST: Duration = Duration::from_secs(60);
+/// Whoever heard of an outage that many shared is not called for the budgets that it has spent for so long after it.
+pub(super) const SPENT_QUIET: Duration = Duration::from_secs(3_600);
 /// So many things that happened are remembered until they are told.
 const NEWS: usize = 8;
 
@@ -30,6 +32,8 @@ pub(super) struct Case {
     pub(super) last_ended: Option<Timestamp>,
     /// When the shared cause was last seen to be there.
     pub(super) last_likely: Option<Timestamp>,
+    /// When a journey whose budget is a member was last seen to have an incident itself.
+    pub(super) last_outage: Option<Timestamp>,
     /// When what people were told was last brought up to date, or could have been.
     pub(super) last_quiet: Option<Timestamp>,
     pub(super) looked: Option<Timestamp>,
@@ -55,6 +59,7 @@ impl Case {
             past_bad: 0,
             last_ended: None,
             last_likely: None,
+            last_outage: None,
             last_quiet: None,
             looked: None,
             deadline: None,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::alert::{Phase, Subject};
 use crate::control::{Escalation, Labels, route};
 use crate::detect::Severity;
-use crate::incident::case::Case;
+use crate::incident::case::{Case, SPENT_QUIET};
 use crate::incident::place::SPLIT_AFTER;
 use crate::incident::{Action, Desk, LISTED, Member, NotifyReason, Profile, Root, Seen, Told, utc};
 use crate::journey::Name;
@@ -83,6 +83,7 @@ impl Desk {
     /// Who is concerned, how bad it is for them, and what keeps people from being told.
     fn survey(&self, case: &mut Case, now: Timestamp) -> View {
         let mut view = View::default();
+        let spent = self.spent_until(case, now);
         let incident = &mut case.incident;
         (incident.detectors, incident.flapping) = (BTreeSet::new(), None);
         incident.severity = Severity::Warning;
@@ -104,7 +105,7 @@ impl Desk {
                 alert.detector().map(|detector| detector.to_string()).unwrap_or_default(),
             );
             let asked = self.why_quiet(profile, &labels, now);
-            let inhibited = || self.inhibited(subject).map(|why| (why, None));
+            let inhibited = || spent.clone().or_else(|| self.inhibited(subject).map(|why| (why, None)));
             view.is_inhibited |= asked.is_none() && inhibited().is_some();
             if let Some((why, until)) = asked.or_else(inhibited) {
                 view.quiet.get_or_insert(why);
@@ -149,6 +150,20 @@ impl Desk {
         let Subject::Budget(name) = subject else { return None };
         let health = self.seen.get(&Subject::Journey(name.clone()))?;
         health.alert.phase.is_firing().then(|| format!("inhibited: {name} itself has an incident"))
+    }
+
+    /// Why nobody is called yet for budgets that an outage has spent of which people heard, and until when. Of one journey they are
+    /// told when it is over: that its budget is gone is the news. Of many it is one more call for the same cause.
+    fn spent_until(&self, case: &mut Case, now: Timestamp) -> Option<(String, Option<Timestamp>)> {
+        if !case.lead.is_budget() || !matches!(case.incident.root, Root::Shared { .. }) {
+            return None;
+        }
+        if case.firing.iter().any(|subject| self.inhibited(subject).is_some()) {
+            case.last_outage = Some(now);
+        }
+        let until = later(case.last_outage?, SPENT_QUIET);
+        (until > now)
+            .then(|| (format!("inhibited: spent by an outage; told at {} if it still is", utc(until)), Some(until)))
     }
 
     fn notices(&self, case: &mut Case, view: &View, now: Timestamp) -> Vec<(Name, NotifyReason)> {

@@ -411,12 +411,27 @@ fn what_an_outage_spends_belongs_to_it_from_the_first_budget() {
     }
     stage.each(0, |name| if name.starts_with("order") { "ffff" } else { "gggg" });
     let mut homes = BTreeSet::new();
-    for n in 0..4 {
-        let mut alert = AlertState::default();
-        stage.budget(&format!("order-{n}"), &mut alert, Some(Detector::Budget), 240 + n);
-        homes.extend(alert.incident);
+    let mut alerts = vec![AlertState::default(); 4];
+    for (n, alert) in (0..).zip(&mut alerts) {
+        stage.budget(&format!("order-{n}"), alert, Some(Detector::Budget), 240 + n);
+        homes.extend(alert.incident.clone());
     }
     assert_eq!(homes.len(), 1, "{homes:?}");
+    // They stay spent, and the outage is over: whoever heard of it is not called for that, for an hour.
+    let told = stage.calls();
+    assert_eq!(told, [(2, "slack", First, "channel broker")]);
+    stage.each(5, |_| "ggg");
+    let mut minutes = |stage: &mut Stage, minutes: std::ops::Range<i64>| {
+        for minute in minutes {
+            let spent = (0..).zip(&mut alerts);
+            spent
+                .for_each(|(n, alert)| stage.budget(&format!("order-{n}"), alert, Some(Detector::Budget), minute * 60));
+        }
+    };
+    minutes(&mut stage, 8..64);
+    assert_eq!(stage.calls()[1..], [(6, "slack", Resolved, "channel broker")]);
+    minutes(&mut stage, 64..70);
+    assert_eq!(stage.calls()[2..], [(65, "slack", First, "channel broker")]);
 }
 
 /// A budget that an outage has spent is spent for as long as its window: it goes on because of the outage.
