@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,7 +39,7 @@ use crate::metrics::{DaemonMetrics, Metrics};
 use crate::observer::Observer;
 use crate::scheduler::{Observation, Wish};
 use crate::slo::{self, Composition, Hop, SpanChange};
-use crate::store::{Change, OutboxRow, Store};
+use crate::store::{Change, OutboxRow, SavedJourney, Store, StoreError};
 use crate::time::{Human, Mono, Now, between};
 
 /// Observations that are decided and committed together at most.
@@ -165,6 +166,11 @@ struct Round {
     answers: Vec<(Answer, Done)>,
 }
 
+/// The saved state of these journeys, in their order. Several are asked for at once: of thousands, each would wait for the one before.
+fn saved_of(store: &dyn Store, names: Vec<Name>) -> impl Stream<Item = Result<SavedJourney, StoreError>> {
+    stream::iter(names).map(|name| store.journey(name)).buffered(TOGETHER)
+}
+
 impl Evaluator {
     /// Takes up the saved state of these journeys. Slots up to `counted` that went by while the daemon was not running are
     /// `unknown`.
@@ -176,7 +182,7 @@ impl Evaluator {
         journeys: &[Arc<Journey>],
         counted: Timestamp,
         commands: mpsc::Receiver<Command>,
-    ) -> Result<Evaluator, crate::store::StoreError> {
+    ) -> Result<Evaluator, StoreError> {
         let desk = Desk::new(parts.policy.routes.clone(), parts.policy.updatable.clone())
             .with_digest_after(parts.policy.digest_after);
         let key = parts.store.key().await?;
@@ -203,8 +209,10 @@ impl Evaluator {
         };
         let mut round = Round::default();
         let mut blind = Duration::ZERO;
+        let store = evaluator.parts.store.clone();
+        let mut saved = saved_of(&*store, journeys.iter().map(|journey| journey.name.clone()).collect());
         for journey in journeys {
-            let saved = evaluator.parts.store.journey(journey.name.clone()).await?;
+            let saved = saved.next().await.transpose()?.unwrap_or_default();
             let missed = evaluator.enrol(journey, saved, counted, &mut round);
             // What only we would have seen is no loss to anybody.
             blind = if own::is_own(&journey.name) { blind } else { blind.max(missed) };
@@ -645,7 +653,7 @@ impl Evaluator {
         self.parts.board.worked("store", self.parts.clock.now());
     }
 
-    fn store_fails(&mut self, error: &crate::store::StoreError, now: Timestamp) {
+    fn store_fails(&mut self, error: &StoreError, now: Timestamp) {
         if self.store_failed.is_none() {
             self.store_failed = Some(now);
             tracing::error!(%error, "the store does not take commits; decisions are kept in memory and people are told directly");
@@ -660,7 +668,7 @@ impl Evaluator {
     }
 
     /// The daemon's own storage alert. It cannot go through the store, so it goes without.
-    fn tell_about_store(&self, error: &crate::store::StoreError, now: Timestamp) {
+    fn tell_about_store(&self, error: &StoreError, now: Timestamp) {
         let subject = Subject::Daemon(STORAGE.into());
         let incident = Incident {
             detectors: [Detector::Storage].into(),

@@ -104,6 +104,8 @@ pub struct Source {
     name: String,
     text: String,
     order: usize,
+    /// Where lines end.
+    ends: Vec<usize>,
     /// Byte ranges that hold literal secrets; found while the file is read, needed when a problem is drawn.
     secrets: Mutex<Vec<Range<usize>>>,
 }
@@ -111,8 +113,8 @@ pub struct Source {
 impl Source {
     /// A file of that name with that text; `order` is its rank among the files.
     pub fn new(name: &str, text: &str, order: usize) -> Arc<Source> {
-        let secrets = Mutex::default();
-        Arc::new(Source { name: name.to_owned(), text: text.to_owned(), order, secrets })
+        let (ends, secrets) = (text.match_indices('\n').map(|(at, _)| at).collect(), Mutex::default());
+        Arc::new(Source { name: name.to_owned(), text: text.to_owned(), order, ends, secrets })
     }
 
     /// Its name, as problems show it.
@@ -187,7 +189,7 @@ impl Place {
 
     /// The line, from 1.
     pub fn line(&self) -> usize {
-        self.source.text[..self.start].matches('\n').count() + 1
+        self.source.ends.partition_point(|end| *end < self.start) + 1
     }
 
     /// The column in characters, from 1.

@@ -89,12 +89,16 @@ const ELSEWHERE: &[(&str, &str)] = &[
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_lowercase().replace('-', "_");
     let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == folded).map(|(_, ours)| *ours);
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
+    let length = word.chars().count();
+    let allowed = (length / 3).clamp(1, 3);
     let mut best: Option<(usize, &str)> = None;
     for candidate in known {
-        let distance = distance(&folded, &candidate.to_lowercase().replace('-', "_"));
-        if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
+        // As many letters must be put in or left out: most words are too long or too short to be looked at.
+        if candidate.chars().count().abs_diff(length) <= allowed {
+            let distance = distance(&folded, &candidate.to_lowercase().replace('-', "_"));
+            if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
+                best = Some((distance, candidate));
+            }
         }
         if best.is_none() && elsewhere == Some(candidate) {
             best = Some((allowed, candidate));
@@ -116,23 +120,25 @@ pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str
     }
 }
 
-/// Optimal string alignment: insertions, deletions, replacements and swaps of neighbours.
+/// Optimal string alignment: insertions, deletions, replacements and swaps of neighbours. No more than the first letters count.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut before: Vec<usize> = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
+    const LETTERS: usize = 64;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LETTERS).collect(), b.chars().take(LETTERS).collect());
+    // Of the table, three rows: the one that is being made, and the two before it.
+    let mut rows = [[0; LETTERS + 1]; 3];
+    (0..).zip(&mut rows[0]).for_each(|(j, cell)| *cell = j);
     for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
+        let (row, last, before) = (i % 3, (i - 1) % 3, (i + 1) % 3);
+        rows[row][0] = i;
         for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            let replaced = rows[last][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            rows[row][j] = replaced.min(rows[last][j] + 1).min(rows[row][j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
+                rows[row][j] = rows[row][j].min(rows[before][j - 2] + 1);
             }
         }
-        before = std::mem::replace(&mut last, row);
     }
-    last[b.len()]
+    rows[a.len() % 3][b.len()]
 }
 
 #[cfg(test)]

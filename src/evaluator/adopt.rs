@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::alert::{AlertState, Subject};
 use crate::evaluator::watched::Watched;
-use crate::evaluator::{Evaluator, Policy, Round};
+use crate::evaluator::{Evaluator, Policy, Round, saved_of};
 use crate::journey::{Journey, Name};
 use crate::judge;
 use crate::store::{Change, SavedJourney, StoreError};
@@ -48,11 +49,8 @@ impl Evaluator {
         if !self.unwritten.is_empty() {
             return Err(StoreError::Unwritable("what was decided before still waits to be written".to_owned()));
         }
-        let mut saved = HashMap::with_capacity(changed.len());
-        for name in changed {
-            saved.insert(name.clone(), self.parts.store.journey(name.clone()).await?);
-        }
-        Ok(saved)
+        let saved = saved_of(&*self.parts.store, changed.iter().cloned().collect());
+        stream::iter(changed.iter().cloned()).zip(saved).map(|(name, saved)| Ok((name, saved?))).try_collect().await
     }
 
     async fn take_up(

@@ -307,11 +307,9 @@ impl Store for Sqlite {
     fn journey(&self, name: Name) -> BoxFuture<'_, Result<SavedJourney, StoreError>> {
         Box::pin(async move {
             let saved = self.ask(move |connection| {
-                let found: Option<(i64, Option<String>)> = connection
-                    .query_row("SELECT id, alert FROM journey WHERE name = ?", [&*name], |row| {
-                        Ok((row.get(0)?, row.get(1)?))
-                    })
-                    .optional()?;
+                let mut found = connection.prepare_cached("SELECT id, alert FROM journey WHERE name = ?")?;
+                let found = found.query_row([&*name], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?)));
+                let found: Option<(i64, Option<String>)> = found.optional()?;
                 let Some((id, alert)) = found else { return Ok(None) };
                 let sql = "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? ORDER BY start";
                 let spans = connection.prepare_cached(sql)?.query_map([id], span)?.collect::<Result<_, _>>()?;
@@ -321,7 +319,7 @@ impl Store for Sqlite {
             let Some((id, spans, alerts)) = saved.await? else { return Ok(SavedJourney::default()) };
             let last_good = self.ask(move |connection| {
                 let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
-                connection.query_row(sql, [id], |row| from_json(row, 0)).optional()
+                connection.prepare_cached(sql)?.query_row([id], |row| from_json(row, 0)).optional()
             });
             // It is shown beside what fails; without it, nothing is.
             let last_good = last_good.await.ok().flatten();
