@@ -36,6 +36,7 @@ mod http_channel;
 mod http_pages;
 #[cfg(feature = "imap")]
 mod imap;
+mod instructions;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kannel;

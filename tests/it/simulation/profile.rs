@@ -159,22 +159,16 @@ impl Profile {
 
     /// T24: everything fails together, recovers and fails again five times, and recovers for good. Nothing else goes wrong.
     pub(crate) fn storm(journeys: usize) -> Profile {
-        let world = Profile::new(24, Duration::from_secs(STORM_ENDS + 600), journeys, Duration::from_secs(60));
         Profile {
             name: format!("storm of {journeys}"),
+            seed: 24,
             max_runs: 2_000,
             // A fourth of the journeys use it, and these run every four minutes instead of each.
             spend: journeys * 100,
-            lives: None,
-            reloads: None,
-            cuts: Vec::new(),
             refuses: storm_fails().collect(),
-            away: Vec::new(),
-            no_disk: Vec::new(),
-            has_mishaps: false,
             flapping: true,
             accounts: Accounts::Heard,
-            ..world
+            ..Profile::calm(journeys, Duration::from_secs(STORM_ENDS + 600))
         }
     }
 
@@ -191,6 +185,19 @@ impl Profile {
             no_disk: each(2_400, 20).collect(),
             accounts: Accounts::None,
             ..Profile::new(1, Duration::from_secs(hours * 3_600), 1_000, Duration::from_secs(60))
+        }
+    }
+
+    /// So many journeys a minute in one life, in which nothing goes wrong.
+    pub(crate) fn calm(journeys: usize, length: Duration) -> Profile {
+        Profile {
+            lives: None,
+            reloads: None,
+            cuts: Vec::new(),
+            away: Vec::new(),
+            no_disk: Vec::new(),
+            has_mishaps: false,
+            ..Profile::new(1, length, journeys, Duration::from_secs(60))
         }
     }
 
