@@ -4,8 +4,6 @@
 //! They are counted by [callgrind](https://valgrind.org/docs/manual/cl-manual.html) in the build of the tests, which is not optimised, over
 //! two simulated worlds of which one lives longer: what both pay for at their beginning is no run's.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
