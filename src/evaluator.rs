@@ -210,10 +210,10 @@ impl Evaluator {
         let mut round = Round::default();
         let mut blind = Duration::ZERO;
         let store = evaluator.parts.store.clone();
-        let mut saved = saved_of(&*store, journeys.iter().map(|journey| journey.name.clone()).collect());
-        for journey in journeys {
-            let saved = saved.next().await.transpose()?.unwrap_or_default();
-            let missed = evaluator.enrol(journey, saved, counted, &mut round);
+        let saved = saved_of(&*store, journeys.iter().map(|journey| journey.name.clone()).collect());
+        let mut known = stream::iter(journeys).zip(saved);
+        while let Some((journey, saved)) = known.next().await {
+            let missed = evaluator.enrol(journey, saved?, counted, &mut round);
             // What only we would have seen is no loss to anybody.
             blind = if own::is_own(&journey.name) { blind } else { blind.max(missed) };
         }

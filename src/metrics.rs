@@ -265,7 +265,8 @@ impl Metrics {
         };
     }
 
-    /// Folds recorded samples into their buckets, and forgets an exposition that nobody will be given any more. To be called every few seconds.
+    /// Folds recorded samples into their buckets, and forgets an exposition that nobody will be given any more. To be called every few
+    /// seconds.
     pub fn upkeep(&self, now: Mono) {
         self.handle.run_upkeep();
         self.last().take_if(|(at, _)| now.since(*at) >= FRESH);

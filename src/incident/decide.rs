@@ -106,8 +106,9 @@ impl Desk {
             );
             let asked = self.why_quiet(profile, &labels, now);
             let inhibited = || spent.clone().or_else(|| self.inhibited(subject).map(|why| (why, None)));
-            view.is_inhibited |= asked.is_none() && inhibited().is_some();
+            let is_asked = asked.is_some();
             if let Some((why, until)) = asked.or_else(inhibited) {
+                view.is_inhibited |= !is_asked;
                 view.quiet.get_or_insert(why);
                 view.quiet_until = view.quiet_until.into_iter().chain(until).min();
                 view.silenced += 1;

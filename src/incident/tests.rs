@@ -121,6 +121,11 @@ impl Stage {
         self.decide(second);
     }
 
+    /// What the open incidents are of.
+    fn titles(&self) -> Vec<String> {
+        self.desk.open().map(Incident::title).collect()
+    }
+
     fn decide(&mut self, second: i64) {
         for action in self.desk.decide(at(second)) {
             match &action {
@@ -325,11 +330,7 @@ fn a_member_that_is_broken_for_another_reason_splits_off() {
     let expected =
         [(2, "slack", First, "channel broker"), (9, "slack", First, "order-3"), (12, "slack", Resolved, "order-3")];
     assert_eq!(stage.calls(), expected);
-    assert_eq!(
-        stage.desk.open().map(Incident::title).collect::<Vec<_>>(),
-        ["order-2"],
-        "the incident goes on under its own name"
-    );
+    assert_eq!(stage.titles(), ["order-2"], "the incident goes on under its own name");
 }
 
 #[test]
@@ -377,11 +378,10 @@ fn who_runs_rarely_and_failed_while_the_cause_was_there_is_not_broken_for_anothe
         _ => "gggggggggggggggggggggggggg",
     };
     stage.each(0, script);
-    let titles = |stage: &Stage| stage.desk.open().map(Incident::title).collect::<Vec<_>>();
-    assert_eq!(titles(&stage), ["channel broker"], "{:?}", stage.calls());
+    assert_eq!(stage.titles(), ["channel broker"], "{:?}", stage.calls());
     // It goes on when the cause has long been gone.
     stage.each(26, |name| if name == "order-0" { "..f....f" } else { "gggggggg" });
-    assert_eq!(titles(&stage).len(), 2, "{:?}", stage.calls());
+    assert_eq!(stage.titles().len(), 2, "{:?}", stage.calls());
 }
 
 #[test]
@@ -394,10 +394,9 @@ fn who_has_not_run_since_the_cause_went_is_not_broken_for_another_reason() {
         _ => "gggggggggggggggggg",
     };
     stage.each(0, |name| &script(name)[..17]);
-    let titles = |stage: &Stage| stage.desk.open().map(Incident::title).collect::<Vec<_>>();
-    assert_eq!(titles(&stage), ["channel broker"]);
+    assert_eq!(stage.titles(), ["channel broker"]);
     stage.each(17, |name| &script(name)[17..]);
-    assert_eq!(titles(&stage), ["order-0"], "it fails now, and nobody else does");
+    assert_eq!(stage.titles(), ["order-0"], "it fails now, and nobody else does");
 }
 
 #[test]
