@@ -64,7 +64,7 @@ use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
-use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::{REST, Sqlite};
 use crate::store::{Change, Store, StoreError};
 
 pub use crate::app::reload::Source;
@@ -338,7 +338,7 @@ pub async fn run(
 
 async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>, Failure> {
     let path = plan.store.path.clone();
-    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await;
+    let opened = tokio::task::spawn_blocking(move || Sqlite::open_resting(&path, REST)).await;
     match opened {
         Ok(Ok(store)) => Ok(Arc::new(store)),
         Ok(Err(error)) => Err(store_failure(plan, &error)),

@@ -2,6 +2,7 @@
 
 mod breakers;
 mod parts;
+mod strip;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use crate::alert::Phase;
 pub use crate::board::breakers::BreakerStatus;
 pub use crate::board::parts::Component;
 use crate::board::parts::Parts;
+pub use crate::board::strip::{STRIP_CELLS, Strip};
 use crate::breaker::Guarded;
 use crate::channel::Readiness;
 use crate::control::{AskedRun, Silence};
@@ -23,11 +25,8 @@ use crate::incident::{Incident, Member};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::journey::{Journey, Name, own};
-use crate::slo::{Composition, Counts, SloStatus};
+use crate::slo::{Composition, SloStatus};
 use crate::time::{Mono, Now};
-
-/// Cells of the strip that shows a journey's last 24 hours: half an hour each.
-pub const STRIP_CELLS: usize = 48;
 
 /// A journey as people see it.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ pub struct JourneyStatus {
     /// What its detectors find, the worst first.
     pub findings: Vec<Finding>,
     /// The incident that it is part of.
-    pub incident: Option<Incident>,
+    pub incident: Option<Arc<Incident>>,
     /// The incident that its error budget is part of.
     pub budget_incident: Option<String>,
     /// Its last run.
@@ -47,11 +46,11 @@ pub struct JourneyStatus {
     /// Its last good run.
     pub last_good: Option<Arc<Report>>,
     /// Its objective.
-    pub slo: Option<SloStatus>,
+    pub slo: Option<Arc<SloStatus>>,
     /// Its share beside what its dependencies would make of it.
-    pub composition: Option<Composition>,
-    /// The last 24 hours, oldest first, half an hour a cell.
-    pub strip: Vec<Counts>,
+    pub composition: Option<Arc<Composition>>,
+    /// The last 24 hours.
+    pub strip: Strip,
     /// When this was true.
     pub at: Timestamp,
 }

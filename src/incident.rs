@@ -160,8 +160,8 @@ impl Incident {
 pub struct Profile {
     /// The subject.
     pub subject: Subject,
-    /// What matchers see; `severity` and `detector` are added.
-    pub labels: Labels,
+    /// What matchers see, beside what [`Profile::labels`] adds.
+    pub labels: Arc<Labels>,
     /// What it shares with others.
     pub resources: Vec<Resource>,
     /// Who is told, if no route says otherwise.
@@ -172,6 +172,15 @@ pub struct Profile {
     pub muted: bool,
     /// In these times nobody is told.
     pub maintenance: Vec<Maintenance>,
+}
+
+impl Profile {
+    /// What matchers see of it; `severity` and `detector` are added to it while it fires.
+    pub fn labels(&self) -> Labels {
+        let mut labels = Labels::clone(&self.labels);
+        labels.insert("subject".to_owned(), self.subject.to_string());
+        labels
+    }
 }
 
 /// A member in a notice.

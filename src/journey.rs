@@ -201,15 +201,15 @@ pub struct Poll {
 #[derive(Clone, Debug)]
 pub enum Verb {
     /// Sends a message that will arrive elsewhere.
-    Send(Draft),
+    Send(Box<Draft>),
     /// Waits for a message of this run.
     Receive(Receive),
     /// Sends a request and reads the response.
-    Request(Draft),
+    Request(Box<Draft>),
     /// Looks at a system beside the journey: a queue's depth, a certificate. Takes nothing, leaves nothing.
-    Check(Draft),
+    Check(Box<Draft>),
     /// Runs a program.
-    Exec(Draft),
+    Exec(Box<Draft>),
     /// Waits.
     Pause(Duration),
 }

@@ -2,6 +2,7 @@
 //!
 //! The evaluator asks this of what happens, [`crate::replay`] of what happened: both decide the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ pub fn rules(journey: &Journey, interval: Duration) -> Rules {
 
 /// What the desk must know of a journey's two alerts, of which only what `group_by` names makes them members of one incident.
 pub fn profiles(journey: &Journey, location: Option<&str>, group_by: &[ResourceKind]) -> [Profile; 2] {
-    let labels = journey.alert_labels(location);
+    let labels = Arc::new(journey.alert_labels(location));
     let dependencies = journey.depends_on.iter().cloned().map(Resource::Dependency);
     let channels = journey.channels().into_iter().map(Resource::Channel);
     let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));

@@ -130,6 +130,17 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// Whether nobody waits for what follows from it.
+    pub fn is_well(&self) -> bool {
+        match self {
+            Observation::Finished(report) => report.outcome.verdict() == Verdict::Good,
+            Observation::Skipped { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Starts runs when they are due.
 pub struct Scheduler {
     entries: Vec<Entry>,

@@ -293,7 +293,9 @@ fn route(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded) {
 
 /// The host and port that a step talks to.
 fn host_of(catalog: &Catalog<'_>, step: &Step) -> Option<(String, u16)> {
-    if let Verb::Request(Draft { url: Some(url), .. }) = &step.verb {
+    if let Verb::Request(draft) = &step.verb
+        && let Some(url) = &draft.url
+    {
         return channels::host(&url::Url::parse(url.source()).ok()?);
     }
     let channel = catalog.channels.get(step.verb.channel()?)?;

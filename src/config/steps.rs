@@ -64,7 +64,7 @@ impl<'a> Steps<'a> {
                 self.context.add(problem.also(&other, "the other one"));
             }
         }
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(nodes.len());
         for node in nodes {
             steps.extend(self.step(node, steps.len()));
         }
@@ -97,15 +97,15 @@ impl<'a> Steps<'a> {
                 let draft = target.map(|target| self.draft(&section, target));
                 if verb == "send" {
                     self.sends.push((name.clone(), index));
-                    draft.map(Verb::Send)
+                    draft.map(|draft| Verb::Send(Box::new(draft)))
                 } else {
-                    draft.map(Verb::Request)
+                    draft.map(|draft| Verb::Request(Box::new(draft)))
                 }
             }
             "receive" => self.receive(&section, &reader, target, object),
             "pause" => context.duration(object, "pause").map(Verb::Pause),
-            "check" => target.map(|target| Verb::Check(self.inspection(&section, target))),
-            _ => self.exec(object).map(Verb::Exec),
+            "check" => target.map(|target| Verb::Check(Box::new(self.inspection(&section, target)))),
+            _ => self.exec(object).map(|draft| Verb::Exec(Box::new(draft))),
         };
         self.names.extend(capture.iter().map(|(name, _)| name.clone()));
         let (always, soft) = (section.bool("always", false), section.bool("soft", false));

@@ -106,14 +106,14 @@ impl Evaluator {
         let mut blind = Duration::ZERO;
         match self.journeys.remove(&journey.name) {
             // It was there all the time: its runs are on their way.
-            Some(before) => watched.remember(before),
+            Some(before) => watched.remember(*before),
             None => blind = watched.count_missed(round, counted),
         }
         watched.refresh(now);
         let [health, budget] = judge::profiles(journey, self.parts.location.as_deref(), &self.parts.policy.group_by);
         self.desk.enrol(health, watched.alerts.health.clone());
         self.desk.enrol(budget, watched.alerts.budget.clone());
-        self.journeys.insert(journey.name.clone(), watched);
+        self.journeys.insert(journey.name.clone(), Box::new(watched));
         round.touched.insert(journey.name.clone());
         blind
     }

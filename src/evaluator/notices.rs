@@ -1,6 +1,7 @@
 //! From what the desk decided to what is written and owed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -119,7 +120,7 @@ impl Evaluator {
             let is_member = watched.alerts.health.incident.as_deref() == Some(&incident.id);
             let is_budgets = watched.alerts.budget.incident.as_deref() == Some(&incident.id);
             if is_member && is_open {
-                watched.incident = Some(incident.clone());
+                watched.incident = Some(Arc::new(incident.clone()));
             } else if was_shown {
                 watched.incident = None;
             }

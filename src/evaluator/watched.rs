@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::alert::{AlertState, JourneyAlerts, Phase, Subject};
-use crate::board::{JourneyStatus, STRIP_CELLS};
+use crate::board::{JourneyStatus, STRIP_CELLS, Strip};
 use crate::detect::drift::Measured;
 use crate::detect::{Rules, Sample};
 use crate::evaluator::{Parts, Round, push_spans};
@@ -22,7 +22,7 @@ use crate::journey::token::Token;
 use crate::judge;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
-use crate::slo::{self, Composition, Counts, History, SloStatus, SpanChange};
+use crate::slo::{self, Composition, History, SloStatus, SpanChange};
 use crate::store::{Change, SavedJourney};
 use crate::time::{Human, between, later};
 
@@ -45,14 +45,14 @@ pub(super) struct Watched {
     pub(super) last_bad: Option<Arc<Report>>,
     pub(super) last_good: Option<Arc<Report>>,
     /// The incident that its health is part of, as people see it.
-    pub(super) incident: Option<Incident>,
+    pub(super) incident: Option<Arc<Incident>>,
     good_evidence: Option<Timestamp>,
     /// Slots whose runs another process began, and whose verdicts are still to come.
     waiting: BTreeSet<Timestamp>,
     /// Until then what went by without a run is counted after them.
     missed_until: Timestamp,
-    pub(super) slo: Option<SloStatus>,
-    pub(super) composition: Option<Composition>,
+    pub(super) slo: Option<Arc<SloStatus>>,
+    pub(super) composition: Option<Arc<Composition>>,
     /// How much rarer than by its schedule it runs, because of what its messages cost.
     thinning: Thinning,
 }
@@ -311,7 +311,7 @@ impl Watched {
         if now >= self.slots_in_window.1 {
             self.slots_in_window = slots_in_window(&self.journey, now);
         }
-        self.slo = self.slo_status(now);
+        self.slo = self.slo_status(now).map(Arc::new);
     }
 
     pub(super) fn slo_status(&self, now: Timestamp) -> Option<SloStatus> {
@@ -354,14 +354,14 @@ fn slots_in_window(journey: &Journey, now: Timestamp) -> (u64, Timestamp) {
 }
 
 /// The last 24 hours, half an hour a cell, oldest first; cells end on half hours so that they do not flicker.
-fn strip(history: &History, now: Timestamp) -> Vec<Counts> {
+fn strip(history: &History, now: Timestamp) -> Strip {
     const CELL: i64 = 86_400_000 / STRIP_CELLS as i64;
     let end = (now.as_millisecond().div_euclid(CELL) + 1) * CELL;
     let at = |cell: usize| {
         let millis = end - (STRIP_CELLS - cell) as i64 * CELL - 1;
         Timestamp::from_millisecond(millis).unwrap_or(now)
     };
-    (0..STRIP_CELLS).map(|cell| history.counts(at(cell), at(cell + 1))).collect()
+    Strip::new((0..STRIP_CELLS).map(|cell| history.counts(at(cell), at(cell + 1))))
 }
 
 /// Where the objective stands, in a sentence.

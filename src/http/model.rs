@@ -167,7 +167,7 @@ impl JourneyView {
             interval_seconds: seconds(journey.schedule.interval(now)),
             budget_seconds: journey.budget.map(seconds),
             deadline_seconds: seconds(journey.deadline),
-            incident: status.incident.as_ref().map(|incident| {
+            incident: status.incident.as_deref().map(|incident| {
                 // The docket is the newer one: what changes about an incident need not change all of its journeys.
                 let newest = docket.incident(&incident.id).map_or(incident, |open| &open.incident);
                 OpenIncident::new(newest, status)
@@ -175,7 +175,7 @@ impl JourneyView {
             budget_incident: status.budget_incident.clone().filter(|id| docket.open.contains_key(id)),
             last_run: status.last.as_deref().map(LastRun::new),
             last_good: status.last_good.as_deref().map(|report| report.slot),
-            slo: status.slo.as_ref().map(SloView::new),
+            slo: status.slo.as_deref().map(SloView::new),
             at: status.at,
         }
     }
@@ -283,9 +283,9 @@ struct Cell {
 impl JourneyDetail {
     pub(super) fn new(status: &JourneyStatus, docket: &Docket, now: Timestamp) -> JourneyDetail {
         let journey = &*status.journey;
-        let cells = status.strip.iter().enumerate();
+        let cells = status.strip.cells().into_iter().enumerate();
         let good = |last: &Report| status.last_good.as_deref().filter(|good| good.token != last.token);
-        let slo = status.slo.as_ref().map(SloView::exact);
+        let slo = status.slo.as_deref().map(SloView::exact);
         JourneyDetail {
             journey: JourneyView { slo, ..JourneyView::new(status, docket, now) },
             schedule: match &journey.schedule {
@@ -295,7 +295,7 @@ impl JourneyDetail {
             next_slot: journey.schedule.next(now),
             policy: policy(journey),
             notify: journey.notify.clone(),
-            composition: status.composition.clone(),
+            composition: status.composition.as_deref().cloned(),
             depends_on: journey.depends_on.clone(),
             steps: journey
                 .steps
@@ -308,7 +308,7 @@ impl JourneyDetail {
                     timeout_seconds: step.timeout.map(seconds),
                 })
                 .collect(),
-            last_24_hours: cells.map(|(at, counts)| Cell { from: cell_start(status, at), counts: *counts }).collect(),
+            last_24_hours: cells.map(|(at, counts)| Cell { from: cell_start(status, at), counts }).collect(),
             last_report: status.last.as_deref().map(|last| ReportView::beside(last, good(last))),
             last_good_report: status.last_good.as_deref().map(ReportView::new),
         }
@@ -317,7 +317,7 @@ impl JourneyDetail {
 
 /// When the strip's cell `at` begins.
 pub(super) fn cell_start(status: &JourneyStatus, at: usize) -> Timestamp {
-    let back = status.strip.len().saturating_sub(at);
+    let back = STRIP_CELLS.saturating_sub(at);
     earlier(status.at, CELL * u32::try_from(back).unwrap_or(u32::MAX))
 }
 

@@ -98,7 +98,7 @@ impl Desk {
             let severity = alert.severity().unwrap_or(Severity::Warning);
             incident.severity = incident.severity.max(severity);
             incident.worst = incident.worst.max(severity);
-            let mut labels = profile.labels.clone();
+            let mut labels = profile.labels();
             labels.insert("severity".to_owned(), severity.to_string());
             labels.insert(
                 "detector".to_owned(),
@@ -280,9 +280,9 @@ impl Desk {
         }
         // One that waits for the end of something else, or of what has not begun yet, stays.
         self.silences.retain(|silence| {
-            let still_fires = |seen: &Seen| seen.alert.phase.is_firing() && silence.is_about(&seen.profile.labels);
+            let still_fires = |seen: &Seen| seen.alert.phase.is_firing() && silence.is_about(&seen.profile.labels());
             !silence.until_resolved
-                || !was_in.iter().any(|profile| silence.is_about(&profile.labels))
+                || !was_in.iter().any(|profile| silence.is_about(&profile.labels()))
                 || self.seen.values().any(still_fires)
         });
         actions.push(Action::Closed { incident: Box::new(incident), lead });

@@ -30,9 +30,8 @@ impl Desk {
     }
 
     /// Makes a subject known, as it was left. Its membership is taken up by [`Desk::restore`].
-    pub fn enrol(&mut self, mut profile: Profile, alert: AlertState) {
+    pub fn enrol(&mut self, profile: Profile, alert: AlertState) {
         let subject = profile.subject.clone();
-        profile.labels.insert("subject".to_owned(), subject.to_string());
         if let Some(before) = self.seen.remove(&subject) {
             self.tally(&before, -1);
         }
@@ -247,8 +246,8 @@ impl Desk {
         let mut excluding =
             self.silences.iter().filter(|silence| silence.exclude_from_slo && silence.is_active(slot)).peekable();
         excluding.peek()?;
-        let labels = &self.seen.get(subject)?.profile.labels;
-        excluding.find(|silence| silence.is_about(labels))
+        let labels = self.seen.get(subject)?.profile.labels();
+        excluding.find(|silence| silence.is_about(&labels))
     }
 
     /// Every open incident.

@@ -43,7 +43,7 @@ struct Stage {
 fn profile(name: &str, resources: &[Resource], notify: &[&str]) -> Profile {
     Profile {
         subject: Subject::Journey(name.into()),
-        labels: BTreeMap::from([("journey".to_owned(), name.to_owned())]),
+        labels: Arc::new(BTreeMap::from([("journey".to_owned(), name.to_owned())])),
         resources: resources.to_vec(),
         notify: notify.iter().map(|name| (*name).into()).collect(),
         remind: Some(Duration::from_secs(3_600)),

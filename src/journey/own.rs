@@ -49,8 +49,10 @@ pub fn journey(every: Duration, call: Call, notify: Vec<Name>) -> Journey {
         soft: false,
     };
     let receive = Receive { channel: NAME.into(), since: 0, filter: Vec::new(), key: None };
-    let out =
-        Step { expect: if call.is_answered { vec![answered] } else { Vec::new() }, ..step("out", Verb::Send(draft)) };
+    let out = Step {
+        expect: if call.is_answered { vec![answered] } else { Vec::new() },
+        ..step("out", Verb::Send(Box::new(draft)))
+    };
     Journey {
         name: NAME.into(),
         schedule: Schedule::every(every, NAME),

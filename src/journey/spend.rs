@@ -394,7 +394,7 @@ mod tests {
     fn journey(name: &str, schedule: Schedule, sends: usize) -> Arc<Journey> {
         let step = |index| Step {
             name: format!("send {index}").into(),
-            verb: Verb::Send(Draft { channel: "sms".into(), ..Draft::default() }),
+            verb: Verb::Send(Box::new(Draft { channel: "sms".into(), ..Draft::default() })),
             budget: None,
             timeout: None,
             always: false,

@@ -33,7 +33,7 @@ pub(super) struct Numbers {
     pub(super) last_success: f64,
     pub(super) stale_after: Option<f64>,
     pub(super) alert_state: u8,
-    pub(super) slis: Vec<Sli>,
+    pub(super) slis: Box<[Sli]>,
     pub(super) coverage: Option<f64>,
     pub(super) composed: Option<f64>,
 }

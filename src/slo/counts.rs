@@ -58,6 +58,18 @@ impl Counts {
         }
     }
 
+    /// Slots with this verdict.
+    pub fn of(&self, verdict: Verdict) -> u64 {
+        match verdict {
+            Verdict::Good => self.good,
+            Verdict::Slow => self.slow,
+            Verdict::Failed => self.failed,
+            Verdict::Late => self.late,
+            Verdict::Unknown => self.unknown,
+            Verdict::Excluded => self.excluded,
+        }
+    }
+
     /// With so many more of this verdict.
     pub fn add(&mut self, verdict: Verdict, count: u64) {
         *self.field(verdict) += count;
@@ -98,32 +110,67 @@ struct Cell {
     millis: i64,
 }
 
+/// Of each verdict, outside maintenance and in it.
+type Cells = [[Cell; 2]; Verdict::ALL.len()];
+
 /// A window's slots by verdict, in maintenance and not: what both views of it, with maintenance left out and without, come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally([[Cell; 2]; Verdict::ALL.len()]);
+///
+/// Thousands of journeys have seven of these each, and in most of them every slot is good: the rest has a place only where there is
+/// any.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    good: Cell,
+    /// All others; that of good ones outside maintenance stays zero.
+    rest: Option<Box<Cells>>,
+}
 
 impl Tally {
+    fn cell(&self, verdict: Verdict, excluded: bool) -> Cell {
+        match (verdict, excluded) {
+            (Verdict::Good, false) => self.good,
+            _ => self.rest.as_ref().map_or_else(Cell::default, |rest| rest[verdict as usize][usize::from(excluded)]),
+        }
+    }
+
+    fn cell_mut(&mut self, verdict: Verdict, excluded: bool) -> &mut Cell {
+        match (verdict, excluded) {
+            (Verdict::Good, false) => &mut self.good,
+            _ => &mut self.rest.get_or_insert_default()[verdict as usize][usize::from(excluded)],
+        }
+    }
+
     pub(super) fn add(&mut self, verdict: Verdict, excluded: bool, count: u64, millis: i64) {
-        let cell = &mut self.0[verdict as usize][usize::from(excluded)];
+        let cell = self.cell_mut(verdict, excluded);
         cell.count += count;
         cell.millis += millis;
     }
 
     pub(super) fn remove(&mut self, verdict: Verdict, excluded: bool, count: u64, millis: i64) {
-        let cell = &mut self.0[verdict as usize][usize::from(excluded)];
+        let cell = self.cell_mut(verdict, excluded);
         cell.count -= count;
         cell.millis -= millis;
+        self.tidy();
     }
 
     pub(super) fn subtract(&mut self, other: &Tally) {
-        for (ours, theirs) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+        self.good.count -= other.good.count;
+        self.good.millis -= other.good.millis;
+        let Some(theirs) = &other.rest else { return };
+        let ours = self.rest.get_or_insert_default();
+        for (ours, theirs) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
             ours.count -= theirs.count;
             ours.millis -= theirs.millis;
         }
+        self.tidy();
+    }
+
+    /// What has become nothing takes no place.
+    fn tidy(&mut self) {
+        self.rest.take_if(|rest| **rest == Cells::default());
     }
 
     pub(super) fn has(&self, verdict: Verdict, excluded: bool) -> bool {
-        self.0[verdict as usize][usize::from(excluded)].count > 0
+        self.cell(verdict, excluded).count > 0
     }
 
     /// Whether leaving maintenance out makes any difference.
@@ -135,7 +182,7 @@ impl Tally {
     pub(super) fn counts(&self, is_corrected: bool) -> Counts {
         let mut counts = Counts::default();
         for verdict in Verdict::ALL {
-            let [plain, excluded] = self.0[*verdict as usize].map(|cell| cell.count);
+            let [plain, excluded] = [false, true].map(|excluded| self.cell(*verdict, excluded).count);
             *counts.field(*verdict) += plain;
             *counts.field(if is_corrected { Verdict::Excluded } else { *verdict }) += excluded;
         }
@@ -146,7 +193,7 @@ impl Tally {
     pub(super) fn time(&self, is_corrected: bool, which: impl Fn(Verdict) -> bool) -> Duration {
         let mut millis = 0;
         for verdict in Verdict::ALL {
-            let [plain, excluded] = self.0[*verdict as usize].map(|cell| cell.millis);
+            let [plain, excluded] = [false, true].map(|excluded| self.cell(*verdict, excluded).millis);
             millis += if which(*verdict) { plain } else { 0 };
             millis += if which(if is_corrected { Verdict::Excluded } else { *verdict }) { excluded } else { 0 };
         }

@@ -222,7 +222,7 @@ impl History {
     /// hand for each of [`BURN_WINDOWS`]; any other length is counted.
     pub fn window(&self, length: Duration) -> Counts {
         let kept = self.windows.iter().skip(1).find(|kept| kept.window == Window::Rolling(length));
-        kept.map_or_else(|| self.tally(tail(self.now, length), i64::MAX), |kept| kept.tally).counts(true)
+        kept.map_or_else(|| self.tally(tail(self.now, length), i64::MAX), |kept| kept.tally.clone()).counts(true)
     }
 
     fn is_now_oldest(&mut self, slot: i64, verdict: Verdict, excluded: bool) {

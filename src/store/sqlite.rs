@@ -64,6 +64,9 @@ use crate::store::{
 const QUEUE: usize = 4_096;
 /// Batches in one commit at most, so that the first of them does not wait for long.
 const GROUP: usize = 512;
+/// The writer of a daemon rests this long after a commit: what comes meanwhile is committed together. One that comes alone never
+/// waits, and no message is sent later than this because of it; a commit costs as much CPU as a run through memory does.
+pub const REST: Duration = Duration::from_millis(10);
 /// How long a statement waits for the other connection's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,14 @@ impl Sqlite {
     /// # Errors
     /// It cannot be written, belongs to a newer version, is in use, or is none of ours.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        Sqlite::open_resting(path, Duration::ZERO)
+    }
+
+    /// As [`Sqlite::open`], with a writer that rests so long after each commit, unless somebody is owed a notice by it.
+    ///
+    /// # Errors
+    /// As [`Sqlite::open`].
+    pub fn open_resting(path: &Path, rest: Duration) -> Result<Sqlite, StoreError> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent)
                 .map_err(|error| StoreError::Unwritable(format!("cannot make {}: {error}", parent.display())))?;
@@ -121,7 +132,7 @@ impl Sqlite {
         let writer = Writer { connection, journeys: HashMap::new(), lock: lock.clone(), outbox: outbox.clone() };
         let log = log_of(path);
         let threads = vec![
-            spawn("store-writer", move || write(writer, job_queue, &log))?,
+            spawn("store-writer", move || write(writer, job_queue, rest, &log))?,
             spawn("store-reader", move || read(&reader, question_queue))?,
         ];
         Ok(Sqlite { jobs, questions, threads: threads.into(), closing, lock, outbox, mended })
@@ -259,7 +270,7 @@ fn read(connection: &Connection, mut questions: mpsc::Receiver<Question>) {
     }
 }
 
-fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, log: &Path) {
+fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, rest: Duration, log: &Path) {
     let mut group: Vec<(Vec<Change>, Answer<()>)> = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         let mut next = Some(first);
@@ -273,7 +284,11 @@ fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, log: &Path) {
             }
             next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
         }
+        let is_urgent = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
         writer.commit(&mut group);
+        if !is_urgent {
+            std::thread::sleep(rest);
+        }
     }
     // Leaves one tidy file behind.
     let is_tidy = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok();

@@ -71,7 +71,7 @@ pub(in crate::http) async fn journey(
         let has_more = runs.len() > number * TABLE_RUNS && number < PAGES;
         let mut context = vec![
             ("journey", safe(shared, &JourneyDetail::new(&status, &docket, now))),
-            ("strip", svg(charts::strip(&status.strip, |cell| cell_start(&status, cell), true))),
+            ("strip", svg(charts::strip(&status.strip.cells(), |cell| cell_start(&status, cell), true))),
             ("chart", svg(charts::latency(charted, status.journey.budget, status.journey.deadline))),
             ("quantiles", quantiles(shared, charted)),
             ("came", safe(shared, &came(charted))),

@@ -138,7 +138,7 @@ fn row(shared: &Shared, status: &JourneyStatus, docket: &Docket, now: jiff::Time
     let bar = latency.zip(status.journey.budget).map(|(latency, budget)| svg(charts::budget_bar(latency, budget)));
     Value::from_pairs([
         ("journey", safe(shared, &JourneyView::new(status, docket, now))),
-        ("strip", svg(charts::strip(&status.strip, |cell| cell_start(status, cell), false))),
+        ("strip", svg(charts::strip(&status.strip.cells(), |cell| cell_start(status, cell), false))),
         ("bar", Value::from(bar)),
     ])
 }

@@ -50,7 +50,7 @@ pub(super) fn draft(channel: &str) -> Draft {
 }
 
 pub(super) fn send() -> Step {
-    step("submit", Verb::Send(draft("gateway")))
+    step("submit", Verb::Send(Box::new(draft("gateway"))))
 }
 
 pub(super) fn receive() -> Step {
@@ -58,7 +58,7 @@ pub(super) fn receive() -> Step {
 }
 
 pub(super) fn request(name: &str) -> Step {
-    step(name, Verb::Request(draft("gateway")))
+    step(name, Verb::Request(Box::new(draft("gateway"))))
 }
 
 pub(super) fn journey(steps: Vec<Step>) -> Journey {
@@ -536,7 +536,7 @@ fn what_arrives_changed_is_altered_and_what_overtakes_is_reordered() {
         Step { expect: vec![in_order], ..step(name, Verb::Receive(receive)) }
     };
     let steps = || {
-        let second = step("submit again", Verb::Send(draft("gateway")));
+        let second = step("submit again", Verb::Send(Box::new(draft("gateway"))));
         vec![send(), second, nth("first", 0, "1"), nth("second", 1, "2")]
     };
     let mut stage = Stage::started(journey(steps()));

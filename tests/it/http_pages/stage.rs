@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use journeyman::alert::{Phase as AlertPhase, Subject};
-use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, Permits, STRIP_CELLS};
+use journeyman::board::{Board, ChannelStatus, Docket, JourneyStatus, OpenIncident, Permits, STRIP_CELLS, Strip};
 use journeyman::channel::Readiness;
 use journeyman::clock::Clock;
 use journeyman::commands::Callback;
@@ -31,7 +31,7 @@ use journeyman::metrics::Metrics;
 use journeyman::notice::Notification;
 use journeyman::notifier::Receipt;
 use journeyman::secret::{Redactor, Secret};
-use journeyman::slo::{Counts, History, status};
+use journeyman::slo::{History, status};
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{Change, IncidentRow, OutboxRow, OutboxState, OutboxStatus, Store};
 use journeyman::time::{earlier, later};
@@ -312,15 +312,13 @@ pub(crate) fn shown(
     }
     history.advance(start());
     let cell = Duration::from_secs(1_800);
-    let strip: Vec<Counts> = (0..STRIP_CELLS)
-        .map(|at| {
-            let until = earlier(start(), cell * (STRIP_CELLS - 1 - at) as u32);
-            history.counts(earlier(until, cell), until)
-        })
-        .collect();
+    let strip = Strip::new((0..STRIP_CELLS).map(|at| {
+        let until = earlier(start(), cell * (STRIP_CELLS - 1 - at) as u32);
+        history.counts(earlier(until, cell), until)
+    }));
     let objective = journey.objective.clone();
     JourneyStatus {
-        slo: objective.map(|objective| status(&history, &objective, 43_200, start())),
+        slo: objective.map(|objective| Arc::new(status(&history, &objective, 43_200, start()))),
         composition: None,
         budget_incident: None,
         phase,
@@ -329,7 +327,7 @@ pub(crate) fn shown(
             .flat_map(|incident| incident.detectors.iter())
             .map(|detector| Finding::new(*detector, "as it was found"))
             .collect(),
-        incident,
+        incident: incident.map(Arc::new),
         last_good: last.is_some().then(|| Arc::new(good(&journey.name, ago(540), millis(1_180)))),
         last: last.map(Arc::new),
         strip,
@@ -416,7 +414,7 @@ pub(crate) async fn fill(stage: &Stage) {
     planned.unavailable = Some("this build has no `kafka` channel".to_owned());
     planned.objective = None;
     let mut waiting = shown(planned, CALM, None, usual);
-    waiting.strip = vec![Counts::default(); STRIP_CELLS];
+    waiting.strip = Strip::default();
     board.set_journey(waiting);
     let mut hostile = journey(HOSTILE);
     hostile.owner = Some("<b>\"owner\"</b>".to_owned());
