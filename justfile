@@ -27,6 +27,13 @@ run CONFIG="config/journeyman.toml":
 demo:
     cargo run --features full -- demo
 
+# Every figure of docs/performance.md and the README: about an hour. k6 and the other references are named there.
+figures:
+    cargo bench --features full --locked --bench http
+    cargo bench --features full --locked --bench scale
+    cargo bench --features full --locked --bench scale -- disk
+    cargo bench --features full --locked --bench figures
+
 # The Debian package below target/debian; needs `cargo install cargo-deb`.
 deb:
     cargo build --release --features full --locked
