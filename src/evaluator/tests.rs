@@ -496,3 +496,39 @@ async fn what_a_breaker_said_is_over_when_a_reload_lets_it_only_observe() {
     assert_eq!(stage.news().await, nothing, "it was on its way");
     life.kill().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_well_waits_for_company_and_nothing_else_does() {
+    let stage = Stage::new("company");
+    let life = stage.start().await;
+    // What was handed to the store before this is written after it.
+    let written = async || {
+        while life.observations.capacity() < life.observations.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+        stage.store.apply(Vec::new()).await.unwrap();
+        stage.store.runs(stage.journey.name.clone(), None, 9).await.unwrap().len()
+    };
+    let tell = async |observation| {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        life.observations.send(observation).await.unwrap();
+    };
+    tell(stage.good(Vec::new())).await;
+    tell(stage.good(Vec::new())).await;
+    assert_eq!(written().await, 0, "there may be more of them");
+    tokio::time::advance(GATHER).await;
+    let mut asked = 0;
+    while written().await < 2 {
+        asked += 1;
+        assert!(asked < 1_000, "nothing else comes, and they are not written");
+        tokio::task::yield_now().await;
+    }
+    tell(stage.good(Vec::new())).await;
+    assert_eq!(written().await, 2);
+    tell(stage.throttled()).await;
+    assert_eq!(written().await, 4, "what is not well waits for nothing, and takes along what does");
+    tell(stage.good(Vec::new())).await;
+    life.commands.ask(Request::Unsilence { id: "nobody's".to_owned() }).await.unwrap_err();
+    assert_eq!(written().await, 5, "whoever is answered finds what was seen before");
+    life.kill().await;
+}

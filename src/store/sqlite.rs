@@ -100,7 +100,8 @@ impl Sqlite {
         Sqlite::open_resting(path, Duration::ZERO)
     }
 
-    /// As [`Sqlite::open`], with a writer that rests so long after each commit, unless somebody is owed a notice by it.
+    /// As [`Sqlite::open`], with a writer that rests so long after each commit, unless somebody is owed a notice by it, or more
+    /// waits than one commit takes.
     ///
     /// # Errors
     /// As [`Sqlite::open`].
@@ -285,8 +286,9 @@ fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, rest: Duration, log:
             next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
         }
         let is_urgent = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
+        let is_full = group.len() >= GROUP;
         writer.commit(&mut group);
-        if !is_urgent {
+        if !is_urgent && !is_full {
             std::thread::sleep(rest);
         }
     }

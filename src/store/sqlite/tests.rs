@@ -310,3 +310,20 @@ async fn a_page_that_cannot_be_read_later_is_looked_at_by_the_next_start() {
     let runs = store.runs("sms".into(), None, 9_999).await.unwrap().len();
     assert!((1_000..2_001).contains(&runs), "{runs}");
 }
+
+#[tokio::test]
+async fn what_somebody_is_owed_is_followed_without_a_rest() {
+    let place = Place::new("rest");
+    let store = Sqlite::open_resting(&place.file(), Duration::from_secs(3_600)).unwrap();
+    let all = async {
+        for sequence in 0..3 {
+            store.apply(owe(sequence)).await.unwrap();
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(30), all).await;
+    if done.is_err() {
+        // Its thread would be waited for.
+        std::mem::forget(store);
+    }
+    done.expect("the writer rests");
+}
