@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use beside::{Counts, Daemon, Place, cpu, machine, resident};
+use beside::{Counts, Daemon, Place, cpu, head, machine, resident, round_trips};
 use peers::targets::{Nginx, Timed, silent};
 use peers::{Processes, bare, k6, quantile, stack};
 
@@ -373,28 +373,8 @@ fn journeys(count: usize, every: &str, channel: &str, first: usize) -> String {
         let _ = write!(
             probes,
             "{}[[journey.step]]\nrequest = \"{channel}\"\nmethod = \"GET\"\npath = \"/{n}\"\n",
-            head(&format!("integration-{n:05}-answers"), every)
+            head("answers", n, every)
         );
     }
     probes
-}
-
-/// Journeys of two steps through memory.
-fn round_trips(count: usize, every: &str) -> String {
-    let mut probes = String::new();
-    for n in 0..count {
-        let _ = write!(
-            probes,
-            "{}[[journey.step]]\nsend = \"loop\"\ntext = \"{{{{ token }}}}\"\n[[journey.step]]\nreceive = \"loop\"\n",
-            head(&format!("integration-{n:05}-round-trip"), every)
-        );
-    }
-    probes
-}
-
-fn head(name: &str, every: &str) -> String {
-    format!(
-        "[[journey]]\nname = \"{name}\"\nevery = \"{every}\"\nbudget = \"1s\"\ndeadline = \"5s\"\nmuted = true\n\
-         objective = {{ delivered = \"99.5%\", window = \"30d\" }}\n"
-    )
 }

@@ -15,7 +15,6 @@ mod beside;
 #[path = "beside/plot.rs"]
 mod plot;
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -25,7 +24,7 @@ use journeyman::journey::token::Token;
 use journeyman::store::sqlite::Sqlite;
 use journeyman::store::{Change, Retention, Store};
 
-use beside::{Daemon, Place, cpu, machine, resident};
+use beside::{Counts, Daemon, Place, cpu, machine, resident, round_trips};
 
 const ROWS: &str = "100x60,1000x60,10000x60,50000x60,10000x10";
 
@@ -61,7 +60,8 @@ fn main() {
 
 /// A row: CPU in percent of a core, resident memory in MiB, and the 99th percentile of lateness in milliseconds.
 fn measure(journeys: usize, every: u64, seconds: u64) -> [f64; 3] {
-    let place = place(journeys, every);
+    let probes = round_trips(journeys, &format!("{every}s"));
+    let place = Place::new(&format!("scale-{journeys}x{every}"), "[channels.loop]\ntype = \"memory\"", &probes);
     let checked = (0..3).map(|_| check(&place)).min().expect("three");
     let (daemon, ready) = Daemon::start(&place);
     // The first interval is that in which everything happens for the first time.
@@ -80,7 +80,8 @@ fn measure(journeys: usize, every: u64, seconds: u64) -> [f64; 3] {
         .collect();
     scrapes.sort();
     let (took_to_scrape, bytes) = scrapes[scrapes.len() / 2];
-    let (scraped, last, with_scrapes) = (daemon.counts(), daemon.metrics(), resident(daemon.pid()));
+    let last = daemon.metrics();
+    let (scraped, with_scrapes) = (Counts::of(&last), resident(daemon.pid()));
     let runs = quiet.runs - before.runs;
     drop(daemon);
     let (again, ready_again) = Daemon::start(&place);
@@ -122,21 +123,6 @@ fn scrape(daemon: &Daemon) -> (Duration, usize) {
     let (head, body) = daemon.get("/metrics", "accept-encoding: gzip\r\n");
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-encoding: gzip"), "{head}");
     (began.elapsed(), body.len())
-}
-
-/// Journeys of two steps through memory.
-fn place(journeys: usize, every: u64) -> Place {
-    let mut probes = String::new();
-    for n in 0..journeys {
-        let _ = write!(
-            probes,
-            "[[journey]]\nname = \"integration-{n:05}-round-trip\"\nevery = \"{every}s\"\nbudget = \"1s\"\ndeadline = \"5s\"\nmuted = true\n\
-             labels = {{ group = \"group-{}\" }}\nobjective = {{ delivered = \"99.5%\", window = \"30d\" }}\n\
-             [[journey.step]]\nsend = \"loop\"\ntext = \"{{{{ token }}}}\"\n[[journey.step]]\nreceive = \"loop\"\n",
-            n % 20
-        );
-    }
-    Place::new(&format!("scale-{journeys}x{every}"), "[channels.loop]\ntype = \"memory\"", &probes)
 }
 
 /// What a month of 1,000 journeys a minute is on disk: three days of runs as they come, the evidence that is kept of good ones

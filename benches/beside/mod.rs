@@ -10,6 +10,21 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_journeyman");
 /// A tick of `/proc`, in seconds (`getconf CLK_TCK`, 100 on every Linux that we run on).
 const TICK: f64 = 0.01;
 
+/// The head of a journey's definition, with a budget, an objective and a label.
+pub(crate) fn head(what: &str, n: usize, every: &str) -> String {
+    format!(
+        "[[journey]]\nname = \"integration-{n:05}-{what}\"\nevery = \"{every}\"\nbudget = \"1s\"\ndeadline = \"5s\"\nmuted = true\n\
+         labels = {{ group = \"group-{}\" }}\nobjective = {{ delivered = \"99.5%\", window = \"30d\" }}\n",
+        n % 20
+    )
+}
+
+/// Journeys of two steps through memory.
+pub(crate) fn round_trips(count: usize, every: &str) -> String {
+    let steps = "[[journey.step]]\nsend = \"loop\"\ntext = \"{{ token }}\"\n[[journey.step]]\nreceive = \"loop\"\n";
+    (0..count).map(|n| head("round-trip", n, every) + steps).collect()
+}
+
 /// A configuration, and room for its state.
 pub(crate) struct Place(PathBuf);
 
@@ -152,7 +167,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    fn of(text: &str) -> Counts {
+    /// Of what a scrape reads.
+    pub(crate) fn of(text: &str) -> Counts {
         let number =
             |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number");
         let sum = |family: &str| text.lines().filter(|line| line.starts_with(family)).map(number).sum();
