@@ -215,7 +215,14 @@ impl History {
 
     /// What the slots in `(from, until]` sum to; those in maintenance are left out.
     pub fn counts(&self, from: Timestamp, until: Timestamp) -> Counts {
-        self.tally(from.as_millisecond(), until.as_millisecond()).counts(true)
+        let (after, until) = (from.as_millisecond(), until.as_millisecond());
+        let first = self.spans.partition_point(|span| span.end() <= after);
+        let mut counts = Counts::default();
+        for span in self.spans.range(first..).take_while(|span| span.start <= until) {
+            let verdict = if span.excluded { Verdict::Excluded } else { span.verdict };
+            counts.add(verdict, span.count_in(after, until));
+        }
+        counts
     }
 
     /// What the slots of the last so much time sum to, up to the last [`History::advance`]; those in maintenance are left out. At

@@ -67,6 +67,8 @@ const GROUP: usize = 512;
 /// The writer of a daemon rests this long after a commit: what comes meanwhile is committed together. One that comes alone never
 /// waits, and no message is sent later than this because of it; a commit costs as much CPU as a run through memory does.
 pub const REST: Duration = Duration::from_millis(10);
+/// A commit of so many changes has cost little for each of them: the writer does not rest after it, because it is behind.
+const CROWD: usize = 512;
 /// How long a statement waits for the other connection's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -100,8 +102,8 @@ impl Sqlite {
         Sqlite::open_resting(path, Duration::ZERO)
     }
 
-    /// As [`Sqlite::open`], with a writer that rests so long after each commit, unless somebody is owed a notice by it, or more
-    /// waits than one commit takes.
+    /// As [`Sqlite::open`], with a writer that rests so long after each commit, unless somebody is owed a notice by it, or it was
+    /// a large one.
     ///
     /// # Errors
     /// As [`Sqlite::open`].
@@ -286,9 +288,9 @@ fn write(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, rest: Duration, log:
             next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
         }
         let is_urgent = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
-        let is_full = group.len() >= GROUP;
+        let changes: usize = group.iter().map(|(batch, _)| batch.len()).sum();
         writer.commit(&mut group);
-        if !is_urgent && !is_full {
+        if !is_urgent && changes < CROWD {
             std::thread::sleep(rest);
         }
     }
