@@ -2,6 +2,7 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+pub mod awaited;
 #[cfg(feature = "sqs")]
 mod aws;
 mod certificate;
@@ -85,6 +86,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::awaited::Awaited;
 pub use crate::channel::journal::Journal;
 use crate::channel::refusal::Refusal;
 use crate::clock::Clock;
@@ -165,6 +167,8 @@ pub struct Listener {
     pub mint: Arc<Mint>,
     /// To try again at once, instead of when the pause after a failure is over.
     pub nudge: Arc<Notify>,
+    /// Whether a run waits for a message of it.
+    pub awaited: Awaited,
     /// When to stop.
     pub stop: CancellationToken,
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Readiness;
+use crate::channel::awaited::Waiting;
 use crate::channel::seen::Notes;
 use crate::clock::Clock;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
@@ -244,7 +245,8 @@ impl Runner {
                     return not_ready(name, why, channel.is_known_down());
                 }
             }
-            watched.push(Watched { channel: channel.clone(), readiness });
+            let _waiting = channel.awaits().begin(self.clock.now().mono);
+            watched.push(Watched { channel: channel.clone(), readiness, _waiting });
         }
         Event::Ready
     }
@@ -321,6 +323,8 @@ pub fn not_run(journey: &Journey, token: Token, slot: Timestamp, now: Now, why: 
 struct Watched {
     channel: Arc<OpenChannel>,
     readiness: watch::Receiver<Readiness>,
+    /// The reader knows that something is to come.
+    _waiting: Waiting,
 }
 
 impl Watched {

@@ -81,6 +81,7 @@ async fn a_run_that_waits_weighs_little() {
         readiness,
         mint: mint.clone(),
         nudge: Default::default(),
+        awaited: Default::default(),
         stop: stop.clone(),
     };
     let reader = channel.clone();

@@ -162,7 +162,8 @@ impl Opener {
         let reader = receives.then(|| {
             let (channel, arrivals, journal) = (name.clone(), self.arrivals.clone(), self.journal.clone());
             let (stop, mint, since) = (self.stop.child_token(), self.mint.clone(), None);
-            let listener = Listener { channel, clock, arrivals, journal, since, readiness, mint, nudge, stop };
+            let awaited = open.awaits().awaited();
+            let listener = Listener { channel, clock, arrivals, journal, since, readiness, mint, nudge, awaited, stop };
             Reader { channel: connection, listener }
         });
         Ok(Some(Opened { open: Arc::new(open), kind: planned.kind.name, reader }))

@@ -73,6 +73,7 @@ mod tests {
             readiness: watch::channel(Readiness::Starting).0,
             mint: Arc::new(Mint::new([1; 32], 0)),
             nudge: Default::default(),
+            awaited: Default::default(),
             stop: CancellationToken::new(),
         };
         (listener, taken)

@@ -334,6 +334,7 @@ mod tests {
             readiness: ready,
             mint: Arc::new(Mint::new([1; 32], 0)),
             nudge: Default::default(),
+            awaited: Default::default(),
             stop: stop.clone(),
         };
         let mut bench = Bench { memory: memory.clone(), arrivals, readiness, stop: stop.clone(), clock };

@@ -88,6 +88,7 @@ mod tests {
             readiness: tokio::sync::watch::channel(Readiness::Starting).0,
             mint: Arc::new(crate::journey::token::Mint::new([1; 32], 0)),
             nudge: Default::default(),
+            awaited: Default::default(),
             stop: tokio_util::sync::CancellationToken::new(),
         };
         let notes = Notes::default();

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::board::Board;
+use crate::channel::awaited::Awaits;
 use crate::channel::seen::Notes;
 use crate::channel::{Channel, ChannelPolicy, Readiness};
 use crate::clock::Clock;
@@ -59,6 +60,8 @@ pub struct OpenChannel {
     is_breaker_down: AtomicBool,
     /// Has its reader try again at once.
     nudge: Arc<Notify>,
+    /// The runs that wait for its messages.
+    awaits: Awaits,
     /// For its one watcher: its breaker or its pace has changed.
     news: Arc<Notify>,
     /// What its reader met when it last connected.
@@ -96,6 +99,7 @@ impl OpenChannel {
             is_reader_down,
             is_breaker_down,
             nudge: Arc::default(),
+            awaits: Awaits::default(),
             news: Arc::default(),
             reading,
             clock,
@@ -108,6 +112,11 @@ impl OpenChannel {
     pub fn with_gate(self, gate: Option<Gate>) -> OpenChannel {
         let news = gate.as_ref().map(|gate| gate.news().clone()).unwrap_or_default();
         OpenChannel { gate, news, ..self }
+    }
+
+    /// The runs that wait for its messages.
+    pub fn awaits(&self) -> &Awaits {
+        &self.awaits
     }
 
     /// Its calls at once: those that are free.

@@ -156,6 +156,43 @@ fn a_mail_goes_through_postfix_into_dovecot_and_is_seen_told_and_deleted() {
 }
 
 #[test]
+fn a_mail_that_somebody_waits_for_is_asked_for() {
+    block_on(async {
+        // A server that tells nobody of mails, and a channel that never looks by itself.
+        let silent = "imap_capability = IMAP4rev1 UIDPLUS SPECIAL-USE";
+        let Some(dovecot) = Dovecot::start_saying(None, silent).await else { return };
+        let seldom = |port| ImapSettings { poll: Duration::from_secs(600), ..settings(port) };
+        let mut receiver = Receiver::on(&open(seldom(dovecot.imap)));
+        receiver.ready().await;
+        let (first, second) = (token(), token());
+        let waiting = receiver.awaits.begin(clock().now().mono);
+        dovecot.deliver(INBOX, &ours(first)).await;
+        assert_eq!(body(&receiver.next().await), format!("probe {first}"));
+        drop(waiting);
+        dovecot.deliver(INBOX, &ours(second)).await;
+        let _waiting = receiver.awaits.begin(clock().now().mono);
+        assert_eq!(body(&receiver.next().await), format!("probe {second}"));
+    });
+}
+
+#[test]
+fn whoever_was_asked_while_a_mail_was_awaited_is_listened_to_after_that() {
+    block_on(async {
+        let Some(dovecot) = Dovecot::start().await else { return };
+        let channel = open(ImapSettings { poll: Duration::from_secs(600), ..settings(dovecot.imap) });
+        let mut receiver = Receiver::on(&channel);
+        receiver.ready().await;
+        for is_awaited in [true, false, true, false] {
+            let _waiting = is_awaited.then(|| receiver.awaits.begin(clock().now().mono));
+            let token = token();
+            dovecot.deliver(INBOX, &ours(token)).await;
+            assert_eq!(body(&receiver.next().await), format!("probe {token}"));
+        }
+        receiver.stop().await;
+    });
+}
+
+#[test]
 fn a_mail_in_the_spam_folder_is_misrouted_and_says_so() {
     block_on(async {
         let Some(dovecot) = Dovecot::start().await else { return };

@@ -418,6 +418,7 @@ fn what_it_cannot_do_it_says() {
             readiness: ready,
             mint: std::sync::Arc::new(Mint::new([1; 32], 0)),
             nudge: Default::default(),
+            awaited: Default::default(),
             stop: stop.clone(),
         };
         stop.cancel();

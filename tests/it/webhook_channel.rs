@@ -81,6 +81,7 @@ pub(crate) async fn with_gate_for(
         readiness,
         mint: Arc::new(Mint::new([1; 32], 0)),
         nudge: Default::default(),
+        awaited: Default::default(),
         stop: stop.clone(),
     };
     let mut gate = Gate {
@@ -525,6 +526,7 @@ fn two_channels_cannot_have_one_path_and_the_second_gets_it_when_the_first_goes(
                     readiness,
                     mint: Arc::new(Mint::new([1; 32], 0)),
                     nudge: Default::default(),
+                    awaited: Default::default(),
                     stop: stop.clone(),
                 },
                 ready,

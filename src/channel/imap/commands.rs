@@ -75,7 +75,7 @@ impl Session {
         let selected = self.select(&Folder::named(folder), false).await?;
         let mut told = format!("{} lets us in; folder `{folder}` has {} mails", self.peer, selected.exists);
         if !self.can.idle {
-            told.push_str("; it has no IDLE, so mails are seen at the next poll");
+            told.push_str("; it has no IDLE, so mails that no run waits for are seen at the next poll");
         }
         if !self.can.uid_expunge {
             told.push_str("; it has no UIDPLUS, so mails of ours are marked as deleted and stay");

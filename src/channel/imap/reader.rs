@@ -1,4 +1,4 @@
-//! The reader: waits in IDLE, fetches what is new by UID, hands it over, deletes what was ours.
+//! The reader: waits in IDLE, or asks while a mail is awaited, fetches what is new by UID, hands it over, deletes what was ours.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::time::{Mono, Now, earlier};
 const SETUP: Duration = Duration::from_secs(20);
 /// A mail of ours that is older was left behind: no journey listens that long.
 const LEFT_BEHIND: Duration = Duration::from_secs(86_400);
+/// Pauses between two questions that are shorter are not spent in IDLE.
+const TOO_SHORT_TO_IDLE: Duration = Duration::from_millis(500);
 /// What is still to be done when we stop may take this long.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -29,6 +31,15 @@ pub(super) async fn listen(settings: &ImapSettings, way: &Way, listener: Listene
     let progress = Mutex::default();
     let open = || Watch::open(settings, way, &listener, &progress);
     keep_receiving(&listener, open, |watch| Box::pin(watch.read())).await;
+}
+
+/// What the reader does next.
+enum Next {
+    /// It looks at the folders, tidies them, and idles again, if there is time for that.
+    Look,
+    /// It asks first whether there is anything new: some servers tell whoever idles half a second late.
+    Ask,
+    Stop,
 }
 
 /// A folder in which the reader is at a place.
@@ -77,7 +88,7 @@ impl<'a> Watch<'a> {
             if watch.session.can.idle {
                 watch.session.idle().await?;
             } else {
-                tracing::warn!(channel = %listener.channel, "the server has no IDLE: mails are seen at the next poll");
+                tracing::warn!(channel = %listener.channel, "the server has no IDLE: mails that no run waits for are seen at the next poll");
             }
             Ok(watch)
         };
@@ -116,9 +127,10 @@ impl<'a> Watch<'a> {
     async fn read(mut self) -> Result<(), String> {
         let stop = &self.tray.listener.stop;
         loop {
-            let mut is_over = self.wait().await.map_err(|refusal| refusal.detail)?;
+            let next = self.wait().await.map_err(|refusal| refusal.detail)?;
+            let mut is_over = matches!(next, Next::Stop);
             if !is_over {
-                let mut round = Box::pin(self.round());
+                let mut round = Box::pin(self.round(next));
                 let done = tokio::select! {
                     biased;
                     done = &mut round => done,
@@ -144,43 +156,61 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits until there is something to do; `true` if that is to stop.
-    async fn wait(&mut self) -> Result<bool, Refusal> {
+    /// Waits until there is something to do.
+    async fn wait(&mut self) -> Result<Next, Refusal> {
         let listener = self.tray.listener;
+        let mut awaited = listener.awaited.clone();
         loop {
             let is_blocked = self.tray.room() == 0;
             if self.session.noticed && !is_blocked {
-                return Ok(listener.stop.is_cancelled());
+                return Ok(if listener.stop.is_cancelled() { Next::Stop } else { Next::Look });
             }
+            let now = listener.clock.now().mono;
+            let pause = listener.awaited.pause(now).filter(|_| !is_blocked);
+            if pause.is_none() && !is_blocked && self.session.can.idle && !self.session.is_idle() {
+                return Ok(Next::Ask);
+            }
+            let ask_at = pause.map(|pause| now + pause).filter(|at| *at < self.look_at);
             tokio::select! {
                 biased;
-                () = listener.stop.cancelled() => return Ok(true),
+                () = listener.stop.cancelled() => return Ok(Next::Stop),
                 told = self.session.told(), if self.session.is_idle() => told?,
                 place = listener.arrivals.reserve(), if !self.tray.is_empty() => {
-                    let Ok(place) = place else { return Ok(true) };
+                    let Ok(place) = place else { return Ok(Next::Stop) };
                     drop(place);
                     self.tray.hand_over();
                     if self.tray.is_empty() {
-                        return Ok(false);
+                        return Ok(Next::Look);
                     }
                 }
-                () = listener.clock.sleep_until(self.look_at) => return Ok(false),
+                () = awaited.changed() => {}
+                () = listener.clock.sleep_until(ask_at.unwrap_or(self.look_at)) => {
+                    return Ok(if ask_at.is_some() { Next::Ask } else { Next::Look });
+                }
             }
         }
     }
 
-    /// Looks at the folders, tidies them, and idles again.
-    async fn round(&mut self) -> Result<(), Refusal> {
+    /// Does what is to be done, and idles again.
+    async fn round(&mut self, next: Next) -> Result<(), Refusal> {
         self.session.wake().await?;
-        self.look(Place::Inbox).await?;
-        self.tidy(Place::Inbox).await?;
+        let is_asking = matches!(next, Next::Ask);
+        if is_asking {
+            self.session.run("NOOP", "asking for new mails", |_| {}).await?;
+        }
+        if !is_asking || self.session.noticed {
+            self.look(Place::Inbox).await?;
+            self.tidy(Place::Inbox).await?;
+        }
         let now = self.tray.listener.clock.now();
         if now.mono >= self.look_at {
             self.look_at = now.mono + self.settings.poll;
             self.visit_spam().await?;
             self.sweep(now).await?;
         }
-        if self.session.can.idle && !self.session.noticed {
+        let pause = self.tray.listener.awaited.pause(now.mono);
+        let has_time = pause.is_none_or(|pause| pause >= TOO_SHORT_TO_IDLE);
+        if self.session.can.idle && !self.session.noticed && has_time {
             self.session.idle().await?;
         }
         Ok(())

@@ -212,6 +212,7 @@ impl Relay {
             // Nobody's: the relay cleans nothing up.
             mint: Arc::new(Mint::new([0xee; 32], 0)),
             nudge: Default::default(),
+            awaited: Default::default(),
             stop: stop.clone(),
         };
         let mut tasks = JoinSet::new();

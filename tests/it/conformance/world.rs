@@ -119,6 +119,7 @@ impl World {
                     readiness,
                     mint,
                     nudge,
+                    awaited: Default::default(),
                     stop,
                 };
                 tasks.spawn(async move { reader.listen(listener).await });

@@ -91,6 +91,7 @@ pub(super) async fn start(
             readiness,
             mint: mint.clone(),
             nudge,
+            awaited: Default::default(),
             stop: stop_readers.clone(),
         };
         tokio::spawn(async move { journeyman::channel::Channel::listen(&*line, listener).await });

@@ -38,16 +38,21 @@ impl Dovecot {
 
     /// The same with TLS.
     pub async fn start_with(certificate: Option<&Certificate>) -> Option<Dovecot> {
+        Dovecot::start_saying(certificate, "").await
+    }
+
+    /// The same with these settings beside the others.
+    pub async fn start_saying(certificate: Option<&Certificate>, settings: &str) -> Option<Dovecot> {
         let program = server_binary("dovecot", "dovecot-imapd")?;
         let scratch = Scratch::new("dovecot");
         let [imap, imaps, lmtp, sasl] = [(); 4].map(|()| free_port());
         let mut dovecot = Dovecot { program, process: None, scratch, imap, imaps, lmtp, sasl };
-        dovecot.configure(certificate);
+        dovecot.configure(certificate, settings);
         dovecot.run().await;
         Some(dovecot)
     }
 
-    fn configure(&self, certificate: Option<&Certificate>) {
+    fn configure(&self, certificate: Option<&Certificate>, settings: &str) {
         let said = |option: &str| {
             let output = Command::new("id").arg(option).output().expect("`id` runs");
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -82,6 +87,7 @@ default_login_user = {login}
 listen = 127.0.0.1
 hostname = imap.example.test
 {ssl}
+{settings}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use journeyman::channel::awaited::Awaits;
 use journeyman::channel::seen::Notes;
 use journeyman::channel::{Channel, Listener, Readiness};
 use journeyman::clock::Clock;
@@ -89,6 +90,8 @@ pub(crate) struct Receiver {
     pub(crate) readiness: watch::Receiver<Readiness>,
     /// What its reader met.
     pub(crate) notes: Notes,
+    /// Who waits for messages of it.
+    pub(crate) awaits: Awaits,
     stop: CancellationToken,
     reader: JoinSet<()>,
 }
@@ -102,7 +105,7 @@ impl Receiver {
     /// Listens on `channel`, and holds so many arrivals that nobody has taken.
     pub(crate) fn with_room<C: Channel + ?Sized + 'static>(channel: &Arc<C>, room: usize) -> Receiver {
         let ((sender, arrivals), (ready, readiness)) = (mpsc::channel(room), watch::channel(Readiness::Starting));
-        let stop = CancellationToken::new();
+        let (stop, awaits) = (CancellationToken::new(), Awaits::default());
         let listener = Listener {
             channel: "orders".into(),
             clock: clock(),
@@ -112,13 +115,14 @@ impl Receiver {
             readiness: ready,
             mint: mint(),
             nudge: Default::default(),
+            awaited: awaits.awaited(),
             stop: stop.clone(),
         };
         let (mut reader, channel) = (JoinSet::new(), Arc::clone(channel));
         let notes = Notes::default();
         let noting = notes.clone();
         reader.spawn(async move { noting.over(channel.listen(listener)).await });
-        Receiver { arrivals, readiness, notes, stop, reader }
+        Receiver { arrivals, readiness, notes, awaits, stop, reader }
     }
 
     /// Waits until it can receive.
