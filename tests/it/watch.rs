@@ -7,6 +7,7 @@ mod observer;
 mod preflight;
 mod watchdog;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use journeyman::clock::Clock;

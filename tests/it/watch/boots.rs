@@ -3,9 +3,12 @@
 use super::*;
 use crate::support::daemon::Daemon;
 
-/// What a notifier was told, by reason and subject.
+/// What a notifier was told, by reason and subject. What it was told again, because a crash came before its answer was on disk, it knows
+/// by the delivery's name.
 pub(super) fn told(hook: &Hook) -> Vec<String> {
-    let notices = hook.requests().into_iter().filter(|request| request.head.starts_with("POST /ops"));
+    let mut seen = BTreeSet::new();
+    let is_new = |request: &Request| seen.insert(request.header("X-Journeyman-Delivery").map(str::to_owned));
+    let notices = hook.requests().into_iter().filter(|request| request.head.starts_with("POST /ops")).filter(is_new);
     let said = |request: Request| {
         let notice = request.json();
         format!("{} {}", notice["reason"].as_str().unwrap(), notice["subject"].as_str().unwrap())
