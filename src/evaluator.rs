@@ -7,6 +7,8 @@
 mod adopt;
 mod channels;
 mod notices;
+mod show;
+mod storing;
 mod tail;
 mod watched;
 
@@ -19,7 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{AlertState, Look, Phase, Subject};
-use crate::board::{BEAT, Board, OpenIncident, Pulse};
+use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
 use crate::commands::{Command, Levers, Refusal, Request, Which};
 use crate::control::{AskedRun, Route};
@@ -28,9 +30,10 @@ use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
 pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
+use crate::evaluator::storing::RETRY_STORE;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
-use crate::incident::{Desk, Incident, NotifyReason, Profile, Root};
+use crate::incident::{Desk, Profile};
 use crate::journey::outcome::{Outcome, UnknownWhy};
 use crate::journey::token::Token;
 use crate::journey::{Dependency, Journey, Name, own};
@@ -38,19 +41,15 @@ use crate::judge;
 use crate::metrics::{DaemonMetrics, Metrics};
 use crate::observer::Observer;
 use crate::scheduler::{Observation, Wish};
-use crate::slo::{self, Composition, Hop, SpanChange};
+use crate::slo::SpanChange;
 use crate::store::{Change, OutboxRow, SavedJourney, Store, StoreError};
 use crate::time::{Human, Mono, Now, between};
 
 /// Observations that are decided and committed together at most.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 1_024;
 /// What is well waits this long for company: a commit, and all that follows a decision, costs about the same for one run as for
 /// fifty. Whoever watches hundreds of journeys pays for it once instead of for each; and what a crash takes is no more than that.
 const GATHER: Duration = Duration::from_millis(100);
-/// A store that said no is asked again this often.
-const RETRY_STORE: Duration = Duration::from_secs(1);
-/// People hear of a store that fails again and again this often at most.
-const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
 /// What is wrong with channels or with us is told again this often: what somebody has to get up for, and what is for the day.
 const REMIND_OF_US: Duration = Duration::from_secs(4 * 3_600);
 const REMIND_OF_WARNING: Duration = Duration::from_secs(86_400);
@@ -61,8 +60,6 @@ const BLIND: &str = "blind";
 const STORAGE: &str = "storage";
 /// The links in a notice that do something are good for so long.
 const LINKS_FOR: Duration = Duration::from_secs(86_400);
-/// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
-const KEPT_CHANGES: usize = 100_000;
 
 /// What the evaluator works with.
 pub struct Parts {
@@ -632,177 +629,6 @@ impl Evaluator {
             self.conditions.iter().filter(|(_, alert)| is_calm(alert)).map(|(subject, _)| subject.clone()).collect();
         for subject in calm {
             self.condition(subject, Vec::new(), round, now);
-        }
-    }
-
-    async fn commit(&mut self, round: &mut Round) {
-        let had_unwritten = !self.unwritten.is_empty();
-        let mut changes = round.take_changes();
-        if changes.is_empty() && !had_unwritten {
-            return;
-        }
-        self.unwritten.append(&mut changes);
-        let before = self.parts.clock.now();
-        // An attempt costs as much as all that is unwritten, and a disk that was full a moment ago is full.
-        if self.store_failed.is_some() && before.mono.since(self.store_tried) < RETRY_STORE {
-            return self.go_without_store(round);
-        }
-        self.store_tried = before.mono;
-        let result = self.parts.store.apply(self.unwritten.clone()).await;
-        let now = self.parts.clock.now();
-        self.parts.daemon.store_commit.record(now.mono.since(before.mono).as_secs_f64());
-        match result {
-            Ok(()) => {
-                self.unwritten.clear();
-                self.store_works(now.wall);
-                if !round.owed.is_empty() || had_unwritten || round.is_own {
-                    self.parts.outbox.wake();
-                }
-            }
-            Err(error) => {
-                self.store_fails(&error, now.wall);
-                self.go_without_store(round);
-            }
-        }
-    }
-
-    /// Nobody waits for a disk to hear that something is down.
-    fn go_without_store(&mut self, round: &Round) {
-        for row in &round.owed {
-            self.parts.outbox.tell_without_store(row.clone());
-        }
-        self.shed();
-    }
-
-    fn store_works(&mut self, now: Timestamp) {
-        if let Some(since) = self.store_failed.take() {
-            tracing::info!(after_seconds = between(since, now).as_secs(), "the store takes commits again");
-        }
-        self.parts.daemon.store_up.set(1.0);
-        self.parts.board.set_component("store", true, true, "takes commits", now);
-        self.parts.board.worked("store", self.parts.clock.now());
-    }
-
-    fn store_fails(&mut self, error: &StoreError, now: Timestamp) {
-        if self.store_failed.is_none() {
-            self.store_failed = Some(now);
-            tracing::error!(%error, "the store does not take commits; decisions are kept in memory and people are told directly");
-            // A disk that is full again and again is one story.
-            if self.store_told.is_none_or(|told| between(told, now) >= TELL_STORE_AGAIN) {
-                self.store_told = Some(now);
-                self.tell_about_store(error, now);
-            }
-        }
-        self.parts.daemon.store_up.set(0.0);
-        self.parts.board.set_component("store", false, true, error.to_string(), now);
-    }
-
-    /// The daemon's own storage alert. It cannot go through the store, so it goes without.
-    fn tell_about_store(&self, error: &StoreError, now: Timestamp) {
-        let subject = Subject::Daemon(STORAGE.into());
-        let incident = Incident {
-            detectors: [Detector::Storage].into(),
-            severity: Severity::Critical,
-            worst: Severity::Critical,
-            sequence: 1,
-            members: 1,
-            firing: 1,
-            ..Incident::new(format!("storage-{}", now.as_second()), now, Root::Alone(subject))
-        };
-        let decision = format!("{error}; runs are unknown until it can write, alerts are sent without it");
-        let mut notification = self.bare_notification(NotifyReason::First, &incident, decision, now);
-        // It is on no disk, so it has no page of its own.
-        notification.link = self.address(&["incidents"]);
-        for notifier in self.everyone() {
-            self.parts.outbox.tell_without_store(notices::owed(&incident, notifier, &notification, now));
-        }
-    }
-
-    /// Everybody who is told of any journey, and the operators.
-    fn everyone(&self) -> BTreeSet<Name> {
-        let told = self.journeys.values().flat_map(|watched| watched.journey.notify.iter().cloned());
-        told.chain(self.parts.policy.operators.iter().cloned()).collect()
-    }
-
-    /// Keeps memory bounded while the store says no: evidence goes, state stays.
-    fn shed(&mut self) {
-        if self.unwritten.len() > KEPT_CHANGES {
-            self.unwritten
-                .retain(|change| !matches!(change, Change::Run { .. } | Change::Expect { .. } | Change::Settle { .. }));
-            let excess = self.unwritten.len().saturating_sub(KEPT_CHANGES);
-            self.unwritten.drain(..excess);
-            tracing::error!("too much is unwritten: evidence of runs was dropped");
-        }
-    }
-
-    /// The journey's measured share beside what its dependencies would make of it.
-    fn composition(&self, name: &Name) -> Option<Arc<Composition>> {
-        let watched = self.journeys.get(name)?;
-        let hops = watched.journey.depends_on.iter().filter_map(|name| {
-            let measured = self.journeys.get(name).map(|other| Hop::measured(&other.journey, &other.history));
-            let promised = self.parts.policy.dependencies.get(name);
-            measured.or_else(|| promised.map(|dependency| Hop::promised(name.clone(), dependency)))
-        });
-        slo::compose(slo::delivered(&watched.journey, &watched.history), hops.collect()).map(Arc::new)
-    }
-
-    /// What a journey's dependencies make of it has changed, and nothing else: it need not have run for that.
-    fn show_composition(&mut self, name: &Name) {
-        let composition = self.composition(name);
-        let Some(watched) = self.journeys.get_mut(name) else { return };
-        if watched.composition != composition {
-            watched.metrics.set_composition(composition.as_deref());
-            watched.composition.clone_from(&composition);
-            self.parts.board.update_journey(name, |status| status.composition = composition);
-        }
-    }
-
-    fn show(&mut self, round: &Round, now: Now) {
-        for name in &round.touched {
-            let composition = self.composition(name);
-            let Some(watched) = self.journeys.get_mut(name) else { continue };
-            watched.metrics.set_composition(composition.as_deref());
-            watched.composition = composition;
-            watched.metrics.set_state(watched.alerts.health.phase, watched.slo.as_deref());
-            self.parts.board.set_journey(watched.status(now.wall));
-            let next = watched.deadline();
-            if let Some(before) = self.deadline_of.remove(name) {
-                self.deadlines.remove(&(before, name.clone()));
-            }
-            if let Some(next) = next {
-                self.deadlines.insert((next, name.clone()));
-                self.deadline_of.insert(name.clone(), next);
-            }
-        }
-        let dependants = round.touched.iter().filter_map(|name| self.dependants.get(name)).flatten();
-        let dependants: BTreeSet<_> = dependants.filter(|name| !round.touched.contains(*name)).cloned().collect();
-        dependants.iter().for_each(|name| self.show_composition(name));
-        // What they came to is on disk.
-        round.asked.iter().for_each(|token| self.parts.board.end_asked(*token));
-        if round.silences_changed || !round.recorded.is_empty() {
-            self.parts.board.update_docket(|docket| {
-                for id in &round.recorded {
-                    let open = self.desk.incident(id);
-                    match open.map(|(incident, members)| OpenIncident { incident: incident.clone(), members }) {
-                        Some(open) => drop(docket.open.insert(id.clone(), Arc::new(open))),
-                        None => drop(docket.open.remove(id)),
-                    }
-                }
-                if round.silences_changed {
-                    docket.silences = self.desk.silences(now.wall).cloned().collect();
-                }
-            });
-        }
-        if !round.recorded.is_empty() {
-            let (mut critical, mut warning) = (0, 0);
-            for incident in self.desk.open() {
-                match incident.worst {
-                    Severity::Critical => critical += 1,
-                    Severity::Warning => warning += 1,
-                }
-            }
-            self.parts.daemon.firing_critical.set(f64::from(critical));
-            self.parts.daemon.firing_warning.set(f64::from(warning));
         }
     }
 }

@@ -1,0 +1,123 @@
+//! What was decided, on disk, or told without it: people do not wait for a disk to hear that something is down.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Evaluator, Round, STORAGE, notices};
+use crate::alert::Subject;
+use crate::detect::{Detector, Severity};
+use crate::incident::{Incident, NotifyReason, Root};
+use crate::journey::Name;
+use crate::store::{Change, StoreError};
+use crate::time::between;
+
+/// A store that said no is asked again this often.
+pub(super) const RETRY_STORE: Duration = Duration::from_secs(1);
+/// People hear of a store that fails again and again this often at most.
+const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
+/// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
+const KEPT_CHANGES: usize = 100_000;
+
+impl Evaluator {
+    pub(super) async fn commit(&mut self, round: &mut Round) {
+        let had_unwritten = !self.unwritten.is_empty();
+        let mut changes = round.take_changes();
+        if changes.is_empty() && !had_unwritten {
+            return;
+        }
+        self.unwritten.append(&mut changes);
+        let before = self.parts.clock.now();
+        // An attempt costs as much as all that is unwritten, and a disk that was full a moment ago is full.
+        if self.store_failed.is_some() && before.mono.since(self.store_tried) < RETRY_STORE {
+            return self.go_without_store(round);
+        }
+        self.store_tried = before.mono;
+        let result = self.parts.store.apply(self.unwritten.clone()).await;
+        let now = self.parts.clock.now();
+        self.parts.daemon.store_commit.record(now.mono.since(before.mono).as_secs_f64());
+        match result {
+            Ok(()) => {
+                self.unwritten.clear();
+                self.store_works(now.wall);
+                if !round.owed.is_empty() || had_unwritten || round.is_own {
+                    self.parts.outbox.wake();
+                }
+            }
+            Err(error) => {
+                self.store_fails(&error, now.wall);
+                self.go_without_store(round);
+            }
+        }
+    }
+
+    /// Nobody waits for a disk to hear that something is down.
+    fn go_without_store(&mut self, round: &Round) {
+        for row in &round.owed {
+            self.parts.outbox.tell_without_store(row.clone());
+        }
+        self.shed();
+    }
+
+    fn store_works(&mut self, now: Timestamp) {
+        if let Some(since) = self.store_failed.take() {
+            tracing::info!(after_seconds = between(since, now).as_secs(), "the store takes commits again");
+        }
+        self.parts.daemon.store_up.set(1.0);
+        self.parts.board.set_component("store", true, true, "takes commits", now);
+        self.parts.board.worked("store", self.parts.clock.now());
+    }
+
+    fn store_fails(&mut self, error: &StoreError, now: Timestamp) {
+        if self.store_failed.is_none() {
+            self.store_failed = Some(now);
+            tracing::error!(%error, "the store does not take commits; decisions are kept in memory and people are told directly");
+            // A disk that is full again and again is one story.
+            if self.store_told.is_none_or(|told| between(told, now) >= TELL_STORE_AGAIN) {
+                self.store_told = Some(now);
+                self.tell_about_store(error, now);
+            }
+        }
+        self.parts.daemon.store_up.set(0.0);
+        self.parts.board.set_component("store", false, true, error.to_string(), now);
+    }
+
+    /// The daemon's own storage alert. It cannot go through the store, so it goes without.
+    fn tell_about_store(&self, error: &StoreError, now: Timestamp) {
+        let subject = Subject::Daemon(STORAGE.into());
+        let incident = Incident {
+            detectors: [Detector::Storage].into(),
+            severity: Severity::Critical,
+            worst: Severity::Critical,
+            sequence: 1,
+            members: 1,
+            firing: 1,
+            ..Incident::new(format!("storage-{}", now.as_second()), now, Root::Alone(subject))
+        };
+        let decision = format!("{error}; runs are unknown until it can write, alerts are sent without it");
+        let mut notification = self.bare_notification(NotifyReason::First, &incident, decision, now);
+        // It is on no disk, so it has no page of its own.
+        notification.link = self.address(&["incidents"]);
+        for notifier in self.everyone() {
+            self.parts.outbox.tell_without_store(notices::owed(&incident, notifier, &notification, now));
+        }
+    }
+
+    /// Everybody who is told of any journey, and the operators.
+    pub(super) fn everyone(&self) -> BTreeSet<Name> {
+        let told = self.journeys.values().flat_map(|watched| watched.journey.notify.iter().cloned());
+        told.chain(self.parts.policy.operators.iter().cloned()).collect()
+    }
+
+    /// Keeps memory bounded while the store says no: evidence goes, state stays.
+    fn shed(&mut self) {
+        if self.unwritten.len() > KEPT_CHANGES {
+            self.unwritten
+                .retain(|change| !matches!(change, Change::Run { .. } | Change::Expect { .. } | Change::Settle { .. }));
+            let excess = self.unwritten.len().saturating_sub(KEPT_CHANGES);
+            self.unwritten.drain(..excess);
+            tracing::error!("too much is unwritten: evidence of runs was dropped");
+        }
+    }
+}
