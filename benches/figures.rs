@@ -1,7 +1,7 @@
 //! The figures that the README quotes, each measured beside its reference in one run: `cargo bench --features full`.
 //!
-//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `in-flight`, `alert`, `storm`, `idle`); `channels`
-//! is all brokers, and each has its own word (`amqp`, `kafka`, `redis`, …).
+//! One section alone: `cargo bench --features full -- lateness` (or `memory`, `channels`, `mail`, `in-flight`, `alert`, `down`, `storm`,
+//! `idle`); `channels` is all brokers, and each has its own word (`amqp`, `kafka`, `redis`, …).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, spawns tasks and starts processes itself")]
 
@@ -13,6 +13,8 @@ mod floors {
     pub(crate) mod amqp;
     #[cfg(feature = "kafka")]
     pub(crate) mod kafka;
+    #[cfg(all(feature = "imap", feature = "smtp"))]
+    pub(crate) mod mail;
     #[cfg(feature = "mqtt")]
     pub(crate) mod mqtt;
     #[cfg(feature = "nats")]
@@ -72,8 +74,15 @@ fn main() {
         if is_wanted("channels") || is_wanted("kafka") {
             kafka().await;
         }
+        #[cfg(all(feature = "imap", feature = "smtp"))]
+        if is_wanted("mail") {
+            mail().await;
+        }
         if is_wanted("alert") {
             alert().await;
+        }
+        if is_wanted("down") {
+            down().await;
         }
         if is_wanted("storm") {
             storm().await;
@@ -310,6 +319,67 @@ async fn kafka() {
     round_trips("Kafka", &main, &keys, floor).await;
 }
 
+/// One mail in flight by the daemon, and one by a loop that asks every millisecond, through one Postfix and one Dovecot.
+#[cfg(all(feature = "imap", feature = "smtp"))]
+async fn mail() {
+    let scratch = support::Scratch::new("figures-mail");
+    let certificate = support::certificate::Certificate::new(&scratch, &["127.0.0.1"]);
+    let Some(dovecot) = support::dovecot::Dovecot::start().await else { return };
+    let Some(postfix) = support::postfix::Postfix::start_before(&dovecot, &certificate).await else { return };
+    let main = format!(
+        "[channels.out]\ntype = \"smtp\"\nurl = \"smtp://127.0.0.1:{}\"\nfrom = \"inbox@example.test\"\nto = [\"inbox@example.test\"]\n\
+         [channels.in]\ntype = \"imap\"\nurl = \"imap://127.0.0.1:{}\"\nusername = \"inbox@example.test\"\npassword = {{ file = \"password\" }}\n",
+        postfix.port(),
+        dovecot.imap
+    );
+    let probes = "[[journey]]\nname = \"mail\"\nevery = \"500ms\"\ndeadline = \"5s\"\nmuted = true\n\
+        [[journey.step]]\nsend = \"out\"\ntext = \"{{ token }}\"\n[[journey.step]]\nreceive = \"in\"\n";
+    let setup = Setup::new("figures-mail");
+    setup.write("password", support::dovecot::PASSWORD);
+    let daemon = setup.start(&main, probes).await;
+    let floor = floors::mail::run(postfix.port(), &dovecot, SECONDS).await;
+    let figure = latencies(&daemon, "mail").await;
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let what = format!("reported way of a mail, SMTP to IMAP, {name} of {}", figure.len());
+        row(&what, quantile(figure.clone(), share), quantile(floor.clone(), share), "≤ 1.5 × and 20 ms");
+    }
+}
+
+/// A target that goes down at any moment of a second, asked once a second: until there is a message at Slack.
+async fn down() {
+    const TIMES: usize = 40;
+    let slack = FakeSlack::start().await;
+    let target = Target::start().await;
+    let main = format!(
+        "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[notifiers.slack]\ntype = \"slack\"\n\
+         token = {{ file = \"token\" }}\nchannel = \"{}\"\napi_url = \"{}\"\n",
+        target.url(),
+        support::fake_slack::CHANNEL,
+        slack.url()
+    );
+    let probes = "[[journey]]\nname = \"falls\"\nevery = \"1s\"\ndeadline = \"900ms\"\nnotify = [\"slack\"]\n\
+        alert = { down_after = 1, recover_after = 1, flapping = false }\n[[journey.step]]\nrequest = \"web\"\n";
+    let setup = Setup::new("figures-down");
+    setup.write("token", support::fake_slack::TOKEN);
+    let _daemon = setup.start(&main, probes).await;
+    let mut waits = Vec::new();
+    for time in 0..TIMES {
+        // Every part of a second once, whenever the slots are: forty moments of it, in no order.
+        tokio::time::sleep(Duration::from_millis(2_000 + (time as u64 * 17 % TIMES as u64) * 1_000 / TIMES as u64))
+            .await;
+        let began = tokio::time::Instant::now();
+        target.fail(true);
+        slack.wait_for_requests("chat.postMessage", time * 2 + 1).await;
+        waits.push(began.elapsed());
+        target.fail(false);
+        slack.wait_for_requests("chat.postMessage", time * 2 + 2).await;
+    }
+    for (name, share, goal) in [("median", 0.5, 600), ("most", 1.0, 1_150)] {
+        let what = format!("down → message at Slack, asked once a second, {name} of {TIMES}");
+        row(&what, quantile(waits.clone(), share), Duration::from_millis(goal), "≤ 1 ×");
+    }
+}
+
 /// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.
 async fn alert() {
     let slack = FakeSlack::start().await;
@@ -322,7 +392,7 @@ async fn alert() {
         slack.url()
     );
     let probes = "[[journey]]\nname = \"flips\"\nevery = \"2500ms\"\ndeadline = \"2s\"\nnotify = [\"slack\"]\n\
-        alert = { down_after = 1, recover_after = 1 }\n[[journey.step]]\nrequest = \"web\"\n";
+        alert = { down_after = 1, recover_after = 1, flapping = false }\n[[journey.step]]\nrequest = \"web\"\n";
     let setup = Setup::new("figures");
     setup.write("token", support::fake_slack::TOKEN);
     let daemon = setup.start(&main, probes).await;

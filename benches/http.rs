@@ -1,7 +1,8 @@
 //! What an HTTP run costs, how many there can be, and how true what they report is, beside the bare client, k6, and blackbox_exporter
 //! with Prometheus in one run: `cargo bench --features full --bench http`.
 //!
-//! One section alone: `-- cost` (or `sustained`, `hanging`, `truth`); `seconds=60` measures each figure for longer. It needs nginx, and
+//! One section alone: `-- cost` (or `sustained`, `hanging`, `truth`); `seconds=60` measures each figure for longer, and `only=memory` goes
+//! up one ladder of `sustained` alone. It needs nginx, and
 //! for the references beside the bare client prometheus, prometheus-blackbox-exporter and k6 (`benches/requirements.txt`): rows whose
 //! reference is missing say so.
 //!
@@ -32,7 +33,8 @@ fn main() {
     let seconds = seconds.map_or(20, |text| text.parse().expect("seconds are a number"));
     let sections: Vec<_> = words.iter().filter(|word| !word.contains('=')).collect();
     let is_wanted = |section: &str| sections.is_empty() || sections.iter().any(|word| word.as_str() == section);
-    let bench = Bench::new(seconds);
+    let only = words.iter().find_map(|word| word.strip_prefix("only=")).unwrap_or_default();
+    let bench = Bench::new(seconds, only);
     if is_wanted("cost") {
         bench.costs();
     }
@@ -50,6 +52,8 @@ fn main() {
 /// What all sections need.
 struct Bench {
     seconds: u64,
+    /// How the names of the ladders end that are gone up.
+    only: String,
     /// Files of the references.
     root: PathBuf,
     nginx: Nginx,
@@ -72,12 +76,13 @@ struct Cost {
 }
 
 impl Bench {
-    fn new(seconds: u64) -> Bench {
+    fn new(seconds: u64, only: &str) -> Bench {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("http-{}", std::process::id()));
         std::fs::create_dir_all(&root).expect("the target directory takes files");
         let is_there = |name: &str| Path::new("/usr/bin").join(name).is_file();
         Bench {
             seconds,
+            only: only.to_owned(),
             nginx: Nginx::start(&root),
             root,
             k6: k6::program(),
@@ -170,7 +175,8 @@ impl Bench {
         println!(
             "\n| runs | wanted/s | done/s | of wanted | skipped/s | late p99 | resident | CPU of a run | others' CPU |\n|---|---|---|---|---|---|---|---|---|"
         );
-        for kind in [Kind::Kept, Kind::New, Kind::Memory] {
+        let kinds = [Kind::Kept, Kind::New, Kind::Memory];
+        for kind in kinds.into_iter().filter(|kind| kind.name().ends_with(&self.only)) {
             let mut most = None;
             for thousands in kind.ladder().iter().copied() {
                 let (cost, skipped) = self.runs(kind, thousands * 1_000);
@@ -246,17 +252,21 @@ impl Bench {
     fn truth(&self) {
         const TIMED: usize = 20;
         println!(
-            "\n| reported less held | targets, each once a second | connection | p50 | p99 | requests |\n|---|---|---|---|---|---|"
+            "\n| reported less held | targets, each once a second | connection | p50 | p99 | requests | interval off by, p99 | drift in all, p50 |\n\
+             |---|---|---|---|---|---|---|---|"
         );
         let timed = Timed::start(Duration::from_millis(20));
         let lasts = SECOND * u32::try_from(self.seconds.clamp(30, 900)).expect("it is clamped");
         let show = |who: &str, targets: usize, is_new: bool, errors: &mut [f64]| {
+            let (mut off, mut drift) = timed.intervals(SECOND);
             println!(
-                "| {who} | {targets} | {} | {:+.3} ms | {:+.3} ms | {} |",
+                "| {who} | {targets} | {} | {:+.3} ms | {:+.3} ms | {} | {:.3} ms | {:.3} ms |",
                 if is_new { "new" } else { "kept" },
                 quantile(errors, 0.5) * 1e3,
                 quantile(errors, 0.99) * 1e3,
                 errors.len(),
+                quantile(&mut off, 0.99) * 1e3,
+                quantile(&mut drift, 0.5) * 1e3,
             );
         };
         for targets in [100, 1_000] {

@@ -58,22 +58,25 @@ impl Nginx {
 /// A server that holds each request for a while, and notes for how long it did.
 pub(crate) struct Timed {
     port: u16,
-    held: Arc<Mutex<HashMap<String, Vec<f64>>>>,
+    requests: Arc<Mutex<Requests>>,
 }
+
+/// When each request to a path had been read, and how long it was held, in seconds.
+type Requests = HashMap<String, Vec<(Instant, f64)>>;
 
 impl Timed {
     pub(crate) fn start(holds: Duration) -> Timed {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = listener.local_addr().expect("it is bound").port();
-        let held = Arc::<Mutex<HashMap<_, Vec<_>>>>::default();
-        let notes = held.clone();
+        let requests = Arc::<Mutex<Requests>>::default();
+        let notes = requests.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let notes = notes.clone();
                 std::thread::spawn(move || serve(stream, holds, &notes));
             }
         });
-        Timed { port, held }
+        Timed { port, requests }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -82,16 +85,30 @@ impl Timed {
 
     /// How long each request to a path was held so far, in seconds and in order.
     pub(crate) fn held(&self, path: &str) -> Vec<f64> {
-        self.held.lock().expect("nobody panics").get(path).cloned().unwrap_or_default()
+        let requests = self.requests.lock().expect("nobody panics");
+        requests.get(path).into_iter().flatten().map(|(_, held)| *held).collect()
+    }
+
+    /// By how much the time from each request of a path to the next was off `every`, and by how much the last of each path was, in
+    /// seconds, where nothing but the intervals counts.
+    pub(crate) fn intervals(&self, every: Duration) -> (Vec<f64>, Vec<f64>) {
+        let (mut off, mut drift) = (Vec::new(), Vec::new());
+        for requests in self.requests.lock().expect("nobody panics").values() {
+            let gaps = requests.windows(2).map(|pair| pair[1].0.duration_since(pair[0].0).as_secs_f64());
+            let gaps: Vec<f64> = gaps.map(|gap| gap - every.as_secs_f64()).collect();
+            drift.push(gaps.iter().sum::<f64>().abs());
+            off.extend(gaps.into_iter().map(f64::abs));
+        }
+        (off, drift)
     }
 
     pub(crate) fn forget(&self) {
-        self.held.lock().expect("nobody panics").clear();
+        self.requests.lock().expect("nobody panics").clear();
     }
 }
 
 /// From the last byte of a request's head until its answer was handed to the kernel.
-fn serve(stream: TcpStream, holds: Duration, notes: &Mutex<HashMap<String, Vec<f64>>>) {
+fn serve(stream: TcpStream, holds: Duration, notes: &Mutex<Requests>) {
     stream.set_nodelay(true).expect("TCP");
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -113,7 +130,7 @@ fn serve(stream: TcpStream, holds: Duration, notes: &Mutex<HashMap<String, Vec<f
             if answer.is_err() {
                 return;
             }
-            notes.lock().expect("nobody panics").entry(path.clone()).or_default().push(took);
+            notes.lock().expect("nobody panics").entry(path.clone()).or_default().push((began, took));
         }
     }
 }
