@@ -1,5 +1,6 @@
 //! The store: what must survive. One batch is one transaction.
 
+mod codes;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod schema;

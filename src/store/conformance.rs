@@ -107,7 +107,7 @@ fn sent(row: &OutboxRow, receipt: &str) -> Change {
 }
 
 /// Runs every case; `open` gives the same store each time it is called, as after a restart.
-pub(crate) async fn all(open: impl Fn() -> Arc<dyn Store>) {
+pub(crate) async fn all(open: impl AsyncFn() -> Arc<dyn Store>) {
     keeps_what_it_confirmed(&open).await;
     gives_rows_in_order(&open).await;
     says_when_the_outbox_is_another(&open).await;
@@ -142,8 +142,8 @@ fn expected(checkpoint: &Checkpoint) -> Change {
     Change::Expect { token: checkpoint.token, entry }
 }
 
-async fn keeps_runs_until_they_have_ended(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn keeps_runs_until_they_have_ended(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let (second, first) = (checkpoint("left", 50_060), checkpoint("left", 50_000));
     let begun = |checkpoint: &Checkpoint| Change::Begun { checkpoint: Box::new(checkpoint.clone()) };
     store.apply([&second, &first].into_iter().flat_map(|run| [expected(run), begun(run)]).collect()).await.unwrap();
@@ -151,7 +151,7 @@ async fn keeps_runs_until_they_have_ended(open: &impl Fn() -> Arc<dyn Store>) {
     (waits.at, waits.keys) = (at(50_070), vec![("in".into(), "k1".to_owned())]);
     store.apply(vec![Change::Waits { checkpoint: Box::new(waits.clone()) }]).await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     assert_eq!(store.unfinished().await.unwrap(), [first.clone(), waits.clone()], "in the order of their slots");
     let later = Retention { runs_before: at(99_000), good_evidence_before: at(99_000), ledger_before: at(99_000) };
     store.forget(later).await.unwrap();
@@ -166,8 +166,8 @@ async fn keeps_runs_until_they_have_ended(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn keeps_what_was_acknowledged_until_something_followed(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn keeps_what_was_acknowledged_until_something_followed(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let runs = [60_000, 60_060, 60_120].map(|slot| checkpoint("called", slot));
     let [waiting, missing, arrived] = &runs;
     let settle = |run: &Checkpoint, how| Change::Settle { token: run.token, how };
@@ -182,7 +182,7 @@ async fn keeps_what_was_acknowledged_until_something_followed(open: &impl Fn() -
     let calls = [(waiting, "one"), (missing, "late"), (arrived, "copy"), (&stranger, "nobody's"), (waiting, "two")];
     store.apply(calls.into_iter().map(|(run, body)| call(run, body)).collect()).await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     let bodies = async || -> Vec<String> {
         let kept = store.arrivals().await.unwrap();
         assert!(kept.iter().all(|kept| (kept.at.wall, kept.at.mono) == (at(60_130), crate::time::Mono::default())));
@@ -196,8 +196,8 @@ async fn keeps_what_was_acknowledged_until_something_followed(open: &impl Fn() -
     assert!(bodies().await.is_empty(), "nobody knows any more whose it was");
 }
 
-async fn remembers_its_starts(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn remembers_its_starts(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     assert_eq!(store.boots().await.unwrap(), []);
     let boot = |id: i64, alive: i64, ended| Boot { id, started: at(id * 100), alive: at(alive), ended };
     let kept = KEPT as i64;
@@ -206,14 +206,14 @@ async fn remembers_its_starts(open: &impl Fn() -> Arc<dyn Store>) {
     store.apply(vec![Change::Boot { boot: boot(kept + 5, 9_999, true) }]).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let boots = open().boots().await.unwrap();
+    let boots = open().await.boots().await.unwrap();
     assert_eq!(boots.len(), KEPT);
     assert_eq!(boots.first(), Some(&boot(kept + 5, 9_999, true)), "the last word about it");
     assert_eq!(boots.last(), Some(&boot(6, 600, false)));
 }
 
-async fn owes_the_own_row_anew(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn owes_the_own_row_anew(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let own = |created: i64| row("own", 1, "own", created);
     for created in [10, 20] {
         store.apply(vec![Change::Own { row: Box::new(own(created)) }]).await.unwrap();
@@ -227,8 +227,8 @@ async fn owes_the_own_row_anew(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn gives_latencies_of_windows(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let took = |slot: i64| Duration::from_micros(slot.unsigned_abs());
     let outcome = |slot: i64| match slot % 50 {
         0 => Outcome::Good { latency: took(slot) },
@@ -274,7 +274,7 @@ async fn gives_latencies_of_windows(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
+async fn keeps_what_maintenance_was(open: &impl AsyncFn() -> Arc<dyn Store>) {
     let now = at(86_400);
     let mut history = History::new(Duration::from_secs(86_400), [], now);
     let mut changes: Vec<_> = (1..60).filter_map(|n| history.observe(at(n * 60), Verdict::Good)).collect();
@@ -284,7 +284,7 @@ async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
     run.journey = "kept".into();
     run.beneath = Some(Verdict::Failed);
     let late_by = Duration::from_secs(5);
-    let store = open();
+    let store = open().await;
     store
         .apply(vec![
             Change::Spans { journey: "kept".into(), changes },
@@ -295,7 +295,7 @@ async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
         .unwrap();
     store.close().await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     let saved = store.journey("kept".into()).await.unwrap();
     let told: Vec<_> = saved.spans.iter().map(|span| (span.verdict, span.count, span.excluded)).collect();
     let failed = |count| (Verdict::Failed, count, true);
@@ -313,14 +313,14 @@ async fn keeps_what_maintenance_was(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn keeps_evidence_that_no_slot_has(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn keeps_evidence_that_no_slot_has(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let mut asked = good(7_200);
     asked.journey = "asked".into();
     store.apply(vec![Change::Evidence { report: Box::new(asked.clone()) }]).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     assert_eq!(store.report(asked.token).await.unwrap(), Some(asked.clone()));
     assert_eq!(store.runs("asked".into(), None, 9).await.unwrap(), []);
     let saved = store.journey("asked".into()).await.unwrap();
@@ -328,8 +328,8 @@ async fn keeps_evidence_that_no_slot_has(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn keeps_what_it_confirmed(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let key = store.key().await.unwrap();
     let (first, second) = (good(0), failed(60));
     let span = Span { start: at(0).as_millisecond(), step: 60_000, count: 2, verdict: Verdict::Good, excluded: false };
@@ -377,7 +377,7 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
     drop(store);
 
-    let store = open();
+    let store = open().await;
     assert_eq!(store.key().await.unwrap(), key, "the key is made once");
     let saved = store.journey("sms".into()).await.unwrap();
     assert_eq!((saved.spans, saved.alerts, saved.last_good), (vec![span], alerts, Some(first.clone())));
@@ -420,8 +420,8 @@ async fn keeps_what_it_confirmed(open: &impl Fn() -> Arc<dyn Store>) {
 }
 
 /// In parts of two, each row once and in the same order, also of those that have one time.
-async fn lists_go_on_where_they_ended(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn lists_go_on_where_they_ended(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let incident = |id: &str, since| IncidentRow {
         id: id.into(),
         subject: "parts".into(),
@@ -480,21 +480,21 @@ async fn lists_go_on_where_they_ended(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn adds_up_what_is_spent(open: &impl Fn() -> Arc<dyn Store>) {
+async fn adds_up_what_is_spent(open: &impl AsyncFn() -> Arc<dyn Store>) {
     let spent = |day: &str, journey: &str, messages| Spent {
         channel: "sms".into(),
         day: day.parse().unwrap(),
         journey: journey.into(),
         messages,
     };
-    let store = open();
+    let store = open().await;
     let [yesterday, today] = ["2026-09-20", "2026-09-21"];
     let all = [spent(yesterday, "sms", 7), spent(today, "sms", 2), spent(today, "a:b[eu]", 1), spent(today, "sms", 3)];
     for spent in all {
         store.apply(vec![Change::Spend { spent }]).await.unwrap();
     }
     drop(store);
-    let store = open();
+    let store = open().await;
     let mut found = store.spent().await.unwrap();
     found.sort_by_key(|spent| (spent.day, spent.journey.clone()));
     assert_eq!(found, [spent(yesterday, "sms", 7), spent(today, "a:b[eu]", 1), spent(today, "sms", 5)]);
@@ -509,8 +509,8 @@ async fn adds_up_what_is_spent(open: &impl Fn() -> Arc<dyn Store>) {
 }
 
 /// A store that says how its outbox stands says so after every change, and the next word is not known before.
-async fn says_when_the_outbox_is_another(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn says_when_the_outbox_is_another(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let mut known = Vec::from_iter(store.outbox_edition());
     let mut is_new = |store: &Arc<dyn Store>| match store.outbox_edition() {
         Some(edition) if known.contains(&edition) => false,
@@ -539,8 +539,8 @@ async fn says_when_the_outbox_is_another(open: &impl Fn() -> Arc<dyn Store>) {
     assert!(is_new(&store));
 }
 
-async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn gives_rows_in_order(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let (first, second, other) = (row("i1", 1, "slack", 0), row("i1", 2, "slack", 10), row("i2", 1, "slack", 5));
     let mail = row("i1", 1, "mail", 0);
     let rows = [&first, &second, &other, &mail].map(|row| owe(row.clone()));
@@ -605,7 +605,7 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     }
     store.close().await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     let orders = store.orders().await.unwrap();
     assert_eq!(orders, [(channel, wanted(Force::Observe, "second: with \"quotes\""))]);
     assert_eq!(store.hold("slack".into()).await.unwrap(), Some(at(500)));
@@ -613,22 +613,22 @@ async fn gives_rows_in_order(open: &impl Fn() -> Arc<dyn Store>) {
     store.close().await.unwrap();
 }
 
-async fn a_lease_that_was_left_is_ambiguous(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn a_lease_that_was_left_is_ambiguous(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let row = row("i3", 1, "pager", 0);
     let leased = OutboxState { status: OutboxStatus::Leased, attempt: 1, ..row.state.clone() };
     let change = Change::Outbox { id: row.id.clone(), state: leased };
     store.apply(vec![owe(row.clone()), change]).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let store = open();
+    let store = open().await;
     let Due::Row(found) = store.next_due("pager".into(), at(10)).await.unwrap() else { panic!("it must be due") };
     assert_eq!((found.state.status, found.state.attempt), (OutboxStatus::Ambiguous, 1));
     store.close().await.unwrap();
 }
 
-async fn a_new_notice_takes_the_incidents_dead_ones_along(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn a_new_notice_takes_the_incidents_dead_ones_along(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let (first, resolved, other) = (row("i4", 1, "chat", 0), row("i4", 2, "chat", 60), row("i5", 1, "chat", 0));
     let given_up = |row: &OutboxRow| {
         let state = OutboxState { status: OutboxStatus::Dead, attempt: 3, ..row.state.clone() };
@@ -649,8 +649,8 @@ async fn a_new_notice_takes_the_incidents_dead_ones_along(open: &impl Fn() -> Ar
     store.close().await.unwrap();
 }
 
-async fn forgets_only_what_is_old(open: &impl Fn() -> Arc<dyn Store>) {
-    let store = open();
+async fn forgets_only_what_is_old(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
     let runs = [good(1_000), failed(1_060), good(2_000)];
     let changes = runs.iter().map(|report| Change::Run { report: Box::new(report.clone()), keep_evidence: true });
     store.apply(changes.collect()).await.unwrap();

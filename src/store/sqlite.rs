@@ -49,10 +49,10 @@ use crate::journey::token::Token;
 use crate::ledger::Entry;
 use crate::notifier::Receipt;
 use crate::slo::Counts;
+use crate::store::codes::{blob, millis, time, verdict_code};
 use crate::store::sqlite::lock::{Left, Lock};
 use crate::store::sqlite::rows::{
-    arrival, blob, boot, from_json, incident_row, ledger_entry, millis, order, outbox_row, parse, ran, run_row, span,
-    spent, time, verdict, verdict_code,
+    arrival, boot, from_json, incident_row, ledger_entry, order, outbox_row, parse, ran, run_row, span, spent, verdict,
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{

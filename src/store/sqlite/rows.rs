@@ -1,37 +1,19 @@
-//! Values as columns hold them, and rows as the daemon knows them.
+//! Rows as the daemon knows them.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::boots::Boot;
 use crate::breaker::{Guarded, Order};
 use crate::detect::drift::Ran;
 use crate::journey::message::Arrival;
-use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
+use crate::journey::outcome::Verdict;
 use crate::journey::spend::Spent;
 use crate::journey::token::Token;
-use crate::ledger::{Entry, Settled};
+use crate::ledger::Entry;
 use crate::slo::Span;
+use crate::store::codes::{WHYS, duration, settled_of, time, verdict_of};
 use crate::store::{IncidentRow, OutboxRow, OutboxState, RunRow};
 use crate::time::Mono;
-
-pub(super) fn millis(at: Timestamp) -> i64 {
-    at.as_millisecond()
-}
-
-pub(super) fn time(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-pub(super) fn blob(token: Token) -> [u8; 16] {
-    token.bits().to_be_bytes()
-}
 
 pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
@@ -46,67 +28,8 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: u
     parse(row.get_ref(column)?.as_str()?)
 }
 
-/// A verdict's code in the store. Append only.
-pub(super) fn verdict_code(verdict: Verdict) -> i64 {
-    match verdict {
-        Verdict::Good => 0,
-        Verdict::Slow => 1,
-        Verdict::Failed => 2,
-        Verdict::Late => 3,
-        Verdict::Unknown => 4,
-        Verdict::Excluded => 5,
-    }
-}
-
 pub(super) fn verdict(code: i64) -> rusqlite::Result<Verdict> {
-    let found = Verdict::ALL.iter().copied().find(|verdict| verdict_code(*verdict) == code);
-    found.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
-}
-
-/// Why an outcome is what it is, in the store. Append only; zero is no reason.
-pub(super) fn why_code(outcome: &Outcome) -> i64 {
-    let place = WHYS.iter().position(|why| *why == outcome.label());
-    place.map_or(0, |place| place as i64)
-}
-
-pub(super) const WHYS: &[&str] = &[
-    "",
-    "unreachable",
-    "tls",
-    "auth",
-    "refused",
-    "rejected",
-    "throttled",
-    "unroutable",
-    "uncertain",
-    "not_received",
-    "mismatch",
-    "duplicate",
-    "reordered",
-    "altered",
-    "misrouted",
-    "backlog",
-    "exec",
-    "blocked",
-    "not_ready",
-    "storage",
-    "shutdown",
-    "missed",
-    "skipped",
-    "unavailable",
-    "internal",
-    "maintenance",
-    "paused",
-    "spend",
-    "restart",
-    "observer",
-];
-
-pub(super) fn settled_code(how: Settled) -> i64 {
-    match how {
-        Settled::Arrived => 1,
-        Settled::Missing => 2,
-    }
+    verdict_of(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
 }
 
 pub(super) fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
@@ -130,7 +53,7 @@ pub(super) fn ledger_entry(row: &Row<'_>) -> rusqlite::Result<(Token, Entry)> {
         slot: time(row.get(2)?),
         recorded: time(row.get(3)?),
         keep_until: time(row.get(4)?),
-        settled: row.get::<_, Option<i64>>(5)?.map(|code| if code == 1 { Settled::Arrived } else { Settled::Missing }),
+        settled: row.get::<_, Option<i64>>(5)?.map(settled_of),
     };
     Ok((Token::from_bits(u128::from_be_bytes(row.get(0)?)), entry))
 }
@@ -171,17 +94,13 @@ pub(super) fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         slot: time(row.get(1)?),
         verdict: verdict(row.get(2)?)?,
         why: WHYS.get(why).copied().unwrap_or("").to_owned(),
-        latency: Duration::from_micros(row.get::<_, i64>(4)?.max(0) as u64),
-        late_by: row.get::<_, Option<i64>>(5)?.map(|micros| Duration::from_micros(micros.max(0) as u64)),
+        latency: duration(row.get(4)?),
+        late_by: row.get::<_, Option<i64>>(5)?.map(duration),
     })
 }
 
 pub(super) fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
-    Ok(Ran {
-        slot: time(row.get(0)?),
-        verdict: verdict(row.get(1)?)?,
-        latency: Duration::from_micros(row.get::<_, i64>(2)?.max(0) as u64),
-    })
+    Ok(Ran { slot: time(row.get(0)?), verdict: verdict(row.get(1)?)?, latency: duration(row.get(2)?) })
 }
 
 pub(super) fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
@@ -220,14 +139,12 @@ pub(super) fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
     })
 }
 
-// Every cause and reason must have a place in WHYS, or it would be forgotten.
-const _: () = assert!(WHYS.len() == 1 + Cause::ALL.len() + UnknownWhy::ALL.len() + ExcludedWhy::ALL.len());
-
 /// What a row says, as a damaged store may give it back: what can be read is what would be written again.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
     use crate::notifier::Receipt;
     use crate::{alert, control, incident, journey, notice, slo};
+    use std::time::Duration;
     fn same<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) {
         let Ok(value) = parse::<T>(text) else { return };
         let written = json(&value).expect("what was read can be written");

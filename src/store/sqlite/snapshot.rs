@@ -12,7 +12,8 @@ use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::notice::Notification;
 use crate::slo::Span;
-use crate::store::sqlite::rows::{blob, from_json, millis, run_row, span};
+use crate::store::codes::{blob, millis};
+use crate::store::sqlite::rows::{from_json, run_row, span};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{RunRow, StoreError, schema};
 

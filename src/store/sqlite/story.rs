@@ -9,9 +9,8 @@ use crate::journey::Name;
 use crate::journey::report::Report;
 use crate::journey::run::checkpoint::Checkpoint;
 use crate::journey::token::Token;
-use crate::store::sqlite::rows::{
-    blob, boot, from_json, incident_row, ledger_entry, millis, outbox_row, run_row, time,
-};
+use crate::store::codes::{blob, millis, time};
+use crate::store::sqlite::rows::{boot, from_json, incident_row, ledger_entry, outbox_row, run_row};
 use crate::store::sqlite::snapshot::at_one_moment;
 use crate::store::story::{Left, Story};
 use crate::store::{IncidentRow, OutboxRow, StoreError};

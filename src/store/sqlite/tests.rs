@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::rows::WHYS;
 use super::*;
 use crate::journey::outcome::Verdict;
 use crate::slo::{Span, SpanChange};
+use crate::store::codes::WHYS;
 use crate::store::conformance::{self, at, row};
 
 struct Place(PathBuf);
@@ -35,7 +35,7 @@ fn owe(sequence: u32) -> Vec<Change> {
 #[tokio::test]
 async fn conforms() {
     let place = Place::new("conforms");
-    conformance::all(|| Arc::new(Sqlite::open(&place.file()).unwrap())).await;
+    conformance::all(async || Arc::new(Sqlite::open(&place.file()).unwrap()) as Arc<dyn Store>).await;
 }
 
 #[tokio::test]
