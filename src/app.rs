@@ -20,11 +20,13 @@ mod reload;
 pub mod replay;
 pub mod runs;
 pub mod slo;
+mod standby;
 mod tasks;
 mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::channels::{Inlets, Opened, Opener, readings};
 use crate::app::heritage::Heritage;
 use crate::app::reload::{Live, Staff, Switch};
+use crate::app::standby::{LEASE, Seat};
 use crate::app::tasks::Tasks;
 use crate::app::watcher::{Around, Unwatched, Watch};
 use crate::board::{Board, Pulse};
@@ -64,6 +67,7 @@ use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
 use crate::scheduler::{Observation, Scheduler};
 use crate::secret::Redactor;
+use crate::store::reading::Home;
 use crate::store::sqlite::{REST, Sqlite};
 use crate::store::{Change, Store, StoreError};
 
@@ -109,15 +113,20 @@ pub async fn run(
 ) -> Result<(), Failure> {
     tasks::tell_supervisor(&[tasks::more_time(PREFLIGHT)]);
     let missing = preflight::prove(&plan, clock).await?;
-    let store = open_store(&plan).await?;
-    let listener = bind(plan.http.listen, "http.listen").await?;
-    let door = gates::open(plan.http.web_config.as_deref(), clock)?;
+    let Some(Seat { store, listener, door, tenure }) = Box::pin(standby::take_seat(&plan, clock, &stop)).await? else {
+        tracing::info!("stopped while standing by");
+        return Ok(());
+    };
+    let board = Arc::new(Board::default());
+    let mut tasks = Tasks::default();
+    if let Some(tenure) = &tenure {
+        tenure.spawn(&mut tasks, &board, clock);
+    }
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let journeys = plan.journeys.len();
     let hooks_address = hooks.address();
     own::join(&mut plan, &key, hooks_address);
-    let board = Arc::new(Board::default());
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
     daemon.started.set(seconds(clock.now().wall));
@@ -214,7 +223,6 @@ pub async fn run(
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (plan_tick, plan_ticks) = mpsc::channel(1);
     let (chore, chores) = mpsc::channel(8);
-    let mut tasks = Tasks::default();
     tasks.spawn("http", tasks::serve_apart(listener, views, stop_http.clone()));
     tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
     let around =
@@ -299,6 +307,12 @@ pub async fn run(
     };
     // Nothing is taken up any more.
     drop(live);
+    if ended == Some(LEASE) {
+        // What is still to be done is the other's.
+        tasks.abort();
+        let why = "another daemon has taken over the lease of the store: this one ends, and stands by when it is started again";
+        return Err(Failure::new(exit::TEMPORARY, why));
+    }
     if let Some(name) = &ended {
         tracing::error!(task = name, "a task ended that must not; stopping in order");
     } else {
@@ -324,6 +338,9 @@ pub async fn run(
     if let Err(error) = store.close().await {
         tracing::warn!(%error, "the store did not close cleanly");
     }
+    if let Some(tenure) = tenure {
+        tenure.give_back().await;
+    }
     stop_http.cancel();
     tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog", "web_config"], DRAIN_PART).await;
     tasks.abort();
@@ -336,8 +353,8 @@ pub async fn run(
     }
 }
 
-async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>, Failure> {
-    let path = plan.store.path.clone();
+async fn open_file(plan: &Plan, path: &Path) -> Result<Arc<dyn Store>, Failure> {
+    let path = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || Sqlite::open_resting(&path, REST)).await;
     match opened {
         Ok(Ok(store)) => Ok(Arc::new(store)),
@@ -351,17 +368,22 @@ fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
         StoreError::Unwritable(_) => exit::CANNOT_CREATE,
         StoreError::Unreadable(_) | StoreError::Closed => exit::IO,
         StoreError::TooNew { .. } | StoreError::TooOld { .. } => exit::CONFIG,
-        StoreError::InUse(_) => exit::TEMPORARY,
+        StoreError::InUse(_) | StoreError::Fenced(_) => exit::TEMPORARY,
     };
+    let is_file = matches!(plan.store.home, Home::Sqlite(_));
     let hint = match error {
+        StoreError::Unwritable(_) | StoreError::Unreadable(_) if !is_file => {
+            "does the server run, does it know the user and the database of `store.url`, and may that user make tables there?"
+        }
         StoreError::Unwritable(_) => {
             "is the directory there, ours to write, and not full? `store.url` says where it is"
         }
         StoreError::Unreadable(_) => "move it away to begin with an empty one, or restore a backup",
+        StoreError::Fenced(_) => "two daemons have one store: the one that has the lease goes on",
         StoreError::InUse(_) => "is another journeyman running on this store?",
         StoreError::TooNew { .. } | StoreError::TooOld { .. } | StoreError::Closed => "nothing was changed",
     };
-    Failure::new(code, format!("store {}: {error}\n  help: {hint}", plan.store.path.display()))
+    Failure::new(code, format!("store {}: {error}\n  help: {hint}", plan.store.home))
 }
 
 /// Binds a listener, or says who needs the address for what.

@@ -57,6 +57,7 @@ use crate::journey::trace_url::TraceUrl;
 use crate::journey::{Dependency, Journey, Name};
 use crate::notifier;
 use crate::secret::{Redactor, Secret};
+use crate::store::reading::Home;
 
 /// Loads the daemon's file at `path` and the probe files that it names. Beside the plan stand the problems that are not
 /// errors.
@@ -306,8 +307,8 @@ pub struct HooksPlan {
 /// Where state is kept.
 #[derive(Clone, Debug)]
 pub struct StorePlan {
-    /// The SQLite file.
-    pub path: PathBuf,
+    /// In which file, or on which server.
+    pub home: Home,
     /// How long runs are kept.
     pub keep_runs: Duration,
 }

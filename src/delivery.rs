@@ -36,7 +36,7 @@ use crate::metrics::{BreakerMetrics, NotifierMetrics};
 use crate::notice::{Notification, delivery_id};
 use crate::notifier::{Delivery, Notifier, NotifyError};
 use crate::scheduler::Observation;
-use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store};
+use crate::store::{Change, Due, OutboxRow, OutboxState, OutboxStatus, Store, StoreError};
 use crate::time::{Mono, Now, between, later};
 
 /// An attempt may take this long before we stop waiting for it.
@@ -417,6 +417,8 @@ impl Worker {
                 self.is_store_failing = false;
                 Duration::ZERO
             }
+            // Whoever has taken over tells what is to be told; this process is about to end.
+            Err(StoreError::Fenced(_)) => std::future::pending().await,
             Err(error) => {
                 if !std::mem::replace(&mut self.is_store_failing, true) {
                     tracing::error!(notifier = %self.name, %error, "cannot record what becomes of notices; they are told all the same");

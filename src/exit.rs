@@ -25,7 +25,7 @@ pub const SOFTWARE: u8 = 70;
 pub const CANNOT_CREATE: u8 = 73;
 /// The store cannot be read.
 pub const IO: u8 = 74;
-/// Another process has the store, or it was asked for too soon; trying again later may help.
+/// Another process has the store, or has taken it over, or it was asked for too soon; trying again later may help.
 pub const TEMPORARY: u8 = 75;
 /// The daemon does not take our token.
 pub const NO_PERMISSION: u8 = 77;

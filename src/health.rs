@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::gate::{Local, why_silent};
 use crate::secret::Secret;
 
@@ -22,12 +24,20 @@ pub async fn ready(listen: SocketAddr, web: Option<&Path>, token: Option<&Secret
     if let Some(token) = token {
         request = request.bearer_auth(token.reveal().as_str());
     }
-    let status = request.send().await.map_err(|error| format!("{url}: {}", why_silent(error)))?.status();
+    let answer = request.send().await.map_err(|error| format!("{url}: {}", why_silent(error)))?;
+    let status = answer.status();
     match status.as_u16() {
         _ if status.is_success() => Ok(()),
         401 if local.needs_password && token.is_none() => Err(format!(
             "{url} wants a password (`web_config`); with an `admin_token` in [http] this command needs none"
         )),
-        _ => Err(format!("{url} answered {status}")),
+        _ => {
+            let said = answer.text().await.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            let reasons =
+                said.as_ref().and_then(|said| said["reasons"].as_array()).map(Vec::as_slice).unwrap_or_default();
+            let reasons: Vec<_> = reasons.iter().filter_map(Value::as_str).collect();
+            let why = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+            Err(format!("{url} answered {status}{why}"))
+        }
     }
 }

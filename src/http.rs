@@ -20,6 +20,7 @@ mod public;
 mod reload;
 mod routes;
 mod run_again;
+mod standby;
 mod template;
 
 #[cfg(any(test, fuzzing))]
@@ -109,6 +110,8 @@ struct Shared {
     key: OnceCell<[u8; 32]>,
     stop: CancellationToken,
 }
+
+pub use crate::http::standby::serve_standby;
 
 /// Serves until told to stop; then event streams end, and answers under way have a few seconds.
 ///

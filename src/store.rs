@@ -3,6 +3,10 @@
 mod codes;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod past;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod reading;
 mod schema;
 pub mod sqlite;
 pub mod story;
@@ -30,6 +34,9 @@ use crate::ledger::{Entry, Settled};
 use crate::notice::Notification;
 use crate::notifier::Receipt;
 use crate::slo::{Counts, Span, SpanChange};
+
+/// What was spent is of interest on its day, and no zone is more than a day from ours.
+const KEEP_SPENT: Duration = Duration::from_secs(3 * 86_400);
 
 /// Something to be made durable.
 #[derive(Clone, Debug)]
@@ -357,6 +364,9 @@ pub enum StoreError {
     /// Another process has it.
     #[error("the store is in use by another process: {0}")]
     InUse(String),
+    /// Another daemon writes in our place. Nothing of the batch was kept, and nothing will be.
+    #[error("another daemon has taken over: the lease of {0} is not ours any more")]
+    Fenced(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

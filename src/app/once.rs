@@ -18,7 +18,7 @@ use crate::journey::report::Report;
 use crate::journey::run::Sight;
 use crate::metrics::Metrics;
 use crate::runner::{Ends, Runner};
-use crate::store::sqlite::{Sqlite, snapshot};
+use crate::store::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 
 /// Journeys under way at once at most.
@@ -122,14 +122,14 @@ async fn run(
 }
 
 fn last_good(plan: &Plan, name: &str) -> Option<Report> {
-    let path = &plan.store.path;
-    if !path.exists() {
+    let home = &plan.store.home;
+    if !home.may_be_there() {
         return None;
     }
     // The run is worth its while without.
     let warned =
         |error: StoreError| tracing::warn!(%error, "nothing is said of what has changed since the last good run");
-    snapshot::last_good(path, name).map_err(warned).ok().flatten()
+    home.last_good(name).map_err(warned).ok().flatten()
 }
 
 /// The plan with these journeys alone, and only the channels that they use.

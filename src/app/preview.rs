@@ -18,7 +18,6 @@ use crate::notifier::email::{EmailSettings, Security};
 use crate::notifier::slack::{Interactions, SlackSettings};
 use crate::notifier::{Notifier, Rendered, email, slack};
 use crate::secret::{Redactor, Secret};
-use crate::store::sqlite::snapshot;
 
 /// Signs the buttons of previews: no daemon takes them.
 const NOBODYS_KEY: [u8; 32] = [0; 32];
@@ -43,7 +42,7 @@ fn of_run(plan: &Plan, token: &str, reason: Option<NotifyReason>) -> Result<Noti
         let help = "it is `jm` and 26 letters and digits, as notices and the pages have it";
         return Err(Failure::new(exit::USAGE, format!("`{token}` is no run's token\n  help: {help}")));
     };
-    let found = snapshot::told(&plan.store.path, token).map_err(|error| store_failure(plan, &error))?;
+    let found = plan.store.home.told(token).map_err(|error| store_failure(plan, &error))?;
     let is_wanted = |notice: &Notification| reason.is_none_or(|reason| notice.reason == reason);
     if let Some(notice) = found.notices.into_iter().find(is_wanted) {
         return Ok(without_grants(notice));

@@ -14,7 +14,7 @@ use crate::incident::root::Resource;
 use crate::journey::{Journey, Name};
 use crate::replay::comparison::Comparison;
 use crate::replay::{Happened, Replay, Told};
-use crate::store::sqlite::past::{How, Past, read_past, read_silences};
+use crate::store::past::{How, Past};
 use crate::time::{between, earlier};
 
 /// Replays the last `length` of these journeys, or of all; `changed` are journeys that stand in for those of their names. `seen` is
@@ -44,7 +44,7 @@ pub fn replay(
         changed.map(|changed| present.iter().map(|journey| with_policy(journey, changed)).collect());
     let windows = present.iter().chain(other.iter().flatten()).map(|journey| journey.window().bounds(from).0);
     let warm = windows.min().unwrap_or(from).min(from);
-    let silences = read_silences(&plan.store.path).map_err(|error| store_failure(plan, &error))?;
+    let silences = plan.store.home.silences().map_err(|error| store_failure(plan, &error))?;
     let begin = |journeys: &[Arc<Journey>]| {
         let replay = Replay::new(journeys, plan.location.as_deref(), plan.routes.clone(), &plan.group_by, warm);
         (replay.silenced(silences.clone()), Vec::new())
@@ -54,7 +54,7 @@ pub fn replay(
     let journeys: Vec<Name> = present.iter().map(|journey| journey.name.clone()).collect();
     let mut runs = 0;
     let all = between(warm, now).as_secs_f64();
-    let taken = read_past(&plan.store.path, &journeys, warm, |past| {
+    let taken = plan.store.home.past(&journeys, warm, |past| {
         seen(between(warm, past.ended).as_secs_f64() / all);
         runs += u64::from(past.how == How::Ran && past.ended >= from);
         for (replay, told) in &mut replays {

@@ -9,7 +9,7 @@ use crate::config::{Plan, no_journey};
 use crate::exit::{self, Failure};
 use crate::journey::outcome::Verdict;
 use crate::store::RunRow;
-use crate::store::sqlite::snapshot::{Wanted, runs};
+use crate::store::reading::Wanted;
 use crate::time::earlier;
 
 /// The journey's runs of these verdicts (all if none is named) within `length` before `now`, newest first, at most `limit`.
@@ -25,7 +25,7 @@ pub fn find(
     now: Timestamp,
 ) -> Result<Vec<RunRow>, Failure> {
     let wanted = Wanted { verdicts, since: length.map(|length| earlier(now, length)), limit };
-    let found = runs(&plan.store.path, journey, &wanted).map_err(|error| store_failure(plan, &error))?;
+    let found = plan.store.home.runs(journey, &wanted).map_err(|error| store_failure(plan, &error))?;
     found.ok_or_else(|| {
         let known: Vec<_> = plan.journeys.iter().map(|journey| &*journey.name).collect();
         Failure::new(

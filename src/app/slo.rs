@@ -11,7 +11,6 @@ use crate::exit::{self, Failure};
 use crate::journey::outcome::Verdict;
 use crate::journey::{Journey, Name};
 use crate::slo::{self, History, Hop, JourneySlo};
-use crate::store::sqlite::snapshot;
 use crate::time::earlier;
 
 /// A run that was due this long ago beyond its deadline is written; one that is not was never run.
@@ -29,9 +28,9 @@ pub fn read(
     now: Timestamp,
     seen: &mut dyn FnMut(f64),
 ) -> Result<Vec<JourneySlo>, Failure> {
-    if !plan.store.path.exists() {
-        let path = plan.store.path.display();
-        let message = format!("there is no store at {path}: the daemon makes it at its first start (`journeyman run`)");
+    if !plan.store.home.may_be_there() {
+        let home = &plan.store.home;
+        let message = format!("there is no store at {home}: the daemon makes it at its first start (`journeyman run`)");
         return Err(Failure::new(exit::IO, message));
     }
     let all: Vec<Name> = plan.journeys.iter().map(|journey| journey.name.clone()).collect();
@@ -41,7 +40,7 @@ pub fn read(
         done += 1;
         seen(f64::from(done) / work as f64);
     };
-    let spans = snapshot::spans(&plan.store.path, &all, &mut step);
+    let spans = plan.store.home.spans(&all, &mut step);
     let mut spans = spans.map_err(|error| super::store_failure(plan, &error))?;
     let histories: BTreeMap<Name, (Arc<Journey>, History)> = plan
         .journeys

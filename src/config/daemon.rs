@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::channel::http::HttpSettings;
 use crate::channel::{self, ChannelPolicy, kind_of};
 use crate::config::channels::{self, Channel};
-use crate::config::document::{Context, Node, Section};
+use crate::config::document::{Context, Data, Node, Section};
 use crate::config::fingerprint::Identity;
 use crate::config::journeys::{self, Catalog, Loaded};
 use crate::config::merge::Fragments;
@@ -22,6 +22,11 @@ use crate::config::{
 use crate::control::Route;
 use crate::journey::trace_url::TraceUrl;
 use crate::journey::{Journey, Name, Verb};
+#[cfg(feature = "postgres")]
+use crate::secret::{Redactor, Secret};
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{check_url, password_of};
+use crate::store::reading::Home;
 
 pub(super) const KEYS: &[&str] = &[
     "probes",
@@ -285,27 +290,76 @@ fn trace_url(section: &Section<'_>) -> Option<TraceUrl> {
 /// `[store]`
 pub(super) fn store(context: &Context, node: Option<&Node>) -> StorePlan {
     let section = node.and_then(|node| Section::open(context, node, "store", STORE_KEYS));
-    let path = section.as_ref().and_then(|section| {
-        let node = section.get("url")?;
-        let text = context.text(node, "url")?;
-        match text.split_once(':') {
-            Some(("sqlite", path)) if !path.is_empty() && !path.starts_with("//") => Some(path.to_owned()),
-            Some(("postgres" | "postgresql", _)) => {
-                let problem = Problem::error(&node.place, "state in PostgreSQL is not in this version yet");
-                context.add(problem.hint(format!("write `url = \"sqlite:{DATABASE}\"` until then")));
-                None
+    let home = section.as_ref().and_then(|section| home(context, section.get("url")?));
+    StorePlan {
+        home: home.unwrap_or_else(|| Home::Sqlite(files::clean(&context.base.join(DATABASE)))),
+        keep_runs: section.and_then(|section| section.duration("keep_runs")).unwrap_or(KEEP_RUNS),
+    }
+}
+
+/// `url`: a file's may stand there as it is; a server's may be elsewhere, because of the password in it.
+fn home(context: &Context, node: &Node) -> Option<Home> {
+    if !matches!(node.data, Data::Text(_) | Data::Table(_)) {
+        context.expected(node, "url", "a place to keep state");
+        return None;
+    }
+    if let Some(text) = node.as_text().filter(|text| !is_postgres(text)) {
+        return match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() && !path.starts_with("//") => {
+                Some(Home::Sqlite(files::clean(&context.base.join(path))))
             }
             _ => {
                 let problem = Problem::error(&node.place, "this is not a place to keep state");
-                context.add(problem.hint(format!("write `url = \"sqlite:{DATABASE}\"`: a path relative to this file")));
+                let hint = format!(
+                    "write `url = \"sqlite:{DATABASE}\"`, a path relative to this file, or \
+                     `url = \"postgres://user@host/database\"`"
+                );
+                context.add(problem.hint(hint));
                 None
             }
-        }
-    });
-    StorePlan {
-        path: files::clean(&context.base.join(path.as_deref().unwrap_or(DATABASE))),
-        keep_runs: section.and_then(|section| section.duration("keep_runs")).unwrap_or(KEEP_RUNS),
+        };
     }
+    behind_url(context, node)
+}
+
+fn is_postgres(url: &str) -> bool {
+    ["postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme))
+}
+
+#[cfg(feature = "postgres")]
+fn behind_url(context: &Context, node: &Node) -> Option<Home> {
+    let nobody = Redactor::new();
+    let url = match &node.data {
+        Data::Text(text) => {
+            // The redactor must not learn an address without a secret in it: it would blacken every page.
+            let hidden = password_of(text).is_some();
+            if hidden {
+                let problem = Problem::warning(&node.place, "`url` has a literal secret in it: the password");
+                context
+                    .add(problem.hint("put the URL in a file that only Journeyman can read: `url = { file = \"…\" }`"));
+            }
+            Secret::new(text.clone(), if hidden { &context.redactor } else { &nobody })
+        }
+        _ => context.secret(node, "url")?,
+    };
+    let revealed = url.reveal();
+    if let Err((why, form)) = check_url(&revealed) {
+        context.add(Problem::error(&node.place, format!("`url` cannot be used: {why}")).hint(form));
+        return None;
+    }
+    if let Some((user, password)) = password_of(&revealed) {
+        context.redactor.add_password(&user, &password);
+    }
+    Some(Home::Postgres(url))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn behind_url(context: &Context, node: &Node) -> Option<Home> {
+    let problem = Problem::error(&node.place, "this build keeps no state in PostgreSQL");
+    let hint =
+        format!("it was built without the feature `postgres`; build with it, or write `url = \"sqlite:{DATABASE}\"`");
+    context.add(problem.hint(hint));
+    None
 }
 
 /// `[log]`

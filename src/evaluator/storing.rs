@@ -45,6 +45,8 @@ impl Evaluator {
                     self.parts.outbox.wake();
                 }
             }
+            // Whoever has taken over decides the same, and tells of it.
+            Err(StoreError::Fenced(_)) => self.shed(),
             Err(error) => {
                 self.store_fails(&error, now.wall);
                 self.go_without_store(round);

@@ -41,7 +41,7 @@ fn report(slot: i64, outcome: Outcome) -> Report {
     }
 }
 
-fn good(slot: i64) -> Report {
+pub(crate) fn good(slot: i64) -> Report {
     report(slot, Outcome::Good { latency: Duration::from_micros(1_234) })
 }
 

@@ -8,6 +8,11 @@ use crate::journey::token::Token;
 use crate::ledger::Settled;
 use crate::store::{IncidentRow, OutboxRow, RunRow};
 
+/// Notices of an incident that are told of at most: the newest.
+pub(super) const NOTICES: usize = 100;
+/// Incidents that are told of at most: a journey is in few at once.
+pub(super) const INCIDENTS: usize = 10;
+
 /// One run as the store knows it.
 #[derive(Debug)]
 pub struct Story {

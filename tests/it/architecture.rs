@@ -55,7 +55,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("store",     &[CORE, GROUND, &["notifier::Receipt"]]),
     ("board",     &[CORE, GROUND, &["channel::Readiness"]]),
     ("http",      &[CORE, GROUND, SHOWN, &["store", "channel::Readiness", "notifier::Receipt"]]),
-    ("config",    &[CORE, GROUND, &["channel", "notifier", "dead_man", "observer"]]),
+    ("config",    &[CORE, GROUND, &["channel", "notifier", "dead_man", "observer", "store::postgres", "store::reading::Home"]]),
     // Drivers: they talk by channels of tokio, and know of each other at most what is said there.
     ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store", "observer"]]),
     ("scheduler", &[CORE, GROUND, SHOWN, &["runner"]]),

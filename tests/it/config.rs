@@ -182,7 +182,7 @@ fn the_example_means_what_it_says() {
     assert_eq!((plan.http.listen.port(), plan.hooks.as_ref().map(|hooks| hooks.listen.port())), (9464, Some(9465)));
     assert_eq!(plan.http.admin_token.as_ref().unwrap().reveal().as_str(), "example-admin-token");
     assert_eq!(plan.redactor.clean("Bearer example-slack-bot-token"), "Bearer •••");
-    assert_eq!(plan.store.path, Path::new("state/journeyman.db"));
+    assert_eq!(plan.store.home.to_string(), "state/journeyman.db");
     assert_eq!(plan.store.keep_runs, seconds(90 * 86_400));
     assert_eq!(plan.notifiers["oncall"].fallback.as_deref(), Some("ops-mail"));
     assert_eq!(plan.notifiers["oncall"].fallback_after, seconds(120));
@@ -352,7 +352,7 @@ fn what_is_not_written_has_its_default() {
     assert!(problems.is_empty());
     assert_eq!(plan.http.listen.to_string(), "127.0.0.1:9464");
     assert!(plan.hooks.is_none() && plan.http.admin_token.is_none() && plan.location.is_none());
-    assert_eq!(plan.store.path, Path::new("tests/it/config/good/journeyman.db"));
+    assert_eq!(plan.store.home.to_string(), "tests/it/config/good/journeyman.db");
     assert_eq!((plan.max_runs, plan.log.json, plan.log.level.as_str()), (512, false, "info"));
     assert_eq!(plan.watcher.own, Some(OwnPlan { every: seconds(30), door: Door::Public }));
     assert!(plan.watcher.dead_man.is_none() && plan.watcher.references.is_empty());

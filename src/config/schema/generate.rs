@@ -93,7 +93,7 @@ fn shape(row: &Row, at: Where, tables: &dyn Fn(&str) -> Option<Value>) -> Value 
         "decimal number" => json!({ "type": "number" }),
         "any value" | "value" => json!({}),
         "duration" | "share" | "rate" | "size" | "secret" => refer(kind),
-        "URL or secret" => refer("secret"),
+        "URL or secret" | "string or secret" => refer("secret"),
         "duration, or `\"never\"`" | "duration or `\"never\"`" => {
             any_of(&[refer("duration"), json!({ "const": "never" })])
         }

@@ -1,52 +1,18 @@
 //! What happened, in order, read beside a daemon that goes on: nothing is written, and nothing is locked.
 
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Statement, params};
 
 use crate::control::Silence;
 use crate::journey::Name;
-use crate::journey::outcome::{Cause, Verdict};
 use crate::journey::report::Report;
-use crate::store::codes::{WHYS, millis, time};
+use crate::store::codes::millis;
+use crate::store::past::{Past, Ran, Weave, has_failed, slots, without_run};
 use crate::store::sqlite::rows::{from_json, span, verdict};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{StoreError, schema};
-use crate::time::later;
-
-/// A run, or a slot that none ran for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Past {
-    /// Whose.
-    pub journey: Name,
-    /// Its slot.
-    pub slot: Timestamp,
-    /// When the run ended, by its slot and its latency; the slot itself if there was none.
-    pub ended: Timestamp,
-    /// How long the run took.
-    pub latency: Duration,
-    /// What it counts as.
-    pub verdict: Verdict,
-    /// Why it failed.
-    pub cause: Option<Cause>,
-    /// The channel at which it failed.
-    pub channel: Option<Name>,
-    /// How it happened.
-    pub how: How,
-}
-
-/// Whether there was a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// There was.
-    Ran,
-    /// There was none, while others ran.
-    Skipped,
-    /// Nothing ran.
-    Missed,
-}
 
 /// Gives what happened to these journeys since `from`, in the order of its ends.
 ///
@@ -101,8 +67,7 @@ fn read(
     for (id, name) in &ids {
         without.extend(slots_without_run(connection, *id, name, from)?);
     }
-    without.sort_by_key(|past| past.slot);
-    let mut without = without.into_iter().peekable();
+    let mut weave = Weave::new(without);
     let mut evidence =
         connection.prepare("SELECT report FROM evidence WHERE journey = ? AND slot = ? AND NOT is_good")?;
     let mut runs = connection.prepare(
@@ -111,28 +76,18 @@ fn read(
     let mut rows = runs.query([millis(from)])?;
     while let Some(row) = rows.next()? {
         let Some(name) = name_of(row.get(0)?) else { continue };
-        let (slot, verdict, why): (i64, Verdict, usize) =
-            (row.get(1)?, verdict(row.get(2)?)?, row.get::<_, i64>(3)?.try_into().unwrap_or(0));
-        let ended = time(row.get(4)?);
-        while let Some(past) = without.next_if(|past| past.slot <= ended) {
-            // The next run to end began before: something ran at that time.
-            let how = if time(slot) <= past.slot { How::Skipped } else { How::Missed };
-            take(Past { how, ..past });
-        }
-        let is_bad = matches!(verdict, Verdict::Failed | Verdict::Late | Verdict::Slow);
-        let channel = if is_bad { failed_at(&mut evidence, row.get(0)?, slot)? } else { None };
-        take(Past {
+        let ran = Ran {
             journey: name.clone(),
-            slot: time(slot),
-            ended,
-            latency: Duration::from_micros(row.get::<_, i64>(5)?.max(0) as u64),
-            verdict,
-            cause: WHYS.get(why).and_then(|why| why.parse().ok()),
-            channel,
-            how: How::Ran,
-        });
+            slot: row.get(1)?,
+            verdict: verdict(row.get(2)?)?,
+            why: row.get(3)?,
+            ended: row.get(4)?,
+            latency: row.get(5)?,
+        };
+        let channel = if has_failed(ran.verdict) { failed_at(&mut evidence, row.get(0)?, ran.slot)? } else { None };
+        weave.run(ran, channel, take);
     }
-    without.for_each(take);
+    weave.end(take);
     Ok(())
 }
 
@@ -147,24 +102,14 @@ fn slots_without_run(connection: &Connection, id: i64, name: &Name, from: Timest
         "SELECT start, step, count, verdict, excluded FROM span WHERE journey = ? AND verdict IN (4, 5) ORDER BY start";
     let mut spans = connection.prepare_cached(sql)?;
     let mut has_run = connection.prepare_cached("SELECT 1 FROM run WHERE journey = ? AND slot = ?")?;
-    let mut slots = Vec::new();
+    let mut found = Vec::new();
     for span in spans.query_map([id], span)? {
         let span = span?;
-        let step = Duration::from_millis(span.step.unsigned_abs());
-        for slot in (0..span.count).map(|nth| later(time(span.start), step * nth)).filter(|slot| *slot > from) {
+        for slot in slots(&span, from) {
             if !has_run.exists(params![id, millis(slot)])? {
-                slots.push(Past {
-                    journey: name.clone(),
-                    slot,
-                    ended: slot,
-                    latency: Duration::ZERO,
-                    verdict: span.verdict,
-                    cause: None,
-                    channel: None,
-                    how: How::Missed,
-                });
+                found.push(without_run(name, slot, span.verdict));
             }
         }
     }
-    Ok(slots)
+    Ok(found)
 }

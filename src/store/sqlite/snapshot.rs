@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use jiff::Timestamp;
 use rusqlite::{OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::journey::Name;
-use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::journey::token::Token;
-use crate::notice::Notification;
 use crate::slo::Span;
 use crate::store::codes::{blob, millis};
+use crate::store::reading::{ToldOf, Wanted};
 use crate::store::sqlite::rows::{from_json, run_row, span};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{RunRow, StoreError, schema};
@@ -37,17 +35,6 @@ pub fn spans(path: &Path, names: &[Name], seen: &mut dyn FnMut()) -> Result<Hash
         }
         Ok(found)
     })
-}
-
-/// What is kept of a run, and what people were told of it.
-#[derive(Debug, Default)]
-pub struct ToldOf {
-    /// The notices that showed it, oldest first.
-    pub notices: Vec<Notification>,
-    /// Its evidence.
-    pub report: Option<Report>,
-    /// The last good run before it that has evidence.
-    pub last_good: Option<Report>,
 }
 
 /// What is kept of this run. Nothing is written, and nobody waits.
@@ -98,17 +85,6 @@ pub fn last_good(path: &Path, name: &str) -> Result<Option<Report>, StoreError> 
             WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
         store.query_row(sql, [name], |row| from_json(row, 0)).optional()
     })
-}
-
-/// Which runs a list has.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    /// Only those with one of these verdicts; all if none is named.
-    pub verdicts: Vec<Verdict>,
-    /// Only those of slots from then on.
-    pub since: Option<Timestamp>,
-    /// So many at most.
-    pub limit: usize,
 }
 
 /// A journey's runs, newest first; `None` if the store does not know the journey.

@@ -12,13 +12,8 @@ use crate::journey::token::Token;
 use crate::store::codes::{blob, millis, time};
 use crate::store::sqlite::rows::{boot, from_json, incident_row, ledger_entry, outbox_row, run_row};
 use crate::store::sqlite::snapshot::at_one_moment;
-use crate::store::story::{Left, Story};
+use crate::store::story::{INCIDENTS, Left, NOTICES, Story};
 use crate::store::{IncidentRow, OutboxRow, StoreError};
-
-/// Notices of an incident that are told of at most: the newest.
-const NOTICES: usize = 100;
-/// Incidents that are told of at most: a journey is in few at once.
-const INCIDENTS: usize = 10;
 
 /// What the store has of this run; `None` if it never heard of it, or has forgotten it. Nothing is written, and nobody waits.
 ///

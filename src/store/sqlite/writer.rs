@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, ToSql};
@@ -18,11 +17,8 @@ use crate::store::codes::{blob, micros, millis, settled_code, verdict_code, why_
 use crate::store::sqlite::lock::Lock;
 use crate::store::sqlite::rows::{json, spent_key};
 use crate::store::sqlite::{Answer, noted};
-use crate::store::{Change, OutboxRow, Retention};
+use crate::store::{Change, KEEP_SPENT, OutboxRow, Retention};
 use crate::time::earlier;
-
-/// What was spent is of interest on its day, and no zone is more than a day from ours.
-const KEEP_SPENT: Duration = Duration::from_secs(3 * 86_400);
 
 /// The writing connection.
 pub(super) struct Writer {

@@ -25,9 +25,11 @@ const KEEPER: &str = r#"
 set -e
 mkdir -p "$HOME"
 cd "$HOME"
-if [ ! -d data ]; then
+if [ -n "$PRIMARY" ] && [ ! -d data ]; then
+    "$PROGRAMS/pg_basebackup" -D data -h 127.0.0.1 -p "$PRIMARY" -U postgres -R -X stream --no-sync -c fast >copy.log 2>&1
+elif [ ! -d data ]; then
     "$PROGRAMS/initdb" -D data -U postgres -A trust --no-sync --no-locale -E UTF8 >initdb.log 2>&1
-    printf 'host all probe 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n' >data/pg_hba.conf
+    printf 'host all probe 127.0.0.1/32 scram-sha-256\nhost all,replication all 127.0.0.1/32 trust\n' >data/pg_hba.conf
 fi
 umask 077
 printf '%s' "$CERTIFICATE" >data/server.crt
@@ -51,6 +53,8 @@ pub(crate) struct Postgres {
     connections: u32,
     /// Its certificate and key, in PEM.
     certificate: (String, String),
+    /// The port of the server that it follows, if it is a standby.
+    primary: Option<u16>,
     keeper: Option<Keeper>,
 }
 
@@ -73,6 +77,15 @@ impl Postgres {
 
     /// A server that takes only so many connections. `None`: not installed.
     pub(crate) async fn with_connections(connections: u32) -> Option<Postgres> {
+        Postgres::make(connections, None).await
+    }
+
+    /// A standby that follows this server.
+    pub(crate) async fn standby(&self) -> Postgres {
+        Postgres::make(self.connections, Some(self.port)).await.expect("it is installed")
+    }
+
+    async fn make(connections: u32, primary: Option<u16>) -> Option<Postgres> {
         if !Path::new(PROGRAMS).join("postgres").is_file() {
             server_binary("postgres", "postgresql-15")?;
         }
@@ -81,7 +94,7 @@ impl Postgres {
         let home = std::env::temp_dir().join(format!("journeyman-it-{}-pg-{serial}", std::process::id()));
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let certificate = (certified.cert.pem(), certified.signing_key.serialize_pem());
-        let mut server = Postgres { home, port: free_port(), connections, certificate, keeper: None };
+        let mut server = Postgres { home, port: free_port(), connections, certificate, primary, keeper: None };
         server.start().await;
         Some(server)
     }
@@ -95,6 +108,7 @@ impl Postgres {
             .env("HOME", &self.home)
             .env("PROGRAMS", PROGRAMS)
             .env("PORT", self.port.to_string())
+            .env("PRIMARY", self.primary.map(|port| port.to_string()).unwrap_or_default())
             .env("CONNECTIONS", self.connections.to_string())
             .env("CERTIFICATE", &self.certificate.0)
             .env("KEY", &self.certificate.1)

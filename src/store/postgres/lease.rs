@@ -1,0 +1,307 @@
+//! Who may write: a row with a holder and an epoch. Its time is the database's, because no two machines' clocks agree.
+//!
+//! Whoever takes it over counts the epoch up, and every transaction of a writer holds the row as it was when it was opened: one
+//! that was stopped and comes back writes nothing any more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::link::{Endpoint, Fault, Session, pause};
+use super::rows::get;
+use super::text_of;
+use crate::store::StoreError;
+
+/// A statement about the lease takes at most this long: the lease itself does not last much longer.
+const LONGEST: Duration = Duration::from_secs(2);
+/// All that one call does.
+const LIMIT: Duration = Duration::from_secs(4);
+/// Two that want it at once are in each other's way.
+const ATTEMPTS: u32 = 5;
+
+/// What came of the wish to have the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is ours; the fence proves it to the writer.
+    Ours(Fence),
+    /// Somebody else has it.
+    Held {
+        /// Who.
+        by: String,
+        /// How much longer, if nobody renews it.
+        left: Duration,
+    },
+}
+
+/// The lease as it was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub(super) shard: i32,
+    pub(super) holder: String,
+    pub(super) epoch: i64,
+}
+
+impl Fence {
+    /// How often the lease has changed hands.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+/// The lease of a shard, as somebody sees it who wants it.
+pub struct Lease {
+    endpoint: Endpoint,
+    shard: i32,
+    holder: String,
+    ttl: Duration,
+    session: tokio::sync::Mutex<Option<Session>>,
+    is_prepared: AtomicBool,
+}
+
+impl Lease {
+    /// Nothing is asked yet. `holder` is this process, and no other one, also for people.
+    pub fn new(endpoint: Endpoint, shard: i32, holder: String, ttl: Duration) -> Lease {
+        let holder = text_of(&holder);
+        Lease {
+            endpoint,
+            shard,
+            holder,
+            ttl,
+            session: tokio::sync::Mutex::default(),
+            is_prepared: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes it, if it is free or ours. The first tables are made where there are none.
+    ///
+    /// # Errors
+    /// The server does not answer, or its state is not ours to use.
+    pub async fn take(&self) -> Result<Turn, StoreError> {
+        if !self.is_prepared.load(Ordering::Acquire) {
+            super::prepare(&self.endpoint, false).await?;
+            self.is_prepared.store(true, Ordering::Release);
+        }
+        match self.ask(Wish::Take).await? {
+            Said::Turn(turn) => Ok(turn),
+            said => Err(said.strange()),
+        }
+    }
+
+    async fn take_in(&self, session: &Session) -> Result<Turn, Fault> {
+        // A look holds up nobody.
+        if let Some(row) =
+            session.rows("SELECT holder, epoch, until FROM lease WHERE shard = $1", &[&self.shard]).await?.first()
+        {
+            let held = (read::<String>(row, 0)?, read::<i64>(row, 1)?, read::<i64>(row, 2)?);
+            if let Decision::Wait(left) = decide(&self.holder, now(session).await?, (&held.0, held.1, held.2)) {
+                return Ok(Turn::Held { by: held.0, left });
+            }
+        }
+        let mut attempt = 0;
+        loop {
+            match self.try_take(session).await {
+                Err(Fault::Again(_)) if attempt < ATTEMPTS => {
+                    session.batch("ROLLBACK").await?;
+                    attempt += 1;
+                    tokio::time::sleep(pause(attempt, fastrand::f64())).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    async fn try_take(&self, session: &Session) -> Result<Turn, Fault> {
+        let first =
+            "INSERT INTO lease (shard, holder, epoch, until) VALUES ($1, '', 0, 0) ON CONFLICT (shard) DO NOTHING";
+        session.execute(first, &[&self.shard]).await?;
+        let held = "SELECT holder, epoch, until FROM lease WHERE shard = $1 FOR UPDATE";
+        session.batch("BEGIN").await?;
+        let rows = session.rows(held, &[&self.shard]).await?;
+        // The clock is read when the row is ours to look at.
+        let now = now(session).await?;
+        let Some(row) = rows.first() else { return Err(Fault::Again("the lease's row has gone".to_owned())) };
+        let (holder, epoch, until) = (read::<String>(row, 0)?, read::<i64>(row, 1)?, read::<i64>(row, 2)?);
+        let is_new = match decide(&self.holder, now, (&holder, epoch, until)) {
+            Decision::Keep => false,
+            Decision::Next => true,
+            Decision::Wait(left) => {
+                session.batch("ROLLBACK").await?;
+                return Ok(Turn::Held { by: holder, left });
+            }
+        };
+        let epoch = epoch + i64::from(is_new);
+        let taken = "UPDATE lease SET holder = $2, epoch = $3, until = $4 WHERE shard = $1";
+        session.execute(taken, &[&self.shard, &self.holder, &epoch, &(now + millis(self.ttl))]).await?;
+        if is_new {
+            // An attempt that was under way when the holder before us ended may or may not have been taken.
+            session.execute("UPDATE outbox SET status = 'ambiguous' WHERE status = 'leased'", &[]).await?;
+        }
+        session.batch("COMMIT").await?;
+        Ok(Turn::Ours(Fence { shard: self.shard, holder: self.holder.clone(), epoch }))
+    }
+
+    /// Makes it last from now on; says whether it is ours still.
+    ///
+    /// # Errors
+    /// The server does not answer: whether it is, is unknown.
+    pub async fn renew(&self, fence: &Fence) -> Result<bool, StoreError> {
+        match self.ask(Wish::Renew(fence)).await? {
+            Said::Rows(rows) => Ok(rows > 0),
+            said => Err(said.strange()),
+        }
+    }
+
+    /// Gives it back, if it is ours still, so that the next need not wait.
+    ///
+    /// # Errors
+    /// The server does not answer: the lease ends by itself.
+    pub async fn release(&self, fence: &Fence) -> Result<(), StoreError> {
+        self.ask(Wish::Release(fence)).await?;
+        if let Some(session) = self.session.lock().await.take() {
+            session.close().await;
+        }
+        Ok(())
+    }
+
+    /// Who has it, if anybody does. Nothing is changed.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn holder(&self) -> Result<Option<String>, StoreError> {
+        match self.ask(Wish::Holder).await? {
+            Said::Holder(holder) => Ok(holder),
+            said => Err(said.strange()),
+        }
+    }
+
+    async fn ask_in(&self, session: &Session, wish: Wish<'_>) -> Result<Said, Fault> {
+        match wish {
+            Wish::Take => self.take_in(session).await.map(Said::Turn),
+            Wish::Renew(Fence { shard, holder, epoch }) => {
+                let sql = "UPDATE lease SET until = (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $4
+                    WHERE shard = $1 AND holder = $2 AND epoch = $3";
+                session.execute(sql, &[shard, holder, epoch, &millis(self.ttl)]).await.map(Said::Rows)
+            }
+            Wish::Release(Fence { shard, holder, epoch }) => {
+                let sql = "UPDATE lease SET until = 0 WHERE shard = $1 AND holder = $2 AND epoch = $3";
+                session.execute(sql, &[shard, holder, epoch]).await.map(Said::Rows)
+            }
+            Wish::Holder => {
+                let rows = session.rows("SELECT holder, until FROM lease WHERE shard = $1", &[&self.shard]).await?;
+                let now = now(session).await?;
+                let Some(row) = rows.first() else { return Ok(Said::Holder(None)) };
+                Ok(Said::Holder((read::<i64>(row, 1)? > now).then_some(read::<String>(row, 0)?)))
+            }
+        }
+    }
+
+    /// Asks in the session that is kept, or a new one if that has gone. What is in another's way is asked again.
+    async fn ask(&self, wish: Wish<'_>) -> Result<Said, StoreError> {
+        let asked = async {
+            let mut kept = self.session.lock().await;
+            let mut attempt = 0;
+            loop {
+                let old = kept.take().filter(|session| !session.is_closed());
+                let is_old = old.is_some();
+                let session = match old {
+                    Some(session) => session,
+                    None => self.endpoint.connect("journeyman lease", LONGEST).await?,
+                };
+                attempt += 1;
+                match self.ask_in(&session, wish).await {
+                    Ok(answer) => {
+                        *kept = Some(session);
+                        return Ok(answer);
+                    }
+                    Err(Fault::Lost(_)) if is_old => {}
+                    Err(Fault::Again(_)) if attempt < ATTEMPTS => {
+                        tokio::time::sleep(pause(attempt, fastrand::f64())).await;
+                    }
+                    Err(fault) => return Err(fault),
+                }
+            }
+        };
+        match tokio::time::timeout(LIMIT, asked).await {
+            Ok(answer) => answer.map_err(Fault::unwritable),
+            Err(_) => {
+                let place = self.endpoint.place();
+                Err(StoreError::Unwritable(format!("{place} gave no answer within {} s", LIMIT.as_secs())))
+            }
+        }
+    }
+}
+
+/// What is asked about the lease.
+#[derive(Clone, Copy)]
+enum Wish<'a> {
+    Take,
+    Renew(&'a Fence),
+    Release(&'a Fence),
+    Holder,
+}
+
+/// The answer.
+#[derive(Debug)]
+enum Said {
+    Turn(Turn),
+    Rows(u64),
+    Holder(Option<String>),
+}
+
+impl Said {
+    fn strange(self) -> StoreError {
+        StoreError::Unreadable(format!("the lease said {self:?}"))
+    }
+}
+
+fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a tokio_postgres::Row, column: usize) -> Result<T, Fault> {
+    get(row, column).map_err(|error| Fault::Refused(error.to_string()))
+}
+
+/// The database's time.
+async fn now(session: &Session) -> Result<i64, Fault> {
+    let rows = session.rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
+    rows.first().map_or_else(|| Err(Fault::Refused("no time".to_owned())), |row| read(row, 0))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// It is ours.
+    Keep,
+    /// It is free: whatever was written under it before is another's.
+    Next,
+    /// It is somebody else's for so long.
+    Wait(Duration),
+}
+
+/// Whether `wanted_by` may have at `now` what somebody has until then.
+fn decide(wanted_by: &str, now: i64, (holder, _, until): (&str, i64, i64)) -> Decision {
+    let left = until.saturating_sub(now);
+    match holder == wanted_by {
+        _ if left <= 0 => Decision::Next,
+        true => Decision::Keep,
+        false => Decision::Wait(Duration::from_millis(left.unsigned_abs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_back_after_its_time_is_another() {
+        for (wanted_by, now, held, expected) in [
+            ("a", 100, ("", 0, 0), Decision::Next),
+            ("a", 100, ("a", 1, 101), Decision::Keep),
+            ("a", 101, ("a", 1, 101), Decision::Next),
+            ("b", 100, ("a", 1, 101), Decision::Wait(Duration::from_millis(1))),
+            ("b", 101, ("a", 1, 101), Decision::Next),
+            ("b", 100, ("a", 1, 0), Decision::Next),
+        ] {
+            assert_eq!(decide(wanted_by, now, held), expected, "{wanted_by} at {now}, {held:?}");
+        }
+    }
+}
