@@ -53,6 +53,8 @@ mod openapi;
 mod packages;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_store;
 mod prometheus;
 mod proxy;
 #[cfg(feature = "redis")]

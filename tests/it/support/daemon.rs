@@ -20,6 +20,8 @@ pub struct Setup {
     http: SocketAddr,
     hooks: SocketAddr,
     store: PathBuf,
+    /// Where the state is, if not in a file.
+    store_url: Option<String>,
     environment: Vec<(String, String)>,
     /// What asks a daemon that speaks TLS.
     tls: Option<reqwest::Client>,
@@ -32,12 +34,22 @@ impl Setup {
         let scratch = Scratch::new(name);
         let [http, hooks] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let store = scratch.path().join("journeyman.db");
-        Setup { scratch, http, hooks, store, environment: Vec::new(), tls: None }
+        Setup { scratch, http, hooks, store, store_url: None, environment: Vec::new(), tls: None }
     }
 
     /// Keeps the store elsewhere.
     pub fn store(self, path: &Path) -> Setup {
         Setup { store: path.to_owned(), ..self }
+    }
+
+    /// Keeps the state behind this URL.
+    pub fn store_url(self, url: &str) -> Setup {
+        self.store_value(&format!("\"{url}\""))
+    }
+
+    /// Keeps the state behind the URL that this says in TOML.
+    pub fn store_value(self, value: &str) -> Setup {
+        Setup { store_url: Some(value.to_owned()), ..self }
     }
 
     /// Asks the daemon, which speaks TLS, through this client.
@@ -84,12 +96,25 @@ impl Setup {
     /// Starts the daemon and waits until it is ready. Listeners and store are added to `config`, which holds everything else;
     /// `probes` is the text of its only probe file.
     pub async fn start(self, config: &str, probes: &str) -> Daemon {
+        self.write_files(config, probes);
+        self.start_as_written().await
+    }
+
+    /// Starts the daemon as [`start`](Self::start) does, and does not wait.
+    pub fn begin(self, config: &str, probes: &str) -> Daemon {
+        self.write_files(config, probes);
+        self.begin_as_written()
+    }
+
+    fn write_files(&self, config: &str, probes: &str) {
+        let file = || format!("\"sqlite:{}\"", self.store.display());
+        let store = self.store_url.clone().unwrap_or_else(file);
         self.write("probes.toml", probes);
         let mut config = format!("probes = [\"probes.toml\"]\n{config}\n");
         for (section, line) in [
             ("[http]", format!("listen = \"{}\"", self.http)),
             ("[hooks]", format!("listen = \"{}\"", self.hooks)),
-            ("[store]", format!("url = \"sqlite:{}\"", self.store.display())),
+            ("[store]", format!("url = {store}")),
         ] {
             // A table can be opened only once.
             let (opened, ours) = (format!("\n{section}\n"), format!("\n{section}\n{line}\n"));
@@ -100,18 +125,21 @@ impl Setup {
             config += "\n[self_journey]\nenabled = false\n";
         }
         self.write("journeyman.toml", &config);
-        self.start_as_written().await
     }
 
     /// Starts the daemon on a `journeyman.toml` that the caller has written, with the addresses of this setup in it; waits until
     /// it is ready.
     pub async fn start_as_written(self) -> Daemon {
+        let mut daemon = self.begin_as_written();
+        daemon.wait_until_ready().await;
+        daemon
+    }
+
+    fn begin_as_written(self) -> Daemon {
         let plain = || reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("a client can be built");
         let client = self.tls.clone().unwrap_or_else(plain);
         let process = self.spawn();
-        let mut daemon = Daemon { setup: self, process, client };
-        daemon.wait_until_ready().await;
-        daemon
+        Daemon { setup: self, process, client }
     }
 
     fn spawn(&self) -> Process {
