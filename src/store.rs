@@ -35,6 +35,8 @@ use crate::notice::Notification;
 use crate::notifier::Receipt;
 use crate::slo::{Counts, Span, SpanChange};
 
+/// A commit of so many changes has cost little for each of them: a writer does not rest after it, because it is behind.
+const CROWD: usize = 512;
 /// What was spent is of interest on its day, and no zone is more than a day from ours.
 const KEEP_SPENT: Duration = Duration::from_secs(3 * 86_400);
 

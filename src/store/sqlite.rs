@@ -56,8 +56,8 @@ use crate::store::sqlite::rows::{
 };
 use crate::store::sqlite::writer::Writer;
 use crate::store::{
-    Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney, Store,
-    StoreError, schema,
+    CROWD, Change, Day, Due, IncidentRow, OutboxRow, OutboxStatus, OutboxSummary, Retention, RunRow, SavedJourney,
+    Store, StoreError, schema,
 };
 
 /// Batches that wait for the writer at most; a caller beyond that waits for its turn.
@@ -67,8 +67,6 @@ const GROUP: usize = 512;
 /// The writer of a daemon rests this long after a commit: what comes meanwhile is committed together. One that comes alone never
 /// waits, and no message is sent later than this because of it; a commit costs as much CPU as a run through memory does.
 pub const REST: Duration = Duration::from_millis(10);
-/// A commit of so many changes has cost little for each of them: the writer does not rest after it, because it is behind.
-const CROWD: usize = 512;
 /// How long a statement waits for the other connection's lock.
 const BUSY: Duration = Duration::from_secs(5);
 

@@ -21,7 +21,7 @@ use super::rows::get;
 use super::text_of;
 use crate::journey::Name;
 use crate::store::codes::millis;
-use crate::store::{Change, StoreError};
+use crate::store::{CROWD, Change, StoreError};
 
 /// Batches that wait for the writer at most; a caller beyond that waits for its turn.
 pub(super) const QUEUE: usize = 4_096;
@@ -99,9 +99,9 @@ impl Writer {
                 next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
             }
             let is_urgent = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
-            let is_full = group.len() >= GROUP;
+            let changes: usize = group.iter().map(|(batch, _)| batch.len()).sum();
             self.commit(&mut group).await;
-            if !is_urgent && !is_full {
+            if !is_urgent && changes < CROWD {
                 sleep(rest).await;
             }
         }
