@@ -2,6 +2,7 @@
 //! leaves one plan, whole.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use journeyman::clock::Clock;
@@ -347,6 +348,13 @@ fn figures(daemon: &Daemon) -> (usize, u64) {
     (files, pages * 4 / 1_024)
 }
 
+/// Whoever is told to read it by a signal meets the whole of it, or of the one before.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).expect("written");
+    std::fs::rename(&new, path).expect("replaced");
+}
+
 /// A thousand reloads, every other one with an error, by the API and by signal; a journey over a webhook that stays all the time.
 #[test]
 fn a_storm_of_reloads_leaves_what_stays_alone() {
@@ -378,7 +386,7 @@ fn a_storm_of_reloads_leaves_what_stays_alone() {
             format!("{stays}{changed}{comes}")
         };
         for round in 0..8 {
-            std::fs::write(&probes, good(round)).expect("written");
+            replace(&probes, &good(round));
             assert_eq!(reload(&client, &url).await.0, StatusCode::OK);
         }
         let before = figures(&daemon);
@@ -388,14 +396,11 @@ fn a_storm_of_reloads_leaves_what_stays_alone() {
         for round in 0..RELOADS {
             let text =
                 if round % 2 == 0 { good(round / 2) } else { format!("{}\n[[journey]]\nname = 7\n", good(round)) };
-            std::fs::write(&probes, text).expect("written");
+            replace(&probes, &text);
             let moved = base.replace("\"Journeyman <jm@example.net>\"", "\"jm@example.net\"");
             if round % 10 == 0 {
-                std::fs::write(
-                    &main,
-                    moved.replace("[channels.web]\n", &format!("[channels.web]\ntimeout = \"{}s\"\n", 5 + round % 3)),
-                )
-                .expect("written");
+                let timeout = format!("[channels.web]\ntimeout = \"{}s\"\n", 5 + round % 3);
+                replace(&main, &moved.replace("[channels.web]\n", &timeout));
             }
             if round % 16 == 15 {
                 daemon.signal("HUP");
@@ -411,8 +416,8 @@ fn a_storm_of_reloads_leaves_what_stays_alone() {
         }
         let took = clock.now().mono.since(began);
         assert_eq!((accepted, refused), (RELOADS / 2, RELOADS / 2));
-        std::fs::write(&probes, stays).expect("written");
-        std::fs::write(&main, &base).expect("written");
+        replace(&probes, stays);
+        replace(&main, &base);
         let (status, answer) = reload(&client, &url).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
 
