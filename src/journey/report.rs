@@ -65,7 +65,7 @@ labelled! {
     }
 }
 
-/// One step, told. What there is none of is not written down: most of what is kept is of good runs, which have little to tell.
+/// One step, told. Where it is kept, what there is none of is left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The step's name.
@@ -83,25 +83,22 @@ pub struct StepReport {
     /// How it ended.
     pub status: StepStatus,
     /// What happened, in a sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Which acknowledgement was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<String>,
     /// Its parts, in order: DNS, connect, first byte, …
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub phases: Vec<Phase>,
     /// The message's way, where the protocol tells.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub hops: Vec<Hop>,
     /// Its expectations.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub checks: Vec<Check>,
     /// The beginning of what came back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
     /// Whom and what it met, in the order of [`What`](crate::journey::seen::What). For a `receive`: what its reader did.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub seen: Vec<Seen>,
 }
 

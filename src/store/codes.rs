@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy, Verdict};
+use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::ledger::Settled;
 
@@ -26,6 +30,20 @@ pub(super) fn duration(micros: i64) -> Duration {
 
 pub(super) fn blob(token: Token) -> [u8; 16] {
     token.bits().to_be_bytes()
+}
+
+/// A report as it is kept. Most are of good runs, which have little to tell: what a step has none of is left out.
+pub(super) struct Kept<'a>(pub(super) &'a Report);
+
+impl Serialize for Kept<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut kept = serde_json::to_value(self.0).map_err(S::Error::custom)?;
+        let steps = kept.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten();
+        for step in steps.filter_map(Value::as_object_mut) {
+            step.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+        }
+        kept.serialize(serializer)
+    }
 }
 
 /// A verdict's code in the store. Append only.

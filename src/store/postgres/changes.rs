@@ -15,7 +15,7 @@ use crate::journey::token::Token;
 use crate::ledger::Settled;
 use crate::notice::Notification;
 use crate::slo::SpanChange;
-use crate::store::codes::{blob, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::codes::{Kept, blob, micros, millis, settled_code, verdict_code, why_code};
 use crate::store::{Change, OutboxRow};
 
 /// A statement with its values.
@@ -289,7 +289,7 @@ fn evidence(report: &Report, journey: i64, out: &mut Vec<Statement>) -> Result<(
         journey,
         millis(report.slot),
         report.outcome.verdict() == Verdict::Good,
-        json(report)?,
+        json(&Kept(report))?,
     );
     Ok(())
 }

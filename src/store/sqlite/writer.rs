@@ -13,7 +13,7 @@ use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::ledger::Settled;
 use crate::slo::SpanChange;
-use crate::store::codes::{blob, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::codes::{Kept, blob, micros, millis, settled_code, verdict_code, why_code};
 use crate::store::sqlite::lock::Lock;
 use crate::store::sqlite::rows::{json, spent_key};
 use crate::store::sqlite::{Answer, noted};
@@ -265,7 +265,7 @@ impl Writer {
         let is_good = report.outcome.verdict() == Verdict::Good;
         self.execute(
             "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
-            &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(report)?],
+            &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(&Kept(report))?],
         )?;
         Ok(())
     }
