@@ -2,6 +2,7 @@
 
 mod breakers;
 mod channels;
+pub mod cluster;
 pub mod connect;
 mod dead_man;
 pub mod demo;
@@ -119,8 +120,9 @@ pub async fn run(
     };
     let board = Arc::new(Board::default());
     let mut tasks = Tasks::default();
+    let (running, configuration) = watch::channel(plan.fingerprint.clone());
     if let Some(tenure) = &tenure {
-        tenure.spawn(&mut tasks, &board, clock);
+        tenure.spawn(&mut tasks, &board, configuration, clock);
     }
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
@@ -279,6 +281,7 @@ pub async fn run(
         runner,
         levers,
         shown: metrics.configuration(),
+        running,
         metrics,
         workplace,
         outbox,

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod breaker;
 pub mod check;
+pub mod cluster;
 pub mod control;
 pub mod dashboards;
 pub mod explain;
@@ -69,6 +70,15 @@ pub enum Command {
     Status(StatusArguments),
     /// List a journey's last runs, out of the store; beside a running daemon or without
     Runs(RunsArguments),
+    /// Show the daemons that share a store in PostgreSQL: who has the lease, who stands by, whether they have one configuration
+    Cluster {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Run journeys once, now, and show their waterfalls; exits 0 good, 1 slow, 2 failed, 3 unknown: by the worst of them
     Once(OnceArguments),
     /// Tell the story of a run: what went where and came back when, what failed and the line that says so, who was told

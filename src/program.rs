@@ -20,7 +20,7 @@ use crate::cli::reload::reload;
 use crate::cli::replay::print_replay;
 use crate::cli::rerun::rerun;
 use crate::cli::{
-    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, control, pause,
+    Arguments, AskArguments, Command, ConfigArgument, Format, Notify, SchemaOf, breaker, cluster, control, pause,
     print_objectives, print_slo, progress, runs, status,
 };
 use crate::clock::Clock;
@@ -72,6 +72,11 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             let (verdicts, now) = (asked.outcome.clone(), Clock::system().now().wall);
             let rows = app::runs::find(&plan, &asked.journey, verdicts, asked.since, asked.limit, now)?;
             say(&runs::print_runs(&asked.journey, &rows, asked.format))?;
+            Ok(0)
+        }
+        Command::Cluster { config: from, format } => {
+            let plan = quietly(&from)?;
+            say(&cluster::print_cluster(&app::cluster::daemons(&plan)?, format))?;
             Ok(0)
         }
         Command::Init(asked) => write::init(&asked),

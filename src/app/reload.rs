@@ -48,6 +48,8 @@ pub(super) struct Live {
     pub(super) levers: Arc<Levers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: ConfigMetrics,
+    /// The fingerprint of the plan, for who shows it.
+    pub(super) running: watch::Sender<String>,
     pub(super) workplace: Workplace,
     pub(super) outbox: Arc<Outbox>,
     pub(super) staff: Staff,
@@ -137,6 +139,7 @@ impl Live {
             Ok(difference) => {
                 tracing::info!(by, %difference, "the configuration was read again");
                 self.shown.accepted(now);
+                self.running.send_replace(self.plan.fingerprint.clone());
                 self.workplace.board.set_component(
                     COMPONENT,
                     true,

@@ -34,7 +34,13 @@ pub(super) enum Tenure {}
 
 #[cfg(not(feature = "postgres"))]
 impl Tenure {
-    pub(super) fn spawn(&self, _: &mut crate::app::tasks::Tasks, _: &Arc<crate::board::Board>, _: Clock) {
+    pub(super) fn spawn(
+        &self,
+        _: &mut crate::app::tasks::Tasks,
+        _: &Arc<crate::board::Board>,
+        _: tokio::sync::watch::Receiver<String>,
+        _: Clock,
+    ) {
         match *self {}
     }
 
@@ -79,7 +85,7 @@ mod shared {
     use crate::exit;
     use crate::secret::Secret;
     use crate::store::StoreError;
-    use crate::store::postgres::{Endpoint, Fence, Lease, Postgres, Turn};
+    use crate::store::postgres::{Endpoint, Fence, Lease, Member, Postgres, Turn};
     use crate::store::sqlite::REST;
 
     /// One daemon has all journeys.
@@ -89,6 +95,8 @@ mod shared {
     const TTL: Duration = Duration::from_secs(6);
     /// The lease is renewed so often.
     const RENEW: Duration = Duration::from_secs(1);
+    /// Each daemon says so often that it is there.
+    const INTRODUCE: Duration = Duration::from_secs(5);
     /// A standby looks so often whether the lease is free.
     const LOOK: Duration = Duration::from_millis(500);
     /// Answers under way when a standby's turn comes may take this long.
@@ -102,6 +110,7 @@ mod shared {
         fence: Fence,
         fenced: CancellationToken,
         stop: CancellationToken,
+        listens: String,
     }
 
     pub(super) async fn take_seat(
@@ -115,16 +124,23 @@ mod shared {
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         let lease = Arc::new(Lease::new(endpoint.clone(), SHARD, own_name()?, TTL));
         let failed = |error: StoreError| store_failure(plan, &error);
+        let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         let (fence, listener) = match lease.take().await.map_err(failed)? {
             Turn::Ours(fence) => (fence, listener),
             Turn::Held { by, .. } => {
                 let (listener, other) = twice(listener).map_err(|error| {
                     Failure::new(exit::SOFTWARE, format!("the listener cannot be had twice: {error}"))
                 })?;
-                tokio::select! {
-                    fence = stand_by(&lease, by, (other, door.clone()), clock) => (fence, listener),
-                    () = stop.cancelled() => return Ok(None),
-                }
+                let member = member(plan.fingerprint.clone(), &listens);
+                let taken = tokio::select! {
+                    fence = stand_by(&lease, by, &member, (other, door.clone()), clock) => Some(fence),
+                    () = stop.cancelled() => None,
+                };
+                let Some(fence) = taken else {
+                    let _ = lease.leave().await;
+                    return Ok(None);
+                };
+                (fence, listener)
             }
         };
         // To migrate a large store takes longer than the lease lasts.
@@ -132,7 +148,7 @@ mod shared {
             opened = Postgres::open_resting(endpoint, Some(fence.clone()), REST) => opened.map_err(failed)?,
             never = renew(&lease, &fence, clock) => match never {},
         };
-        let tenure = Tenure { lease, fence, fenced: opened.fenced(), stop: CancellationToken::new() };
+        let tenure = Tenure { lease, fence, fenced: opened.fenced(), stop: CancellationToken::new(), listens };
         Ok(Some(Seat { store: Arc::new(opened), listener, door, tenure: Some(tenure) }))
     }
 
@@ -156,6 +172,10 @@ mod shared {
         Ok(format!("{host}, process {}-{:08x}", std::process::id(), u32::from_be_bytes(chance)))
     }
 
+    fn member(configuration: String, listens: &str) -> Member {
+        Member { version: env!("CARGO_PKG_VERSION").to_owned(), configuration, listens: listens.to_owned() }
+    }
+
     /// The listener, and the same for whoever answers until it is our turn: no caller is refused in between.
     fn twice(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
         let listener = listener.into_std()?;
@@ -168,7 +188,13 @@ mod shared {
     }
 
     /// Waits until the lease is ours, and says who has it.
-    async fn stand_by(lease: &Lease, holder: String, (listener, door): (TcpListener, Door), clock: Clock) -> Fence {
+    async fn stand_by(
+        lease: &Lease,
+        holder: String,
+        member: &Member,
+        (listener, door): (TcpListener, Door),
+        clock: Clock,
+    ) -> Fence {
         tracing::info!(holder, "standing by: another daemon holds the lease");
         let (say, said) = watch::channel(words(&holder));
         let leave = CancellationToken::new();
@@ -176,7 +202,14 @@ mod shared {
         serving.spawn(crate::http::serve_standby(listener, door, said, leave.clone()));
         tell_supervisor(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&words(&holder))]);
         let mut is_failing = false;
+        let mut introduce_at = clock.now().mono;
         let fence = loop {
+            let now = clock.now().mono;
+            if now >= introduce_at {
+                // Whether the server answers is said below.
+                let _ = lease.introduce(member).await;
+                introduce_at = now + INTRODUCE;
+            }
             clock.sleep_until(clock.now().mono + LOOK).await;
             tell_supervisor(&[sd_notify::NotifyState::Watchdog]);
             let now_said = match lease.take().await {
@@ -209,14 +242,22 @@ mod shared {
 
     impl Tenure {
         /// Keeps the lease, as a task.
-        pub(in crate::app) fn spawn(&self, tasks: &mut Tasks, board: &Arc<Board>, clock: Clock) {
-            let Tenure { lease, fence, fenced, stop } = self;
+        pub(in crate::app) fn spawn(
+            &self,
+            tasks: &mut Tasks,
+            board: &Arc<Board>,
+            configuration: watch::Receiver<String>,
+            clock: Clock,
+        ) {
+            let Tenure { lease, fence, fenced, stop, listens } = self;
             let keeping = keep(lease.clone(), fence.clone(), fenced.clone(), board.clone(), clock);
+            let saying = say(lease.clone(), listens.clone(), configuration, clock);
             let stopped = stop.clone();
             let _ = tasks.spawn_until(LEASE, stop, async move {
                 tokio::select! {
                     () = stopped.cancelled() => {}
                     () = keeping => {}
+                    never = saying => match never {},
                 }
             });
         }
@@ -224,9 +265,28 @@ mod shared {
         /// Gives the lease back, so that a standby need not wait for its end.
         pub(in crate::app) async fn give_back(self) {
             self.stop.cancel();
+            let _ = self.lease.leave().await;
             match self.lease.release(&self.fence).await {
                 Ok(()) => tracing::info!("the lease was given back"),
                 Err(error) => tracing::warn!(%error, "the lease was not given back: it ends by itself"),
+            }
+        }
+    }
+
+    /// Says now and then that this daemon is there, and at once if it has another configuration.
+    async fn say(
+        lease: Arc<Lease>,
+        listens: String,
+        mut configuration: watch::Receiver<String>,
+        clock: Clock,
+    ) -> std::convert::Infallible {
+        loop {
+            let member = member(configuration.borrow_and_update().clone(), &listens);
+            // A server that is away is what keeping the lease tells of.
+            let _ = lease.introduce(&member).await;
+            tokio::select! {
+                Ok(()) = configuration.changed() => {}
+                () = clock.sleep_until(clock.now().mono + INTRODUCE) => {}
             }
         }
     }

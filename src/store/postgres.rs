@@ -54,7 +54,7 @@ use crate::store::{
 };
 use crate::time::earlier;
 
-pub use self::lease::{Fence, Lease, Turn};
+pub use self::lease::{Fence, Lease, Member, Turn};
 pub(super) use self::link::place_of;
 pub use self::link::{Endpoint, check_url, password_of};
 pub(super) use self::look::Look;

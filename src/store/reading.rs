@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -51,6 +52,39 @@ pub struct ToldOf {
     pub last_good: Option<Report>,
 }
 
+/// A daemon of those that share a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its machine and process.
+    pub name: String,
+    /// What it last said of itself, and how long ago; nothing, if it has the lease and has not said anything yet.
+    pub said: Option<Said>,
+    /// The lease, if it has that.
+    pub lease: Option<Held>,
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// How long ago.
+    pub ago: Duration,
+    /// Its version.
+    pub version: String,
+    /// The fingerprint of the configuration that it runs, or would run.
+    pub configuration: String,
+    /// Where its pages are.
+    pub listens: String,
+}
+
+/// A lease that somebody has, or had last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How often it has changed hands.
+    pub epoch: u64,
+    /// How much longer it lasts if it is not renewed; nothing, if it has ended and nobody has taken over.
+    pub left: Option<Duration>,
+}
+
 /// Which runs a list has.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -74,6 +108,15 @@ impl Home {
             Home::Sqlite(path) => path.exists(),
             #[cfg(feature = "postgres")]
             Home::Postgres(_) => true,
+        }
+    }
+
+    /// The daemons that share the store, by their names; `None` of a file, which one daemon has.
+    pub fn daemons(&self) -> Result<Option<Vec<Daemon>>, StoreError> {
+        match self {
+            Home::Sqlite(_) => Ok(None),
+            #[cfg(feature = "postgres")]
+            Home::Postgres(url) => apart::ask(url, async |look| look.daemons().await).map(Some),
         }
     }
 

@@ -65,7 +65,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("dashboards", &[]),
-    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy", "store::story", "store::RunRow"]]),
+    ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy", "store::reading", "store::story", "store::RunRow"]]),
     ("demo",      &[GROUND, &["config"]]),
     ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "journey", "log"]]),
     ("main",      &[&["program"]]),

@@ -93,6 +93,19 @@ async fn ready(daemon: &Daemon) -> Option<(StatusCode, Value)> {
     Some((status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))))
 }
 
+/// What the command says of the daemons around a store, once there are so many.
+async fn cluster(daemon: &Daemon, count: usize) -> Value {
+    wait_for("the daemons to be seen", SOON, async || {
+        let ended =
+            journeyman(daemon.directory(), &["cluster", "--config", "journeyman.toml", "--format", "json"]).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let around: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let seen = around["daemons"].as_array()?.iter().filter(|daemon| !daemon["seen_seconds"].is_null()).count();
+        (seen == count).then_some(around)
+    })
+    .await
+}
+
 /// Waits until the daemon says that it stands by; gives its words.
 async fn wait_for_standby(daemon: &Daemon) -> String {
     wait_for(&format!("a standby\n{}", daemon.log()), SOON, async || {
@@ -179,6 +192,15 @@ fn of_a_pair_one_works_and_the_other_follows() {
         let ended = journeyman(second.directory(), &["status", "--config", "journeyman.toml"]).await;
         assert!(ended.code != 0 && ended.stderr.contains(&said), "{ended:?}");
         assert!(second.get("/").await.1.contains(&said));
+        let around = cluster(&second, 2).await;
+        let roles = |role: &str| {
+            let daemons = around["daemons"].as_array().unwrap().iter();
+            daemons.filter(|daemon| daemon["role"] == role).cloned().collect::<Vec<_>>()
+        };
+        let (active, standby) = (roles("active"), roles("standby"));
+        assert!(active.len() == 1 && standby.len() == 1 && around["same_configuration"] == false, "{around:#}");
+        assert!(said.contains(active[0]["name"].as_str().unwrap()), "{around:#}");
+        assert_eq!(active[0]["listens"], first.http_address().to_string());
         assert!(second.metrics().await.contains("journeyman_standby 1"));
 
         // One that is killed.

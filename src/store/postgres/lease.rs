@@ -15,6 +15,8 @@ use crate::store::StoreError;
 const LONGEST: Duration = Duration::from_secs(2);
 /// All that one call does.
 const LIMIT: Duration = Duration::from_secs(4);
+/// A daemon that was not seen for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(3_600);
 /// Two that want it at once are in each other's way.
 const ATTEMPTS: u32 = 5;
 
@@ -45,6 +47,17 @@ impl Fence {
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its version.
+    pub version: String,
+    /// The fingerprint of the configuration that it runs, or would run.
+    pub configuration: String,
+    /// Where its pages are.
+    pub listens: String,
 }
 
 /// The lease of a shard, as somebody sees it who wants it.
@@ -162,6 +175,22 @@ impl Lease {
         Ok(())
     }
 
+    /// Says that this daemon is there, for whoever asks for all of them. Those that were not seen for an hour are forgotten.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn introduce(&self, member: &Member) -> Result<(), StoreError> {
+        self.ask(Wish::Introduce(member)).await.map(drop)
+    }
+
+    /// Says that it is there no longer.
+    ///
+    /// # Errors
+    /// The server does not answer: it is forgotten after an hour.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.ask(Wish::Leave).await.map(drop)
+    }
+
     /// Who has it, if anybody does. Nothing is changed.
     ///
     /// # Errors
@@ -185,6 +214,16 @@ impl Lease {
                 let sql = "UPDATE lease SET until = 0 WHERE shard = $1 AND holder = $2 AND epoch = $3";
                 session.execute(sql, &[shard, holder, epoch]).await.map(Said::Rows)
             }
+            Wish::Introduce(Member { version, configuration, listens }) => {
+                let sql = "INSERT INTO member (name, seen, version, configuration, listens) VALUES ($1, $2, $3, $4, $5)
+                    ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, version = excluded.version,
+                    configuration = excluded.configuration, listens = excluded.listens";
+                let now = now(session).await?;
+                session.execute(sql, &[&self.holder, &now, version, configuration, listens]).await?;
+                let gone = "DELETE FROM member WHERE seen < $1";
+                session.execute(gone, &[&(now - millis(FORGET))]).await.map(Said::Rows)
+            }
+            Wish::Leave => session.execute("DELETE FROM member WHERE name = $1", &[&self.holder]).await.map(Said::Rows),
             Wish::Holder => {
                 let rows = session.rows("SELECT holder, until FROM lease WHERE shard = $1", &[&self.shard]).await?;
                 let now = now(session).await?;
@@ -236,6 +275,8 @@ enum Wish<'a> {
     Take,
     Renew(&'a Fence),
     Release(&'a Fence),
+    Introduce(&'a Member),
+    Leave,
     Holder,
 }
 

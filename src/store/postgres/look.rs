@@ -19,7 +19,7 @@ use crate::journey::token::Token;
 use crate::slo::Span;
 use crate::store::codes::{blob, millis, time, verdict_of};
 use crate::store::past::{Past, Ran, Weave, has_failed, slots, without_run};
-use crate::store::reading::{ToldOf, Wanted};
+use crate::store::reading::{Daemon, Held, Said, ToldOf, Wanted};
 use crate::store::story::{INCIDENTS, Left, NOTICES, Story};
 use crate::store::{IncidentRow, OutboxRow, RunRow, StoreError};
 
@@ -62,6 +62,32 @@ impl Look {
 
     async fn id(&self, name: &str) -> Result<Option<i64>, StoreError> {
         self.first("SELECT id FROM journey WHERE name = $1", &[&text(name)], |row| get(row, 0)).await
+    }
+
+    /// The daemons that were seen of late, and whoever has the lease, by their names.
+    pub(in crate::store) async fn daemons(&self) -> Result<Vec<Daemon>, StoreError> {
+        let sql = "WITH moment AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now)
+            SELECT coalesce(member.name, lease.holder) COLLATE \"C\" AS who, now - seen, version, configuration, listens,
+                epoch, until - now
+            FROM moment CROSS JOIN (member FULL JOIN lease ON lease.holder = member.name)
+            WHERE coalesce(member.name, lease.holder) <> '' ORDER BY who";
+        self.all(sql, &[], |row| {
+            let length = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+            let said = match get::<Option<i64>>(row, 1)? {
+                None => None,
+                Some(ago) => Some(Said {
+                    ago: length(ago),
+                    version: get(row, 2)?,
+                    configuration: get(row, 3)?,
+                    listens: get(row, 4)?,
+                }),
+            };
+            let lease = get::<Option<i64>>(row, 5)?
+                .zip(get::<Option<i64>>(row, 6)?)
+                .map(|(epoch, left)| Held { epoch: epoch.unsigned_abs(), left: (left > 0).then(|| length(left)) });
+            Ok(Daemon { name: get(row, 0)?, said, lease })
+        })
+        .await
     }
 
     /// What the store has of this run; `None` if it never heard of it, or has forgotten it.

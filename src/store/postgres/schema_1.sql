@@ -9,6 +9,15 @@ CREATE TABLE IF NOT EXISTS lease (
     until  bigint NOT NULL
 );
 
+-- The daemons that were seen of late, as each says of itself.
+CREATE TABLE IF NOT EXISTS member (
+    name          text COLLATE "C" PRIMARY KEY,
+    seen          bigint NOT NULL,
+    version       text NOT NULL,
+    configuration text NOT NULL,
+    listens       text NOT NULL
+);
+
 -- The last transaction of each writer: whether one was committed whose answer was lost.
 CREATE TABLE IF NOT EXISTS written (
     writer bytea PRIMARY KEY,
