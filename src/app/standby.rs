@@ -255,6 +255,8 @@ mod shared {
             let stopped = stop.clone();
             let _ = tasks.spawn_until(LEASE, stop, async move {
                 tokio::select! {
+                    biased;
+                    // After this, nothing is said any more.
                     () = stopped.cancelled() => {}
                     () = keeping => {}
                     never = saying => match never {},

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -53,13 +54,15 @@ pub fn print_cluster(daemons: &[Daemon], format: Format) -> String {
 }
 
 const ACTIVE: &str = "active";
+/// Each says every five seconds that it is there.
+const SILENT: Duration = Duration::from_secs(15);
 
+/// What a daemon is. One that holds no lease and has said nothing of late was killed, is stopped, or is cut off.
 fn role(daemon: &Daemon) -> &'static str {
-    match daemon.lease {
+    match &daemon.lease {
         Some(Held { left: Some(_), .. }) => ACTIVE,
-        // It may be stopped, or cut off.
-        Some(Held { left: None, .. }) => "was it",
-        None => "standby",
+        _ if daemon.said.as_ref().is_none_or(|said| said.ago > SILENT) => "silent",
+        _ => "standby",
     }
 }
 
@@ -83,8 +86,6 @@ fn line(text: &mut String, daemon: &Daemon, width: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::store::reading::Said;
 
@@ -115,6 +116,9 @@ mod tests {
         assert!(text.contains("their configurations differ") && text.contains("nobody has the lease"), "{text}");
         let unseen = Daemon { said: None, ..daemon("one", "aa", held(Some(Duration::from_secs(1)))) };
         assert!(print_cluster(&[unseen], Format::Text).contains("one     active   -  "));
+        let killed = Said { ago: Duration::from_secs(60), ..daemon("one", "aa", None).said.unwrap() };
+        let killed = Daemon { said: Some(killed), ..daemon("one", "aa", held(None)) };
+        assert!(print_cluster(&[killed], Format::Text).contains("one     silent   1m ago"));
         assert_eq!(print_cluster(&[], Format::Text), "no daemon was here in the last hour\n");
     }
 }
