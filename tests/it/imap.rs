@@ -179,6 +179,29 @@ fn a_mail_that_somebody_waits_for_is_asked_for() {
 }
 
 #[test]
+fn a_mail_is_asked_for_however_many_runs_begin_to_wait() {
+    block_on(async {
+        let silent = "imap_capability = IMAP4rev1 UIDPLUS SPECIAL-USE";
+        let Some(dovecot) = Dovecot::start_saying(None, silent).await else { return };
+        let channel = open(ImapSettings { poll: Duration::from_secs(600), ..settings(dovecot.imap) });
+        let mut receiver = Receiver::on(&channel);
+        receiver.ready().await;
+        let (token, awaits) = (token(), receiver.awaits.clone());
+        dovecot.deliver(INBOX, &ours(token)).await;
+        let runs = async {
+            loop {
+                let _waiting = awaits.begin(clock().now().mono);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            arrival = receiver.next() => assert_eq!(body(&arrival), format!("probe {token}")),
+            () = runs => {}
+        }
+    });
+}
+
+#[test]
 fn whoever_was_asked_while_a_mail_was_awaited_is_listened_to_after_that() {
     block_on(async {
         let Some(dovecot) = Dovecot::start().await else { return };

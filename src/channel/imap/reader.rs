@@ -57,6 +57,8 @@ struct Watch<'a> {
     tray: Tray<'a>,
     /// When the folders are looked at next, whatever the server tells.
     look_at: Mono,
+    /// When the server was last asked for anything new. Pauses begin here, not where another run begins to wait.
+    asked: Mono,
 }
 
 impl<'a> Watch<'a> {
@@ -83,7 +85,8 @@ impl<'a> Watch<'a> {
             }
             let at = tray.resume(Place::Inbox, end, &folder);
             let inbox = Watched { folder, at };
-            let mut watch = Watch { session, settings, inbox, spam: None, tray, look_at: listener.clock.now().mono };
+            let now = listener.clock.now().mono;
+            let mut watch = Watch { session, settings, inbox, spam: None, tray, look_at: now, asked: now };
             watch.spam = watch.find_spam().await?;
             if watch.session.can.idle {
                 watch.session.idle().await?;
@@ -170,7 +173,7 @@ impl<'a> Watch<'a> {
             if pause.is_none() && !is_blocked && self.session.can.idle && !self.session.is_idle() {
                 return Ok(Next::Ask);
             }
-            let ask_at = pause.map(|pause| now + pause).filter(|at| *at < self.look_at);
+            let ask_at = pause.map(|pause| self.asked + pause).filter(|at| *at < self.look_at);
             tokio::select! {
                 biased;
                 () = listener.stop.cancelled() => return Ok(Next::Stop),
@@ -203,6 +206,7 @@ impl<'a> Watch<'a> {
             self.tidy(Place::Inbox).await?;
         }
         let now = self.tray.listener.clock.now();
+        self.asked = now.mono;
         if now.mono >= self.look_at {
             self.look_at = now.mono + self.settings.poll;
             self.visit_spam().await?;
