@@ -345,9 +345,8 @@ async fn mail() {
     }
 }
 
-/// A target that goes down at any moment of a second, asked once a second: until there is a message at Slack.
-async fn down() {
-    const TIMES: usize = 40;
+/// A target, and a daemon that tells a fake Slack at once what it is like, as often as it changes; `pace` is how often the target is asked.
+async fn watched_by_slack(pace: &str) -> (FakeSlack, Target, Daemon) {
     let slack = FakeSlack::start().await;
     let target = Target::start().await;
     let main = format!(
@@ -357,11 +356,20 @@ async fn down() {
         support::fake_slack::CHANNEL,
         slack.url()
     );
-    let probes = "[[journey]]\nname = \"falls\"\nevery = \"1s\"\ndeadline = \"900ms\"\nnotify = [\"slack\"]\n\
-        alert = { down_after = 1, recover_after = 1, flapping = false }\n[[journey.step]]\nrequest = \"web\"\n";
-    let setup = Setup::new("figures-down");
+    let probes = format!(
+        "[[journey]]\nname = \"flips\"\n{pace}\nnotify = [\"slack\"]\n\
+         alert = {{ down_after = 1, recover_after = 1, flapping = false }}\n[[journey.step]]\nrequest = \"web\"\n"
+    );
+    let setup = Setup::new("figures");
     setup.write("token", support::fake_slack::TOKEN);
-    let _daemon = setup.start(&main, probes).await;
+    let daemon = setup.start(&main, &probes).await;
+    (slack, target, daemon)
+}
+
+/// A target that goes down at any moment of a second, asked once a second: until there is a message at Slack.
+async fn down() {
+    const TIMES: usize = 40;
+    let (slack, target, _daemon) = watched_by_slack("every = \"1s\"\ndeadline = \"900ms\"").await;
     let mut waits = Vec::new();
     for time in 0..TIMES {
         // Every part of a second once, whenever the slots are: forty moments of it, in no order.
@@ -382,20 +390,7 @@ async fn down() {
 
 /// A journey that fails and recovers all the time: from the decision, as the outbox has it, to the request at a fake Slack.
 async fn alert() {
-    let slack = FakeSlack::start().await;
-    let target = Target::start().await;
-    let main = format!(
-        "[channels.web]\ntype = \"http\"\nurl = \"{}\"\n[notifiers.slack]\ntype = \"slack\"\n\
-         token = {{ file = \"token\" }}\nchannel = \"{}\"\napi_url = \"{}\"\n",
-        target.url(),
-        support::fake_slack::CHANNEL,
-        slack.url()
-    );
-    let probes = "[[journey]]\nname = \"flips\"\nevery = \"2500ms\"\ndeadline = \"2s\"\nnotify = [\"slack\"]\n\
-        alert = { down_after = 1, recover_after = 1, flapping = false }\n[[journey.step]]\nrequest = \"web\"\n";
-    let setup = Setup::new("figures");
-    setup.write("token", support::fake_slack::TOKEN);
-    let daemon = setup.start(&main, probes).await;
+    let (slack, target, daemon) = watched_by_slack("every = \"2500ms\"\ndeadline = \"2s\"").await;
     let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS * 2);
     let mut told = 0;
     while tokio::time::Instant::now() < end {
