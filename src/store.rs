@@ -512,6 +512,17 @@ pub enum Due {
     Nothing,
 }
 
+impl Due {
+    /// Of the row that is the notifier's next, if there is one.
+    fn of(next: Option<OutboxRow>, now: Timestamp) -> Due {
+        match next {
+            None => Due::Nothing,
+            Some(row) if row.state.is_due(now) => Due::Row(Box::new(row)),
+            Some(row) => Due::At(row.state.not_before),
+        }
+    }
+}
+
 /// A notifier's rows in numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxSummary {

@@ -395,11 +395,7 @@ impl Store for Postgres {
                     AND other.status IN ('pending', 'leased', 'ambiguous') AND other.sequence < this.sequence)
                 ORDER BY greatest(this.not_before, $2), this.created, this.id LIMIT 1)"
             );
-            Ok(match self.first(sql, &[&text_of(&notifier), &millis(now)], outbox_row).await? {
-                None => Due::Nothing,
-                Some(row) if row.state.is_due(now) => Due::Row(Box::new(row)),
-                Some(row) => Due::At(row.state.not_before),
-            })
+            Ok(Due::of(self.first(sql, &[&text_of(&notifier), &millis(now)], outbox_row).await?, now))
         })
     }
 

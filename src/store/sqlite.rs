@@ -418,11 +418,7 @@ impl Store for Sqlite {
                 ORDER BY max(not_before, ?2), created, id LIMIT 1)";
             let mut statement = connection.prepare_cached(sql)?;
             let row = statement.query_row(params![&*notifier, millis(now)], outbox_row).optional()?;
-            Ok(match row {
-                None => Due::Nothing,
-                Some(row) if row.state.is_due(now) => Due::Row(Box::new(row)),
-                Some(row) => Due::At(row.state.not_before),
-            })
+            Ok(Due::of(row, now))
         }))
     }
 
