@@ -25,6 +25,7 @@ pub mod calendar;
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod control;

@@ -76,7 +76,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         }
         Command::Cluster { config: from, format } => {
             let plan = quietly(&from)?;
-            say(&cluster::print_cluster(&app::cluster::daemons(&plan)?, format))?;
+            say(&cluster::print_cluster(&app::cluster::look(&plan)?, format))?;
             Ok(0)
         }
         Command::Init(asked) => write::init(&asked),

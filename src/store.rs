@@ -184,9 +184,41 @@ pub enum Change {
         /// The rows that it makes needless.
         superseded: Vec<String>,
     },
+    /// A daemon that does not lead has seen something of a journey's run: it is kept for the one that leads until that has
+    /// heard it.
+    Relay {
+        /// Whose run.
+        journey: Name,
+        /// The run, if it has ended with this: nobody goes on with it.
+        ended: Option<Token>,
+        /// What was seen.
+        document: String,
+    },
+    /// What another daemon saw has been taken up: in the same batch as what followed from it.
+    Heard {
+        /// Who saw it.
+        writer: String,
+        /// Its place in what that one saw.
+        number: i64,
+    },
 }
 
 impl Change {
+    /// The journey whose run it is of, if only the daemon that runs it may say so.
+    pub fn runs(&self) -> Option<&Name> {
+        match self {
+            Change::Expect { entry, .. } => Some(&entry.journey),
+            Change::Begun { checkpoint } | Change::Waits { checkpoint } => Some(&checkpoint.journey),
+            Change::Relay { journey, .. } => Some(journey),
+            _ => None,
+        }
+    }
+
+    /// Whether only a store that several daemons share can take it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Change::Relay { .. } | Change::Heard { .. })
+    }
+
     /// Whether what anybody is owed is another after it.
     pub fn is_of_outbox(&self) -> bool {
         matches!(self, Change::Owe { .. } | Change::Own { .. } | Change::Outbox { .. } | Change::Combine { .. })
@@ -369,6 +401,12 @@ pub enum StoreError {
     /// Another daemon writes in our place. Nothing of the batch was kept, and nothing will be.
     #[error("another daemon has taken over: the lease of {0} is not ours any more")]
     Fenced(String),
+    /// Another daemon runs the journey. Nothing of the batch was kept, and nothing will be.
+    #[error("another daemon runs journey {0} now: its shard is not ours any more")]
+    Moved(String),
+    /// The store is one daemon's alone.
+    #[error("nothing is relayed through a store that one daemon has to itself")]
+    Unshared,
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -379,6 +417,11 @@ pub trait Store: Send + Sync {
     /// What was wrong with what it is kept in when it was opened, and what is lost of it; `None` if nothing was.
     fn mended(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether other daemons may run journeys whose runs are written down here, too.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// Makes a batch durable: all of it or nothing. Returns when it is on disk.

@@ -7,61 +7,79 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::Format;
-use crate::store::reading::{Daemon, Held};
+use crate::cluster::SHARDS;
+use crate::store::reading::{Backlog, Cluster, Daemon, Held};
 use crate::time::Human;
 
-/// The daemons, printed: who has the lease, who stands by, and whether they would watch the same.
-pub fn print_cluster(daemons: &[Daemon], format: Format) -> String {
+/// The daemons, printed: who leads, which of them run journeys and how many shards of these, and what is wrong with them.
+pub fn print_cluster(cluster: &Cluster, format: Format) -> String {
+    let Cluster { daemons, free, relay } = cluster;
     let configurations: BTreeSet<_> =
         daemons.iter().filter_map(|daemon| Some(&daemon.said.as_ref()?.configuration)).collect();
     let is_one = configurations.len() < 2;
     match format {
         Format::Json => {
-            let one = |daemon: &Daemon| {
-                let said = daemon.said.as_ref();
-                json!({
-                    "name": daemon.name,
-                    "role": role(daemon),
-                    "epoch": daemon.lease.map(|held| held.epoch),
-                    "left_seconds": daemon.lease.and_then(|held| held.left).map(|left| left.as_secs_f64()),
-                    "seen_seconds": said.map(|said| said.ago.as_secs_f64()),
-                    "version": said.map(|said| &said.version),
-                    "configuration": said.map(|said| &said.configuration),
-                    "listens": said.map(|said| &said.listens),
-                })
-            };
-            let document =
-                json!({ "daemons": daemons.iter().map(one).collect::<Vec<_>>(), "same_configuration": is_one });
+            let document = json!({
+                "daemons": daemons.iter().map(document).collect::<Vec<_>>(),
+                "same_configuration": is_one,
+                "free_shards": free,
+                "relay": { "rows": relay.rows, "oldest_seconds": relay.oldest.map(|oldest| oldest.as_secs_f64()) },
+            });
             format!("{document:#}\n")
         }
         Format::Text if daemons.is_empty() => "no daemon was here in the last hour\n".to_owned(),
         Format::Text => {
             let width = daemons.iter().map(|daemon| daemon.name.chars().count()).max().unwrap_or(0).max("daemon".len());
             let mut text = format!(
-                "{:width$}  {:7}  {:9}  {:8}  {:13}  {:21}  lease\n",
-                "daemon", "is", "seen", "version", "configuration", "listens"
+                "{:width$}  {:7}  {:9}  {:8}  {:13}  {:21}  {:6}  lease\n",
+                "daemon", "is", "seen", "version", "configuration", "listens", "shards"
             );
             daemons.iter().for_each(|daemon| line(&mut text, daemon, width));
             if !is_one {
-                text += "\ntheir configurations differ: whoever takes over watches something else\n";
+                text += "\ntheir configurations differ: which journeys there are depends on who runs them\n";
             }
-            if !daemons.iter().any(|daemon| role(daemon) == ACTIVE) {
-                text += "\nnobody has the lease: nothing is watched\n";
+            if !daemons.iter().any(|daemon| role(daemon) == LEADS) {
+                text += "\nnobody leads: nothing is decided, and nobody is told\n";
+            }
+            if *free > 0 {
+                let are = if *free == 1 { "is" } else { "are" };
+                let _ = writeln!(text, "\n{free} of {SHARDS} shards {are} nobody's: the journeys in them are not run");
+            }
+            if let Backlog { rows, oldest: Some(oldest) } = relay {
+                let waits = if *rows == 1 { "row waits" } else { "rows wait" };
+                let _ = writeln!(text, "\n{rows} {waits} for the daemon that leads, the oldest for {}", Human(*oldest));
             }
             text
         }
     }
 }
 
-const ACTIVE: &str = "active";
-/// Each says every five seconds that it is there.
+fn document(daemon: &Daemon) -> serde_json::Value {
+    let said = daemon.said.as_ref();
+    let shard = |(shard, epoch): &(i32, u64)| json!({ "shard": shard, "epoch": epoch });
+    json!({
+        "name": daemon.name,
+        "role": role(daemon),
+        "epoch": daemon.lease.map(|held| held.epoch),
+        "left_seconds": daemon.lease.and_then(|held| held.left).map(|left| left.as_secs_f64()),
+        "shards": daemon.shards.iter().map(shard).collect::<Vec<_>>(),
+        "seen_seconds": said.map(|said| said.ago.as_secs_f64()),
+        "version": said.map(|said| &said.version),
+        "configuration": said.map(|said| &said.configuration),
+        "listens": said.map(|said| &said.listens),
+    })
+}
+
+const LEADS: &str = "leads";
+/// Each says at least every five seconds that it is there.
 const SILENT: Duration = Duration::from_secs(15);
 
 /// What a daemon is. One that holds no lease and has said nothing of late was killed, is stopped, or is cut off.
 fn role(daemon: &Daemon) -> &'static str {
     match &daemon.lease {
-        Some(Held { left: Some(_), .. }) => ACTIVE,
+        Some(Held { left: Some(_), .. }) => LEADS,
         _ if daemon.said.as_ref().is_none_or(|said| said.ago > SILENT) => "silent",
+        _ if !daemon.shards.is_empty() => "runs",
         _ => "standby",
     }
 }
@@ -77,9 +95,10 @@ fn line(text: &mut String, daemon: &Daemon, width: usize) {
         None => ("-".to_owned(), "-", "-", "-"),
     };
     let line = format!(
-        "{:width$}  {:7}  {seen:9}  {version:8}  {configuration:13}  {listens:21}  {lease}",
+        "{:width$}  {:7}  {seen:9}  {version:8}  {configuration:13}  {listens:21}  {:6}  {lease}",
         daemon.name,
         role(daemon),
+        daemon.shards.len(),
     );
     let _ = writeln!(text, "{}", line.trim_end());
 }
@@ -89,36 +108,58 @@ mod tests {
     use super::*;
     use crate::store::reading::Said;
 
-    fn daemon(name: &str, configuration: &str, lease: Option<Held>) -> Daemon {
+    fn daemon(name: &str, configuration: &str, lease: Option<Held>, shards: i32) -> Daemon {
         let said = Said {
             ago: Duration::from_millis(1_200),
             version: "0.1.0".to_owned(),
             configuration: configuration.to_owned(),
             listens: "127.0.0.1:9464".to_owned(),
         };
-        Daemon { name: name.to_owned(), said: Some(said), lease }
+        let shards = (1..=shards).map(|shard| (shard, 4)).collect();
+        Daemon { name: name.to_owned(), said: Some(said), lease, shards }
+    }
+
+    fn print(daemons: &[Daemon]) -> String {
+        print_cluster(&Cluster { daemons: daemons.to_vec(), ..Cluster::default() }, Format::Text)
     }
 
     #[test]
-    fn who_has_it_who_stands_by_and_what_is_wrong_is_said() {
+    fn who_leads_who_runs_what_and_what_is_wrong_is_said() {
         let held = |left| Some(Held { epoch: 3, left });
-        let text = print_cluster(
-            &[daemon("one, process 7", "aa", held(Some(Duration::from_secs(5)))), daemon("two, process 8", "aa", None)],
-            Format::Text,
-        );
+        let text = print(&[
+            daemon("one, process 7", "aa", held(Some(Duration::from_secs(5))), 16),
+            daemon("two, process 8", "aa", None, 16),
+        ]);
         assert_eq!(
             text,
-            "daemon          is       seen       version   configuration  listens                lease\n\
-             one, process 7  active   1.2s ago   0.1.0     aa             127.0.0.1:9464         epoch 3, for 5s unless renewed\n\
-             two, process 8  standby  1.2s ago   0.1.0     aa             127.0.0.1:9464\n"
+            "daemon          is       seen       version   configuration  listens                shards  lease\n\
+             one, process 7  leads    1.2s ago   0.1.0     aa             127.0.0.1:9464             16  epoch 3, for 5s unless renewed\n\
+             two, process 8  runs     1.2s ago   0.1.0     aa             127.0.0.1:9464             16\n"
         );
-        let text = print_cluster(&[daemon("one", "aa", held(None)), daemon("two", "bb", None)], Format::Text);
-        assert!(text.contains("their configurations differ") && text.contains("nobody has the lease"), "{text}");
-        let unseen = Daemon { said: None, ..daemon("one", "aa", held(Some(Duration::from_secs(1)))) };
-        assert!(print_cluster(&[unseen], Format::Text).contains("one     active   -  "));
-        let killed = Said { ago: Duration::from_secs(60), ..daemon("one", "aa", None).said.unwrap() };
-        let killed = Daemon { said: Some(killed), ..daemon("one", "aa", held(None)) };
-        assert!(print_cluster(&[killed], Format::Text).contains("one     silent   1m ago"));
-        assert_eq!(print_cluster(&[], Format::Text), "no daemon was here in the last hour\n");
+        let text = print(&[daemon("one", "aa", held(None), 0), daemon("two", "bb", None, 0)]);
+        assert!(text.contains("their configurations differ") && text.contains("nobody leads"), "{text}");
+        assert!(text.contains("two     standby  "), "{text}");
+        let unseen = Daemon { said: None, ..daemon("one", "aa", held(Some(Duration::from_secs(1))), 0) };
+        assert!(print(&[unseen]).contains("one     leads    -  "));
+        let killed = Said { ago: Duration::from_secs(60), ..daemon("one", "aa", None, 0).said.unwrap() };
+        let killed = Daemon { said: Some(killed), ..daemon("one", "aa", held(None), 32) };
+        assert!(print(&[killed]).contains("one     silent   1m ago"));
+        assert_eq!(print(&[]), "no daemon was here in the last hour\n");
+    }
+
+    #[test]
+    fn shards_that_are_nobodys_and_what_nobody_has_heard_are_said() {
+        let lease = Some(Held { epoch: 3, left: Some(Duration::from_secs(5)) });
+        let relay = Backlog { rows: 12, oldest: Some(Duration::from_secs(4)) };
+        let cluster = Cluster { daemons: vec![daemon("one", "aa", lease, 2)], free: 30, relay };
+        let text = print_cluster(&cluster, Format::Text);
+        let end = "\n30 of 32 shards are nobody's: the journeys in them are not run\n\
+                   \n12 rows wait for the daemon that leads, the oldest for 4s\n";
+        assert!(text.ends_with(end), "{text}");
+        let document: serde_json::Value = serde_json::from_str(&print_cluster(&cluster, Format::Json)).unwrap();
+        assert_eq!(document["free_shards"], 30);
+        assert_eq!(document["relay"], json!({ "rows": 12, "oldest_seconds": 4.0 }));
+        let shards = json!([{ "shard": 1, "epoch": 4 }, { "shard": 2, "epoch": 4 }]);
+        assert_eq!((&document["daemons"][0]["shards"], &document["daemons"][0]["role"]), (&shards, &json!("leads")));
     }
 }

@@ -123,10 +123,23 @@ pub(crate) async fn all(open: impl AsyncFn() -> Arc<dyn Store>) {
     remembers_its_starts(&open).await;
     owes_the_own_row_anew(&open).await;
     lists_go_on_where_they_ended(&open).await;
+    relays_nothing_alone(&open).await;
+}
+
+async fn relays_nothing_alone(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
+    let run = checkpoint("alone", 70_000);
+    let relay = Change::Relay { journey: "alone".into(), ended: Some(run.token), document: "x".to_owned() };
+    for change in [relay, Change::Heard { writer: "other".to_owned(), number: 1 }] {
+        let refused = store.apply(vec![expected(&run), change]).await;
+        assert!(matches!(refused, Err(StoreError::Unshared)), "{refused:?}");
+    }
+    assert!(!store.ledger().await.unwrap().iter().any(|(token, _)| *token == run.token), "nothing of the batch");
+    store.close().await.unwrap();
 }
 
 /// A run that waits for a message of this journey's since `slot`.
-fn checkpoint(journey: &str, slot: i64) -> Checkpoint {
+pub(crate) fn checkpoint(journey: &str, slot: i64) -> Checkpoint {
     let (token, time) = (Mint::new([9; 32], slot as u32).issue(at(slot)), at(slot).to_string());
     let text = serde_json::json!({
         "journey": journey, "fingerprint": "0a1b", "token": token, "slot": time, "purpose": "slot", "at": time,
@@ -136,7 +149,7 @@ fn checkpoint(journey: &str, slot: i64) -> Checkpoint {
     serde_json::from_value(text).unwrap()
 }
 
-fn expected(checkpoint: &Checkpoint) -> Change {
+pub(crate) fn expected(checkpoint: &Checkpoint) -> Change {
     let (slot, keep_until) = (checkpoint.slot, crate::time::later(checkpoint.slot, Duration::from_secs(600)));
     let entry = Entry { journey: checkpoint.journey.clone(), slot, recorded: slot, keep_until, settled: None };
     Change::Expect { token: checkpoint.token, entry }

@@ -6,10 +6,12 @@
 
 mod changes;
 mod lease;
+mod line;
 mod link;
 mod look;
 mod rows;
 mod schema;
+mod share;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,10 +32,12 @@ use self::rows::{
     arrival, boot, day, from_json, get, incident_row, ledger_entry, order, outbox_row, parse, ran, readable, run_row,
     span, spent, summary, text,
 };
-use self::writer::{Job, QUEUE, Writer, is_ours};
+use self::writer::{Batch, Job, Proof, QUEUE, Writer, is_ours};
 use crate::alert::{AlertState, Subject};
 use crate::boots::Boot;
 use crate::breaker::{Guarded, Order};
+use crate::clock::Clock;
+use crate::cluster::shard_of;
 use crate::control::Silence;
 use crate::detect::drift::Ran;
 use crate::incident::Incident;
@@ -58,6 +62,7 @@ pub use self::lease::{Fence, Lease, Member, Turn};
 pub(super) use self::link::place_of;
 pub use self::link::{Endpoint, check_url, password_of};
 pub(super) use self::look::Look;
+pub use self::share::{Estate, Handed, Held, Relayed, Share, Sharing, Standing, Taken};
 
 /// Questions that are asked at once: pages must not take the sessions of others away.
 const READERS: usize = 2;
@@ -67,6 +72,8 @@ const LONGEST_READ: Duration = Duration::from_secs(15);
 const READ: Duration = Duration::from_secs(20);
 /// A question that was in another's way is asked so often.
 const ATTEMPTS: u32 = 5;
+/// What nobody heard of within a day is no news.
+const KEEP_RELAYED: Duration = Duration::from_secs(86_400);
 /// Journeys whose old runs are forgotten in one transaction: each holds the lease's row, and must be short.
 const FORGET_AT_ONCE: usize = 32;
 /// What transactions left behind of writers that are long gone is of no interest after this.
@@ -97,6 +104,7 @@ use {incident, outbox};
 pub struct Postgres {
     endpoint: Endpoint,
     fence: Option<Fence>,
+    sharing: Option<Sharing>,
     jobs: mpsc::Sender<Job>,
     /// Sessions that nobody asks at the moment.
     idle: Mutex<Vec<Session>>,
@@ -136,23 +144,29 @@ fn text_of(plain: &str) -> String {
 
 impl Postgres {
     /// Opens the store with a writer that rests so long after each commit, unless somebody is owed a notice by it. Behind a fence
-    /// it writes only while the lease is as it was when it was taken.
+    /// it writes only while the lease is as it was when it was taken. Where journeys are shared, what is of a run is written only
+    /// while the journey's shard is ours, in the epoch in which it was handed in: otherwise that batch alone fails, with
+    /// [`StoreError::Moved`]. Whoever shares and has no fence writes nothing but what is of runs. `clock` is the one that
+    /// arrivals are stamped by.
     ///
     /// # Errors
     /// The server does not answer, or its state belongs to a newer version.
     pub async fn open_resting(
         endpoint: Endpoint,
         fence: Option<Fence>,
+        sharing: Option<Sharing>,
+        clock: Clock,
         rest: Duration,
     ) -> Result<Postgres, StoreError> {
         prepare(&endpoint, true).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (outbox, fenced) = (Arc::<AtomicU64>::default(), CancellationToken::new());
-        let writer = Writer::new(endpoint.clone(), fence.clone(), fresh()?, outbox.clone(), fenced.clone());
+        let proofs = (fence.clone(), sharing.clone());
+        let writer = Writer::new(endpoint.clone(), proofs, clock, fresh()?, outbox.clone(), fenced.clone());
         let mut driver = JoinSet::new();
         driver.spawn(writer.run(queue, rest));
         let (idle, turns, closing) = (Mutex::default(), Semaphore::new(READERS), CancellationToken::new());
-        Ok(Postgres { endpoint, fence, jobs, idle, turns, closing, fenced, outbox, _writer: driver })
+        Ok(Postgres { endpoint, fence, sharing, jobs, idle, turns, closing, fenced, outbox, _writer: driver })
     }
 
     /// Cancelled once it was found that another daemon has taken over: nothing is written any more.
@@ -227,6 +241,19 @@ impl Postgres {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// What has to be ours for these changes, as it is now: a batch that waits until a shard has come back is of the time before.
+    fn proof(&self, changes: &[Change]) -> Result<Proof, StoreError> {
+        let Some(Sharing { held, .. }) = &self.sharing else {
+            return if changes.iter().any(Change::is_shared) { Err(StoreError::Unshared) } else { Ok(Proof::new()) };
+        };
+        let prove = |journey: &Name| {
+            let shard = shard_of(journey);
+            let epoch = held.epoch(shard).ok_or_else(|| StoreError::Moved(journey.to_string()))?;
+            Ok((shard, epoch))
+        };
+        changes.iter().filter_map(Change::runs).map(prove).collect()
+    }
+
     /// Runs statements in transactions of their own, in which the lease is ours; gives how many rows they changed.
     async fn sweep(&self, session: &Session, statements: &[(&'static str, Vec<Value<'_>>)]) -> Result<u64, Fault> {
         let mut attempt = 0;
@@ -298,18 +325,32 @@ impl Postgres {
         for statement in rest {
             gone += self.sweep(&session, &[statement]).await?;
         }
+        let unheard = i64::try_from(KEEP_RELAYED.as_millis()).unwrap_or(i64::MAX);
+        let sql = "DELETE FROM relay WHERE at < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1";
+        let unheard = self.sweep(&session, &[(sql, vec![&unheard])]).await?;
+        if unheard > 0 {
+            tracing::warn!(
+                rows = unheard,
+                "what other daemons saw a day ago, and none that led has heard, is forgotten"
+            );
+        }
         session.close().await;
-        Ok(gone)
+        Ok(gone + unheard)
     }
 }
 
 impl Store for Postgres {
+    fn is_shared(&self) -> bool {
+        self.sharing.is_some()
+    }
+
     fn apply(&self, batch: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if self.closing.is_cancelled() {
                 return Err(StoreError::Closed);
             }
-            self.send(|answer| Job::Apply(batch, answer)).await
+            let proof = self.proof(&batch)?;
+            self.send(|answer| Job::Apply(Batch { changes: batch, proof, answer })).await
         })
     }
 

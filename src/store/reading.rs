@@ -52,6 +52,26 @@ pub struct ToldOf {
     pub last_good: Option<Report>,
 }
 
+/// The daemons that share a store, and what they have still to tell each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// By their names.
+    pub daemons: Vec<Daemon>,
+    /// Shards of journeys that nobody holds.
+    pub free: usize,
+    /// What some have seen, and the one that leads has not heard.
+    pub relay: Backlog,
+}
+
+/// What waits to be heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How much it is.
+    pub rows: u64,
+    /// How long the oldest has waited, if there is any.
+    pub oldest: Option<Duration>,
+}
+
 /// A daemon of those that share a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Daemon {
@@ -61,6 +81,8 @@ pub struct Daemon {
     pub said: Option<Said>,
     /// The lease, if it has that.
     pub lease: Option<Held>,
+    /// The shards of journeys that it holds, each with how often it has changed hands.
+    pub shards: Vec<(i32, u64)>,
 }
 
 /// What a daemon says of itself.
@@ -111,12 +133,12 @@ impl Home {
         }
     }
 
-    /// The daemons that share the store, by their names; `None` of a file, which one daemon has.
-    pub fn daemons(&self) -> Result<Option<Vec<Daemon>>, StoreError> {
+    /// The daemons that share the store; `None` of a file, which one daemon has.
+    pub fn cluster(&self) -> Result<Option<Cluster>, StoreError> {
         match self {
             Home::Sqlite(_) => Ok(None),
             #[cfg(feature = "postgres")]
-            Home::Postgres(url) => apart::ask(url, async |look| look.daemons().await).map(Some),
+            Home::Postgres(url) => apart::ask(url, async |look| look.cluster().await).map(Some),
         }
     }
 

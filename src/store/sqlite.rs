@@ -311,6 +311,9 @@ impl Store for Sqlite {
             if self.closing.is_cancelled() {
                 return Err(StoreError::Closed);
             }
+            if batch.iter().any(Change::is_shared) {
+                return Err(StoreError::Unshared);
+            }
             let (answer, answered) = oneshot::channel();
             self.jobs.send(Job::Apply(batch, answer)).await.map_err(|_| StoreError::Closed)?;
             answered.await.map_err(|_| StoreError::Closed)?

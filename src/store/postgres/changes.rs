@@ -17,6 +17,7 @@ use crate::notice::Notification;
 use crate::slo::SpanChange;
 use crate::store::codes::{Kept, blob, micros, millis, settled_code, verdict_code, why_code};
 use crate::store::{Change, OutboxRow};
+use crate::time::Mono;
 
 /// A statement with its values.
 pub(super) struct Statement {
@@ -35,7 +36,10 @@ pub(super) fn journeys(change: &Change) -> Vec<&Name> {
     match change {
         Change::Expect { entry, .. } => vec![&entry.journey],
         Change::Run { report, .. } | Change::Evidence { report } => vec![&report.journey],
-        Change::Amend { journey, .. } | Change::Spans { journey, .. } | Change::Alert { journey, .. } => vec![journey],
+        Change::Amend { journey, .. }
+        | Change::Spans { journey, .. }
+        | Change::Alert { journey, .. }
+        | Change::Relay { journey, .. } => vec![journey],
         Change::Incident { journeys, .. } => journeys.iter().collect(),
         Change::Begun { .. }
         | Change::Waits { .. }
@@ -51,12 +55,26 @@ pub(super) fn journeys(change: &Change) -> Vec<&Name> {
         | Change::Boot { .. }
         | Change::Order { .. }
         | Change::Outbox { .. }
-        | Change::Combine { .. } => Vec::new(),
+        | Change::Combine { .. }
+        | Change::Heard { .. } => Vec::new(),
     }
 }
 
-/// Says `change` in SQL; `ids` has the row ids of its journeys.
-pub(super) fn say(change: &Change, ids: &HashMap<Name, i64>, out: &mut Vec<Statement>) -> Result<(), Fault> {
+/// What there is to know when changes are said.
+pub(super) struct Saying<'a> {
+    /// The row ids of their journeys.
+    pub(super) ids: &'a HashMap<Name, i64>,
+    /// Who writes, for whom it matters; empty where nobody else does.
+    pub(super) writer: &'a str,
+    /// The number of what is relayed next.
+    pub(super) number: i64,
+    /// It is now on the clock that arrivals are stamped by.
+    pub(super) now: Mono,
+}
+
+/// Says `change` in SQL.
+pub(super) fn say(change: &Change, saying: &mut Saying<'_>, out: &mut Vec<Statement>) -> Result<(), Fault> {
+    let ids = saying.ids;
     let id = |name: &Name| ids.get(name).copied().ok_or_else(|| Fault::Refused(format!("journey {name} has no row")));
     match change {
         Change::Expect { token, entry } => say!(
@@ -86,14 +104,36 @@ pub(super) fn say(change: &Change, ids: &HashMap<Name, i64>, out: &mut Vec<State
             let digest = Sha256::new().chain_update(blob(*token)).chain_update(&message).finalize().to_vec();
             say!(
                 out,
-                // The run may have had it, and ended, before this.
-                "INSERT INTO arrival (token, digest, message) SELECT token, $2, $3 FROM ledger
-                    WHERE token = $1 AND settled IS DISTINCT FROM $4 ON CONFLICT (digest) DO NOTHING",
+                // The run may have had it, and ended, before this; and what another session says of its end waits for this.
+                "INSERT INTO arrival (token, digest, message, shard, writer, came)
+                    SELECT token, $2, $3, shard, $5, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $6
+                    FROM ledger JOIN journey ON journey.id = ledger.journey
+                    WHERE token = $1 AND settled IS DISTINCT FROM $4 FOR SHARE OF ledger ON CONFLICT (digest) DO NOTHING",
                 bytes(*token),
                 digest,
                 message,
                 settled_code(Settled::Arrived) as i16,
+                owned(saying.writer),
+                micros(saying.now.since(arrival.at.mono)),
             );
+        }
+        Change::Relay { journey, ended, document } => {
+            say!(
+                out,
+                "INSERT INTO relay (writer, number, at, journey, document)
+                    VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4)",
+                owned(saying.writer),
+                saying.number,
+                id(journey)?,
+                owned(document),
+            );
+            saying.number += 1;
+            if let Some(token) = ended {
+                say!(out, "DELETE FROM unfinished WHERE token = $1", bytes(*token));
+            }
+        }
+        Change::Heard { writer, number } => {
+            say!(out, "DELETE FROM relay WHERE writer = $1 AND number = $2", owned(writer), *number);
         }
         Change::Settle { token, how } => {
             let how = settled_code(*how) as i16;

@@ -3,22 +3,18 @@
 //! Whoever takes it over counts the epoch up, and every transaction of a writer holds the row as it was when it was opened: one
 //! that was stopped and comes back writes nothing any more.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::line::{ATTEMPTS, Line};
 use super::link::{Endpoint, Fault, Session, pause};
-use super::rows::get;
+use super::rows::read;
 use super::text_of;
 use crate::store::StoreError;
 
-/// A statement about the lease takes at most this long: the lease itself does not last much longer.
-const LONGEST: Duration = Duration::from_secs(2);
-/// All that one call does.
-const LIMIT: Duration = Duration::from_secs(4);
 /// A daemon that was not seen for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(3_600);
-/// Two that want it at once are in each other's way.
-const ATTEMPTS: u32 = 5;
 
 /// What came of the wish to have the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,26 +58,18 @@ pub struct Member {
 
 /// The lease of a shard, as somebody sees it who wants it.
 pub struct Lease {
-    endpoint: Endpoint,
+    line: Line,
     shard: i32,
     holder: String,
     ttl: Duration,
-    session: tokio::sync::Mutex<Option<Session>>,
     is_prepared: AtomicBool,
 }
 
 impl Lease {
     /// Nothing is asked yet. `holder` is this process, and no other one, also for people.
     pub fn new(endpoint: Endpoint, shard: i32, holder: String, ttl: Duration) -> Lease {
-        let holder = text_of(&holder);
-        Lease {
-            endpoint,
-            shard,
-            holder,
-            ttl,
-            session: tokio::sync::Mutex::default(),
-            is_prepared: AtomicBool::new(false),
-        }
+        let (line, holder) = (Line::new(endpoint, "journeyman lease"), text_of(&holder));
+        Lease { line, shard, holder, ttl, is_prepared: AtomicBool::new(false) }
     }
 
     /// Takes it, if it is free or ours. The first tables are made where there are none.
@@ -90,13 +78,10 @@ impl Lease {
     /// The server does not answer, or its state is not ours to use.
     pub async fn take(&self) -> Result<Turn, StoreError> {
         if !self.is_prepared.load(Ordering::Acquire) {
-            super::prepare(&self.endpoint, false).await?;
+            super::prepare(self.line.endpoint(), false).await?;
             self.is_prepared.store(true, Ordering::Release);
         }
-        match self.ask(Wish::Take).await? {
-            Said::Turn(turn) => Ok(turn),
-            said => Err(said.strange()),
-        }
+        self.line.ask(|session| async move { self.take_in(&session).await }).await
     }
 
     async fn take_in(&self, session: &Session) -> Result<Turn, Fault> {
@@ -157,10 +142,13 @@ impl Lease {
     /// # Errors
     /// The server does not answer: whether it is, is unknown.
     pub async fn renew(&self, fence: &Fence) -> Result<bool, StoreError> {
-        match self.ask(Wish::Renew(fence)).await? {
-            Said::Rows(rows) => Ok(rows > 0),
-            said => Err(said.strange()),
-        }
+        let Fence { shard, holder, epoch } = fence;
+        let sql = "UPDATE lease SET until = (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $4
+            WHERE shard = $1 AND holder = $2 AND epoch = $3";
+        let renew = |session: Arc<Session>| async move {
+            session.execute(sql, &[shard, holder, epoch, &millis(self.ttl)]).await
+        };
+        Ok(self.line.ask(renew).await? > 0)
     }
 
     /// Gives it back, if it is ours still, so that the next need not wait.
@@ -168,10 +156,10 @@ impl Lease {
     /// # Errors
     /// The server does not answer: the lease ends by itself.
     pub async fn release(&self, fence: &Fence) -> Result<(), StoreError> {
-        self.ask(Wish::Release(fence)).await?;
-        if let Some(session) = self.session.lock().await.take() {
-            session.close().await;
-        }
+        let Fence { shard, holder, epoch } = fence;
+        let sql = "UPDATE lease SET until = 0 WHERE shard = $1 AND holder = $2 AND epoch = $3";
+        self.line.ask(|session| async move { session.execute(sql, &[shard, holder, epoch]).await }).await?;
+        self.line.close().await;
         Ok(())
     }
 
@@ -180,7 +168,7 @@ impl Lease {
     /// # Errors
     /// The server does not answer.
     pub async fn introduce(&self, member: &Member) -> Result<(), StoreError> {
-        self.ask(Wish::Introduce(member)).await.map(drop)
+        self.line.ask(|session| async move { introduce(&session, &self.holder, member).await }).await
     }
 
     /// Says that it is there no longer.
@@ -188,7 +176,7 @@ impl Lease {
     /// # Errors
     /// The server does not answer: it is forgotten after an hour.
     pub async fn leave(&self) -> Result<(), StoreError> {
-        self.ask(Wish::Leave).await.map(drop)
+        self.line.ask(|session| async move { goodbye(&session, &self.holder).await }).await
     }
 
     /// Who has it, if anybody does. Nothing is changed.
@@ -196,106 +184,33 @@ impl Lease {
     /// # Errors
     /// The server does not answer.
     pub async fn holder(&self) -> Result<Option<String>, StoreError> {
-        match self.ask(Wish::Holder).await? {
-            Said::Holder(holder) => Ok(holder),
-            said => Err(said.strange()),
-        }
-    }
-
-    async fn ask_in(&self, session: &Session, wish: Wish<'_>) -> Result<Said, Fault> {
-        match wish {
-            Wish::Take => self.take_in(session).await.map(Said::Turn),
-            Wish::Renew(Fence { shard, holder, epoch }) => {
-                let sql = "UPDATE lease SET until = (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $4
-                    WHERE shard = $1 AND holder = $2 AND epoch = $3";
-                session.execute(sql, &[shard, holder, epoch, &millis(self.ttl)]).await.map(Said::Rows)
-            }
-            Wish::Release(Fence { shard, holder, epoch }) => {
-                let sql = "UPDATE lease SET until = 0 WHERE shard = $1 AND holder = $2 AND epoch = $3";
-                session.execute(sql, &[shard, holder, epoch]).await.map(Said::Rows)
-            }
-            Wish::Introduce(Member { version, configuration, listens }) => {
-                let sql = "INSERT INTO member (name, seen, version, configuration, listens) VALUES ($1, $2, $3, $4, $5)
-                    ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, version = excluded.version,
-                    configuration = excluded.configuration, listens = excluded.listens";
-                let now = now(session).await?;
-                session.execute(sql, &[&self.holder, &now, version, configuration, listens]).await?;
-                let gone = "DELETE FROM member WHERE seen < $1";
-                session.execute(gone, &[&(now - millis(FORGET))]).await.map(Said::Rows)
-            }
-            Wish::Leave => session.execute("DELETE FROM member WHERE name = $1", &[&self.holder]).await.map(Said::Rows),
-            Wish::Holder => {
-                let rows = session.rows("SELECT holder, until FROM lease WHERE shard = $1", &[&self.shard]).await?;
-                let now = now(session).await?;
-                let Some(row) = rows.first() else { return Ok(Said::Holder(None)) };
-                Ok(Said::Holder((read::<i64>(row, 1)? > now).then_some(read::<String>(row, 0)?)))
-            }
-        }
-    }
-
-    /// Asks in the session that is kept, or a new one if that has gone. What is in another's way is asked again.
-    async fn ask(&self, wish: Wish<'_>) -> Result<Said, StoreError> {
-        let asked = async {
-            let mut kept = self.session.lock().await;
-            let mut attempt = 0;
-            loop {
-                let old = kept.take().filter(|session| !session.is_closed());
-                let is_old = old.is_some();
-                let session = match old {
-                    Some(session) => session,
-                    None => self.endpoint.connect("journeyman lease", LONGEST).await?,
-                };
-                attempt += 1;
-                match self.ask_in(&session, wish).await {
-                    Ok(answer) => {
-                        *kept = Some(session);
-                        return Ok(answer);
-                    }
-                    Err(Fault::Lost(_)) if is_old => {}
-                    Err(Fault::Again(_)) if attempt < ATTEMPTS => {
-                        tokio::time::sleep(pause(attempt, fastrand::f64())).await;
-                    }
-                    Err(fault) => return Err(fault),
-                }
-            }
+        let sql = "SELECT holder, until FROM lease WHERE shard = $1";
+        let asked = |session: Arc<Session>| async move {
+            let rows = session.rows(sql, &[&self.shard]).await?;
+            let now = now(&session).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            Ok((read::<i64>(row, 1)? > now).then_some(read::<String>(row, 0)?))
         };
-        match tokio::time::timeout(LIMIT, asked).await {
-            Ok(answer) => answer.map_err(Fault::unwritable),
-            Err(_) => {
-                let place = self.endpoint.place();
-                Err(StoreError::Unwritable(format!("{place} gave no answer within {} s", LIMIT.as_secs())))
-            }
-        }
+        self.line.ask(asked).await
     }
 }
 
-/// What is asked about the lease.
-#[derive(Clone, Copy)]
-enum Wish<'a> {
-    Take,
-    Renew(&'a Fence),
-    Release(&'a Fence),
-    Introduce(&'a Member),
-    Leave,
-    Holder,
+/// Says that this daemon is there; forgets those that were not seen for long.
+pub(super) async fn introduce(session: &Session, name: &str, member: &Member) -> Result<(), Fault> {
+    let Member { version, configuration, listens } = member;
+    let sql = "INSERT INTO member (name, seen, version, configuration, listens)
+        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3, $4)
+        ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, version = excluded.version,
+        configuration = excluded.configuration, listens = excluded.listens";
+    let gone = "DELETE FROM member WHERE seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1";
+    let (name, forget) = (&name, millis(FORGET));
+    let said = async { session.execute(sql, &[name, version, configuration, listens]).await };
+    futures_util::future::try_join(said, async { session.execute(gone, &[&forget]).await }).await.map(drop)
 }
 
-/// The answer.
-#[derive(Debug)]
-enum Said {
-    Turn(Turn),
-    Rows(u64),
-    Holder(Option<String>),
-}
-
-impl Said {
-    fn strange(self) -> StoreError {
-        StoreError::Unreadable(format!("the lease said {self:?}"))
-    }
-}
-
-fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a tokio_postgres::Row, column: usize) -> Result<T, Fault> {
-    get(row, column).map_err(|error| Fault::Refused(error.to_string()))
+/// Says that it is there no longer.
+pub(super) async fn goodbye(session: &Session, name: &str) -> Result<(), Fault> {
+    session.execute("DELETE FROM member WHERE name = $1", &[&name]).await.map(drop)
 }
 
 /// The database's time.
@@ -304,7 +219,7 @@ async fn now(session: &Session) -> Result<i64, Fault> {
     rows.first().map_or_else(|| Err(Fault::Refused("no time".to_owned())), |row| read(row, 0))
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
 }
 

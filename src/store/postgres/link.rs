@@ -235,6 +235,8 @@ pub(super) enum Fault {
     Data(String),
     /// Another daemon has the lease.
     Fenced(String),
+    /// These shards are not ours any more, in these epochs.
+    Moved(Vec<(i32, i64)>),
 }
 
 impl Fault {
@@ -273,6 +275,7 @@ impl Fault {
                 StoreError::Unwritable(why)
             }
             Fault::Fenced(by) => StoreError::Fenced(by),
+            Fault::Moved(shards) => moved(&shards),
         }
     }
 
@@ -283,8 +286,14 @@ impl Fault {
                 StoreError::Unreadable(why)
             }
             Fault::Fenced(by) => StoreError::Fenced(by),
+            Fault::Moved(shards) => moved(&shards),
         }
     }
+}
+
+fn moved(shards: &[(i32, i64)]) -> StoreError {
+    let shards: Vec<String> = shards.iter().map(|(shard, _)| shard.to_string()).collect();
+    StoreError::Moved(format!("of shard {}", shards.join(", ")))
 }
 
 /// How long to wait before the next attempt: longer with each, and not the same for everybody. `chance` is between 0 and 1.
@@ -425,7 +434,7 @@ mod tests {
             Fault::Again(_) => "again",
             Fault::Refused(_) => "refused",
             Fault::Data(_) => "data",
-            Fault::Fenced(_) => "fenced",
+            Fault::Fenced(_) | Fault::Moved(_) => "nobody's answer",
         };
         for (state, expected) in [
             ("40001", "again"),

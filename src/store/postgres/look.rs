@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use super::link::{Endpoint, Fault, Session, Value};
 use super::rows::{boot, from_json, get, incident_row, ledger_entry, outbox_row, parse, run_row, span, text};
 use super::{incident, outbox, schema, text_of, whole};
+use crate::cluster::SHARDS;
 use crate::control::Silence;
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
@@ -19,7 +20,7 @@ use crate::journey::token::Token;
 use crate::slo::Span;
 use crate::store::codes::{blob, millis, time, verdict_of};
 use crate::store::past::{Past, Ran, Weave, has_failed, slots, without_run};
-use crate::store::reading::{Daemon, Held, Said, ToldOf, Wanted};
+use crate::store::reading::{Backlog, Cluster, Daemon, Held, Said, ToldOf, Wanted};
 use crate::store::story::{INCIDENTS, Left, NOTICES, Story};
 use crate::store::{IncidentRow, OutboxRow, RunRow, StoreError};
 
@@ -64,15 +65,37 @@ impl Look {
         self.first("SELECT id FROM journey WHERE name = $1", &[&text(name)], |row| get(row, 0)).await
     }
 
-    /// The daemons that were seen of late, and whoever has the lease, by their names.
-    pub(in crate::store) async fn daemons(&self) -> Result<Vec<Daemon>, StoreError> {
-        let sql = "WITH moment AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now)
-            SELECT coalesce(member.name, lease.holder) COLLATE \"C\" AS who, now - seen, version, configuration, listens,
+    /// The daemons that were seen of late, and whoever has the lease; who holds which shards, and what waits to be heard.
+    pub(in crate::store) async fn cluster(&self) -> Result<Cluster, StoreError> {
+        let length = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+        let mut daemons = self.daemons(length).await?;
+        let sql = "SELECT holder, shard, epoch FROM lease WHERE shard > 0 AND holder <> ''
+            AND until >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint ORDER BY shard";
+        let read = |row: &Row| Ok((get::<String>(row, 0)?, get(row, 1)?, get::<i64>(row, 2)?.unsigned_abs()));
+        let held = self.all(sql, &[], read).await?;
+        let free = (SHARDS.unsigned_abs() as usize).saturating_sub(held.len());
+        for (holder, shard, epoch) in held {
+            if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.name == holder) {
+                daemon.shards.push((shard, epoch));
+            }
+        }
+        let sql = "SELECT count(*), (extract(epoch FROM clock_timestamp()) * 1000)::bigint - min(at) FROM relay";
+        let backlog = |row: &Row| {
+            let (rows, oldest) = (get::<i64>(row, 0)?.unsigned_abs(), get::<Option<i64>>(row, 1)?.map(length));
+            Ok(Backlog { rows, oldest })
+        };
+        let relay = self.first(sql, &[], backlog).await?.unwrap_or_default();
+        Ok(Cluster { daemons, free, relay })
+    }
+
+    async fn daemons(&self, length: impl Fn(i64) -> Duration) -> Result<Vec<Daemon>, StoreError> {
+        let sql = "WITH moment AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now),
+                lead AS (SELECT holder, epoch, until FROM lease WHERE shard = 0)
+            SELECT coalesce(member.name, lead.holder) COLLATE \"C\" AS who, now - seen, version, configuration, listens,
                 epoch, until - now
-            FROM moment CROSS JOIN (member FULL JOIN lease ON lease.holder = member.name)
-            WHERE coalesce(member.name, lease.holder) <> '' ORDER BY who";
+            FROM moment CROSS JOIN (member FULL JOIN lead ON lead.holder = member.name)
+            WHERE coalesce(member.name, lead.holder) <> '' ORDER BY who";
         self.all(sql, &[], |row| {
-            let length = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
             let said = match get::<Option<i64>>(row, 1)? {
                 None => None,
                 Some(ago) => Some(Said {
@@ -85,7 +108,7 @@ impl Look {
             let lease = get::<Option<i64>>(row, 5)?
                 .zip(get::<Option<i64>>(row, 6)?)
                 .map(|(epoch, left)| Held { epoch: epoch.unsigned_abs(), left: (left > 0).then(|| length(left)) });
-            Ok(Daemon { name: get(row, 0)?, said, lease })
+            Ok(Daemon { name: get(row, 0)?, said, lease, shards: Vec::new() })
         })
         .await
     }

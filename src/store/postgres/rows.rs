@@ -42,6 +42,11 @@ pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, 
     row.try_get(column).map_err(unreadable)
 }
 
+/// The same, where a row that cannot be read ends what is done.
+pub(super) fn read<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
+    get(row, column).map_err(|error| Fault::Refused(error.to_string()))
+}
+
 pub(super) fn from_json<T: DeserializeOwned>(row: &Row, column: usize) -> Result<T, StoreError> {
     parse(get(row, column)?)
 }

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use self::server::{Database, Postgres as Server};
 use super::*;
+use crate::clock::Clock;
 use crate::secret::{Redactor, Secret};
 use crate::store::conformance::{self, at, row};
 use crate::store::{OutboxState, OutboxStatus};
@@ -15,6 +16,9 @@ use crate::store::{OutboxState, OutboxStatus};
 #[path = "../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod server;
+
+mod history;
+mod share;
 
 const START: Duration = Duration::from_secs(90);
 const BOUND: Duration = Duration::from_secs(30);
@@ -58,7 +62,7 @@ async fn taken(url: &str, holder: &str) -> Fence {
 }
 
 async fn open(url: &str, fence: Option<Fence>) -> Arc<dyn Store> {
-    Arc::new(Postgres::open_resting(endpoint(url), fence, Duration::ZERO).await.unwrap())
+    Arc::new(Postgres::open_resting(endpoint(url), fence, None, Clock::system(), Duration::ZERO).await.unwrap())
 }
 
 fn owe(sequence: u32) -> Vec<Change> {
@@ -147,7 +151,9 @@ fn whoever_lost_the_lease_writes_nothing_any_more() {
             Turn::Held { by, left } => assert!(by == "first" && left <= BOUND && left > BOUND / 2, "{by} {left:?}"),
             ours @ Turn::Ours(_) => panic!("{ours:?}"),
         }
-        let store = Postgres::open_resting(endpoint(&url), Some(fence.clone()), Duration::ZERO).await.unwrap();
+        let store = Postgres::open_resting(endpoint(&url), Some(fence.clone()), None, Clock::system(), Duration::ZERO)
+            .await
+            .unwrap();
         let leased = OutboxState { status: OutboxStatus::Leased, ..row("i1", 1, "slack", 0).state };
         store.apply(owe(1)).await.unwrap();
         store.apply(vec![Change::Outbox { id: row("i1", 1, "slack", 0).id, state: leased }]).await.unwrap();
@@ -266,7 +272,8 @@ fn a_newer_schema_is_refused_unless_it_says_that_we_may() {
         drop(open(&url, None).await);
         Look::open(&endpoint(&url)).await.unwrap().close().await;
         database.run("UPDATE meta SET number = 9 WHERE key = 'readable_from'").await;
-        let error = Postgres::open_resting(endpoint(&url), None, Duration::ZERO).await.err().unwrap();
+        let error =
+            Postgres::open_resting(endpoint(&url), None, None, Clock::system(), Duration::ZERO).await.err().unwrap();
         assert!(matches!(error, StoreError::TooNew { found: 9, known: 1 }), "{error}");
         assert!(error.to_string().contains("run the newer build"));
         let error = Look::open(&endpoint(&url)).await.err().unwrap();

@@ -14,11 +14,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::changes::{Statement, journeys, say};
+use super::changes::{Saying, Statement, journeys, say};
 use super::lease::Fence;
 use super::link::{Endpoint, Fault, Session, Value, pause};
-use super::rows::get;
+use super::rows::read;
+use super::share::{Sharing, pairs};
 use super::text_of;
+use crate::clock::Clock;
+use crate::cluster::shard_of;
 use crate::journey::Name;
 use crate::store::codes::millis;
 use crate::store::{CROWD, Change, StoreError};
@@ -38,8 +41,19 @@ const RECONNECTS: u32 = 6;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// What is durable as a whole or not at all, and whoever waits for that.
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    /// What has to be ours for it, as it was when it was handed in.
+    pub(super) proof: Proof,
+    pub(super) answer: Answer<()>,
+}
+
+/// Shards, with the epochs in which they are ours.
+pub(super) type Proof = BTreeSet<(i32, i64)>;
+
 pub(super) enum Job {
-    Apply(Vec<Change>, Answer<()>),
+    Apply(Batch),
     Revive(Name, Timestamp, Answer<u64>),
     /// Everything before it is written.
     Close(Answer<()>),
@@ -49,10 +63,14 @@ pub(super) enum Job {
 pub(super) struct Writer {
     endpoint: Endpoint,
     fence: Option<Fence>,
+    sharing: Option<Sharing>,
+    clock: Clock,
     /// Who writes: no other writer has this name.
     name: [u8; 16],
     /// The transaction in hand.
     number: i64,
+    /// The first number of what it relays.
+    relayed: i64,
     session: Option<Session>,
     /// Journeys' row ids by name.
     journeys: HashMap<Name, i64>,
@@ -67,23 +85,24 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         endpoint: Endpoint,
-        fence: Option<Fence>,
+        (fence, sharing): (Option<Fence>, Option<Sharing>),
+        clock: Clock,
         name: [u8; 16],
         outbox: Arc<AtomicU64>,
         fenced: CancellationToken,
     ) -> Writer {
-        let (number, session, journeys, is_away) = (0, None, HashMap::new(), false);
-        Writer { endpoint, fence, name, number, session, journeys, is_away, outbox, fenced }
+        let (number, relayed, session, journeys, is_away) = (0, 0, None, HashMap::new(), false);
+        Writer { endpoint, fence, sharing, clock, name, number, relayed, session, journeys, is_away, outbox, fenced }
     }
 
     /// Writes until nobody is left who could ask.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, rest: Duration) {
-        let mut group: Vec<(Vec<Change>, Answer<()>)> = Vec::new();
+        let mut group: Vec<Batch> = Vec::new();
         while let Some(first) = jobs.recv().await {
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
-                    Job::Apply(batch, answer) => group.push((batch, answer)),
+                    Job::Apply(batch) => group.push(batch),
                     Job::Revive(notifier, now, answer) => {
                         self.commit(&mut group).await;
                         let _ = answer.send(self.revive(&notifier, now).await);
@@ -98,8 +117,8 @@ impl Writer {
                 }
                 next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
             }
-            let is_urgent = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
-            let changes: usize = group.iter().map(|(batch, _)| batch.len()).sum();
+            let is_urgent = group.iter().flat_map(|batch| &batch.changes).any(Change::is_of_outbox);
+            let changes: usize = group.iter().map(|batch| batch.changes.len()).sum();
             self.commit(&mut group).await;
             if !is_urgent && changes < CROWD {
                 sleep(rest).await;
@@ -108,32 +127,40 @@ impl Writer {
     }
 
     /// Commits every batch of the group together; if one of them is not to be, each by itself. Answers each caller.
-    async fn commit(&mut self, group: &mut Vec<(Vec<Change>, Answer<()>)>) {
-        if group.is_empty() {
-            return;
-        }
-        let is_of_outbox = group.iter().any(|(batch, _)| batch.iter().any(Change::is_of_outbox));
-        let together = self.write(&Work::Changes(group.iter().flat_map(|(batch, _)| batch).collect())).await;
-        match together {
-            Err(Fault::Data(_)) if group.len() > 1 => {
-                for (batch, answer) in group.drain(..) {
-                    let alone = self.write(&Work::Changes(batch.iter().collect())).await;
-                    let _ = answer.send(alone.map(drop).map_err(Fault::unwritable));
+    async fn commit(&mut self, group: &mut Vec<Batch>) {
+        let is_of_outbox = group.iter().flat_map(|batch| &batch.changes).any(Change::is_of_outbox);
+        while !group.is_empty() {
+            let together = self.write(&Work::of(group)).await;
+            match together {
+                // Whoever is not concerned goes on without those who are.
+                Err(Fault::Moved(shards)) => {
+                    let (gone, left) = group.drain(..).partition(|batch| batch.concerns(&shards));
+                    *group = left;
+                    gone.into_iter().for_each(|batch: Batch| batch.say_moved(&shards));
                 }
-            }
-            result => {
-                let result = result.map(drop).map_err(Fault::unwritable);
-                if let Err(error) = &result {
-                    // Whoever asked for it says what follows from that, and does not say it with every attempt.
-                    tracing::debug!(%error, batches = group.len(), "the store did not take a commit");
+                Err(Fault::Data(_)) if group.len() > 1 => {
+                    for batch in group.drain(..) {
+                        let alone = self.write(&Work::of(std::slice::from_ref(&batch))).await;
+                        match alone {
+                            Err(Fault::Moved(shards)) => batch.say_moved(&shards),
+                            alone => drop(batch.answer.send(alone.map(drop).map_err(Fault::unwritable))),
+                        }
+                    }
                 }
-                if is_of_outbox {
-                    self.note_outbox();
+                result => {
+                    let result = result.map(drop).map_err(Fault::unwritable);
+                    if let Err(error) = &result {
+                        // Whoever asked for it says what follows from that, and does not say it with every attempt.
+                        tracing::debug!(%error, batches = group.len(), "the store did not take a commit");
+                    }
+                    if is_of_outbox {
+                        self.note_outbox();
+                    }
+                    for batch in group.drain(..) {
+                        let _ = batch.answer.send(result.clone());
+                    }
+                    return;
                 }
-                for (_, answer) in group.drain(..) {
-                    let _ = answer.send(result.clone());
-                }
-                return;
             }
         }
         if is_of_outbox {
@@ -158,6 +185,8 @@ impl Writer {
             return Err(Fault::Fenced(self.endpoint.place()));
         }
         self.number += 1;
+        // Also if it fails: what became of it may be unknown, and a number stands for one thing.
+        self.relayed = self.sharing.as_ref().map_or(0, |sharing| sharing.held.number(work.relayed()));
         match timeout(LIMIT, self.write_until_known(work)).await {
             Ok(written) => written,
             Err(_) => {
@@ -190,6 +219,12 @@ impl Writer {
                 }
                 Fault::Again(_) => attempt >= CONFLICTS,
                 Fault::Refused(_) | Fault::Data(_) => true,
+                Fault::Moved(shards) => {
+                    if let Some(Sharing { held, .. }) = &self.sharing {
+                        shards.iter().for_each(|(shard, epoch)| held.lose(*shard, *epoch));
+                    }
+                    true
+                }
                 Fault::Fenced(_) => {
                     self.fenced.cancel();
                     true
@@ -228,7 +263,12 @@ impl Writer {
         let name = self.name.as_slice();
         // A transaction of ours whose session was lost may go on where the server has not noticed: its mark is waited for.
         let marked = async { session.execute(mark, &[&name, &self.number]).await };
-        let (is_ours, marked) = session.begin(is_ours(session, self.fence.as_ref()), marked).await?;
+        let proven = async {
+            let (is_ours, marked) = futures_util::future::join(is_ours(session, self.fence.as_ref()), marked).await;
+            Ok((is_ours?, marked?))
+        };
+        let proof = work.proof();
+        let ((is_ours, marked), moved) = session.begin(proven, moved(session, self.sharing.as_ref(), proof)).await?;
         if !is_ours {
             return Err(Fault::Fenced(self.endpoint.place()));
         }
@@ -236,12 +276,18 @@ impl Writer {
             session.batch("ROLLBACK").await?;
             return Ok(0);
         }
+        if !moved.is_empty() {
+            return Err(Fault::Moved(moved));
+        }
         let statements = match work {
-            Work::Changes(changes) => {
+            Work::Changes(changes, _) => {
                 identify(session, changes, &mut self.journeys).await?;
+                let writer = self.sharing.as_ref().map_or("", |sharing| &sharing.name);
+                let (number, now) = (self.relayed, self.clock.now().mono);
+                let mut saying = Saying { ids: &self.journeys, writer, number, now };
                 let mut statements = Vec::with_capacity(changes.len());
                 for change in changes {
-                    say(change, &self.journeys, &mut statements)?;
+                    say(change, &mut saying, &mut statements)?;
                 }
                 statements
             }
@@ -253,8 +299,57 @@ impl Writer {
 
 /// What is to be done in one transaction.
 enum Work<'a> {
-    Changes(Vec<&'a Change>),
+    /// With what has to be ours for it.
+    Changes(Vec<&'a Change>, Proof),
     Revive(&'a Name, Timestamp),
+}
+
+impl<'a> Work<'a> {
+    fn of(group: &'a [Batch]) -> Work<'a> {
+        let changes = group.iter().flat_map(|batch| &batch.changes).collect();
+        Work::Changes(changes, group.iter().flat_map(|batch| &batch.proof).copied().collect())
+    }
+
+    fn proof(&self) -> &Proof {
+        const NONE: &Proof = &Proof::new();
+        match self {
+            Work::Changes(_, proof) => proof,
+            Work::Revive(..) => NONE,
+        }
+    }
+
+    /// How many changes are relayed.
+    fn relayed(&self) -> i64 {
+        match self {
+            Work::Changes(changes, _) => {
+                changes.iter().map(|change| i64::from(matches!(change, Change::Relay { .. }))).sum()
+            }
+            Work::Revive(..) => 0,
+        }
+    }
+}
+
+impl Batch {
+    fn concerns(&self, shards: &[(i32, i64)]) -> bool {
+        shards.iter().any(|shard| self.proof.contains(shard))
+    }
+
+    fn say_moved(self, shards: &[(i32, i64)]) {
+        let is_gone = |name: &&Name| shards.iter().any(|(shard, _)| *shard == shard_of(name));
+        let name = self.changes.iter().filter_map(Change::runs).find(is_gone);
+        let _ = self.answer.send(Err(StoreError::Moved(name.map(|name| name.to_string()).unwrap_or_default())));
+    }
+}
+
+/// Which of these are not ours; those that are stay so until the transaction ends.
+async fn moved(session: &Session, sharing: Option<&Sharing>, proof: &Proof) -> Result<Vec<(i32, i64)>, Fault> {
+    let Some(Sharing { name, .. }) = sharing.filter(|_| !proof.is_empty()) else { return Ok(Vec::new()) };
+    let shards: Vec<i32> = proof.iter().map(|(shard, _)| *shard).collect();
+    // In the order in which they are renewed, so that nobody waits for somebody who waits for them.
+    let sql = "SELECT shard, epoch FROM lease WHERE shard = ANY($1) AND holder = $2 ORDER BY shard FOR SHARE";
+    let rows = session.rows(sql, &[&shards, name]).await?;
+    let found: Proof = pairs(&rows)?.into_iter().collect();
+    Ok(proof.difference(&found).copied().collect())
 }
 
 /// Whether the lease is as it was when the store was opened; it stays so until the transaction ends.
@@ -272,13 +367,14 @@ async fn identify(session: &Session, changes: &[&Change], known: &mut HashMap<Na
         return Ok(());
     }
     let texts: Vec<String> = names.iter().map(|name| text_of(name)).collect();
-    let sql = "INSERT INTO journey (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING";
-    session.execute(sql, &[&texts]).await?;
+    let shards: Vec<i32> = names.iter().map(|name| shard_of(name)).collect();
+    let sql = "INSERT INTO journey (name, shard) SELECT * FROM unnest($1::text[], $2::integer[])
+        ON CONFLICT (name) DO NOTHING";
+    session.execute(sql, &[&texts, &shards]).await?;
     let rows = session.rows("SELECT name, id FROM journey WHERE name = ANY($1)", &[&texts]).await?;
-    let unread = |error: StoreError| Fault::Refused(error.to_string());
     let mut ids: HashMap<String, i64> = HashMap::new();
     for row in &rows {
-        ids.insert(get(row, 0).map_err(unread)?, get(row, 1).map_err(unread)?);
+        ids.insert(read(row, 0)?, read(row, 1)?);
     }
     known.extend(names.into_iter().filter_map(|name| Some((name.clone(), *ids.get(&*text_of(name))?))));
     Ok(())

@@ -226,6 +226,7 @@ impl Writer {
             Change::Order { what, order: None } => {
                 self.execute("DELETE FROM meta WHERE key = ?", &[&format!("order:{what}")])?;
             }
+            Change::Relay { .. } | Change::Heard { .. } => debug_assert!(false, "refused before it is queued"),
             Change::Outbox { id, state } => {
                 self.execute(
                     "UPDATE outbox SET status = ?, attempt = ?, not_before = ?, error = ?, receipt = ?, at = ? WHERE id = ?",
