@@ -11,17 +11,26 @@ pub mod explain;
 mod gates;
 mod heritage;
 mod journal;
+mod lead;
+#[cfg(feature = "postgres")]
+mod member;
 mod network;
 pub mod notify;
 pub mod once;
 mod own;
+mod place;
 mod preflight;
 pub mod preview;
+#[cfg(feature = "postgres")]
+mod relay;
 mod reload;
 pub mod replay;
 pub mod runs;
+mod seat;
+#[cfg(feature = "postgres")]
+mod shards;
 pub mod slo;
-mod standby;
+mod staff;
 mod tasks;
 mod watcher;
 
@@ -39,22 +48,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::channels::{Inlets, Opened, Opener, readings};
 use crate::app::heritage::Heritage;
-use crate::app::reload::{Live, Staff, Switch};
-use crate::app::standby::{LEASE, Seat};
+use crate::app::lead::{Counted, Ground, Ready, Shown};
+#[cfg(feature = "postgres")]
+use crate::app::member::{Member, Parts};
+use crate::app::network::Network;
+use crate::app::place::{Place, Whole};
+use crate::app::reload::Live;
+use crate::app::seat::{LEASE, Seat};
 use crate::app::tasks::Tasks;
-use crate::app::watcher::{Around, Unwatched, Watch};
 use crate::board::{Board, Pulse};
 use crate::boots::Boot;
 use crate::breaker::Guarded;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
+use crate::cluster::SHARDS;
 use crate::commands::{Callbacks, Commands, Levers};
 use crate::config::{ChannelPlan, NotifierPlan, Plan};
-use crate::delivery::{self, Lender, Workplace};
-use crate::evaluator::{Evaluator, Parts, Policy};
+use crate::delivery::Lender;
+use crate::evaluator::Policy;
 use crate::exit::{self, Failure};
 use crate::gate::Door;
-use crate::http::Views;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
 use crate::journey::spend::Spending;
@@ -66,7 +79,7 @@ use crate::observer::Observer;
 use crate::runner::Runner;
 use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
-use crate::scheduler::{Observation, Scheduler};
+use crate::scheduler::{Observation, Scheduler, Shift};
 use crate::secret::Redactor;
 use crate::store::reading::Home;
 use crate::store::sqlite::{REST, Sqlite};
@@ -114,16 +127,10 @@ pub async fn run(
 ) -> Result<(), Failure> {
     tasks::tell_supervisor(&[tasks::more_time(PREFLIGHT)]);
     let missing = preflight::prove(&plan, clock).await?;
-    let Some(Seat { store, listener, door, tenure }) = Box::pin(standby::take_seat(&plan, clock, &stop)).await? else {
-        tracing::info!("stopped while standing by");
-        return Ok(());
-    };
+    let Seat { store, listener, door, shared } = Box::pin(seat::take(&plan, clock)).await?;
     let board = Arc::new(Board::default());
     let mut tasks = Tasks::default();
     let (running, configuration) = watch::channel(plan.fingerprint.clone());
-    if let Some(tenure) = &tenure {
-        tenure.spawn(&mut tasks, &board, configuration, clock);
-    }
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let journeys = plan.journeys.len();
@@ -132,55 +139,85 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
     let daemon = Arc::new(metrics.daemon());
     daemon.started.set(seconds(clock.now().wall));
-    let stop_readers = CancellationToken::new();
+    let (stop_scheduler, stop_readers) = (CancellationToken::new(), CancellationToken::new());
+    let (stop_workers, stop_http) = (CancellationToken::new(), CancellationToken::new());
     let mint = open_mint(&plan, &store).await?;
     let orders = store.orders().await.map_err(|error| store_failure(&plan, &error))?;
     let levers = Arc::new(Levers::new(orders));
-    let mut watch = Watch::open(&plan, &store, &metrics, &board, clock).await.map_err(|error| match error {
-        Unwatched::Store(error) => store_failure(&plan, &error),
-        Unwatched::Built(why) => Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}")),
-    })?;
-    let (opener, inlets) = channels::opener(hooks, watch.observer(), clock, &board, &metrics, &mint, &stop_readers);
+    let network = Network::open(&plan, &metrics, clock)
+        .map_err(|why| Failure::new(exit::CONFIG, format!("what watches the network cannot be built: {why}")))?;
+    let observer = network.as_ref().map(|network| network.observer.clone());
+    let (opener, inlets) = channels::opener(hooks, observer.clone(), clock, &board, &metrics, &mint, &stop_readers);
     let opener = opener.with_levers(levers.clone());
     let mut opened = opener.open(&plan, plan.channels.keys())?;
-    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, watch.observer()).await?;
+    let heritage = match &shared {
+        None => Heritage::read(&plan, &store).await?,
+        // It comes with the shards.
+        Some(_) => Heritage::default(),
+    };
+    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, observer.clone(), heritage);
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let workplace =
-        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
-    let mut lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key, &levers)?;
-    lenders.extend(watch.lender(&metrics, &levers));
-    let (outbox, workers) = delivery::build(lenders, &workplace);
-    preflight::show(&missing, &board, clock);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
-    let parts = Parts {
-        store: store.clone(),
-        metrics: metrics.clone(),
-        daemon: daemon.clone(),
-        board: board.clone(),
-        outbox: outbox.clone(),
-        clock,
-        wishes,
-        location: plan.location.clone(),
-        public_url: plan.http.public_url.clone(),
-        waiting: resume::waiting_slots(&left),
-        policy: policy(&plan, &spending, clock.now().wall),
-        own: watch.pulse(&board, clock),
-        levers: levers.clone(),
-        observer: watch.observer(),
-    };
-    let (courses, on_course) = watch::channel(Arc::new(drift::courses(&plan.journeys, &spending)));
     let (commands, commanded) = crate::commands::channel();
-    let (adoptions, adopted) = mpsc::channel(1);
     let (replans, replanned) = mpsc::channel(1);
     let (reloads, mut reloaded) = crate::commands::reloads();
-    let buttons = open_buttons(&plan, key.clone(), commands.clone(), clock)?;
+    let ground = Ground {
+        clock,
+        board: board.clone(),
+        metrics: metrics.clone(),
+        daemon: daemon.clone(),
+        levers: levers.clone(),
+        key: key.clone(),
+        observer,
+        wishes,
+        commands,
+        observations: observations.downgrade(),
+        stop_readers: stop_readers.clone(),
+        stop_workers: stop_workers.clone(),
+        stop_http: stop_http.clone(),
+    };
+    preflight::show(&missing, &board, clock);
     // Slots up to here are the evaluator's to count, as missed; those after it are the scheduler's. None is nobody's.
     let counted = clock.now().wall;
-    let evaluator = Evaluator::load(parts, &plan.journeys, counted, commanded)
-        .await
-        .map_err(|error| store_failure(&plan, &error))?
-        .with_adoptions(adopted);
+    let addresses = Started {
+        http: listener.local_addr().unwrap_or(plan.http.listen),
+        hooks: inlets.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
+        board: board.clone(),
+    };
+    let callbacks = Arc::<Callbacks>::default();
+    let ready = Arc::new(AtomicBool::new(false));
+    let shown = Shown {
+        listener,
+        door: door.clone(),
+        callbacks: callbacks.clone(),
+        ready: ready.clone(),
+        reloads: source.is_some().then(|| reloads.clone()),
+    };
+    #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "nobody shares"))]
+    let mut shifts: Option<mpsc::Receiver<Shift>> = None;
+    let planned = watch::channel(plan.journeys.clone()).0;
+    let mut place = match shared {
+        None => {
+            let share = metrics.share();
+            share.set(SHARDS.unsigned_abs() as usize, 1);
+            share.set_leads(true);
+            let before = Counted { until: counted, waiting: resume::waiting_slots(&left) };
+            let ready = Ready::build(&plan, &ground, store.clone(), &spending, before, commanded).await?;
+            Place::Alone(Some(Box::new(Whole { ready, observed, shown })))
+        }
+        #[cfg(feature = "postgres")]
+        Some(shared) => {
+            let (runner, store, arrivals) = (runner.clone(), store.clone(), inlets.noted.1.clone());
+            let journeys = planned.subscribe();
+            let parts = Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals };
+            let (member, shifted) = Member::new(parts, &plan, &ground, &spending, &mut tasks).await?;
+            shifts = Some(shifted);
+            Place::Shared(Box::new(member))
+        }
+        #[cfg(not(feature = "postgres"))]
+        Some(shared) => match shared {},
+    };
     let scheduler = Scheduler::new(
         &plan.journeys,
         counted,
@@ -191,57 +228,26 @@ pub async fn run(
         clock,
     )
     .with_spending(spending, spend_metrics)
-    .with_left(left)
     .with_wishes(wished, board.clone())
     .with_replans(replanned)
-    .after_crashes(watch.crashes());
-    let addresses = Started {
-        http: listener.local_addr().unwrap_or(plan.http.listen),
-        hooks: inlets.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
-        board: board.clone(),
-    };
-    let ready = Arc::new(AtomicBool::new(false));
-    let callbacks = Arc::<Callbacks>::default();
-    let views = Views {
-        board: board.clone(),
-        store: store.clone(),
-        metrics: metrics.clone(),
-        clock,
-        door: door.clone(),
-        redactor: plan.redactor.clone(),
-        public_url: plan.http.public_url.clone(),
-        trace_url: plan.http.trace_url.clone(),
-        status_page: plan.status_page.clone(),
-        admin_token: plan.http.admin_token.clone(),
-        location: plan.location.clone(),
-        ready: ready.clone(),
-        commands: commands.clone(),
-        slack: callbacks.clone(),
-        reloads: source.is_some().then(|| reloads.clone()),
+    .with_left(left)
+    .after_crashes(place.crashes());
+    let scheduler = match shifts {
+        Some(shifts) => scheduler.sharing(shifts),
+        None => scheduler,
     };
 
     // Everything is built. From here on tasks run, and each has a name and an owner.
-    let (stop_scheduler, stop_workers, stop_http) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (plan_tick, plan_ticks) = mpsc::channel(1);
     let (chore, chores) = mpsc::channel(8);
-    tasks.spawn("http", tasks::serve_apart(listener, views, stop_http.clone()));
-    tasks.spawn("drift", drift::watch(on_course, store.clone(), observations.clone(), clock, stop_readers.clone()));
-    let around =
-        Around { store: store.clone(), board: board.clone(), metrics: metrics.clone(), daemon: daemon.clone(), clock };
-    let boot = watch.spawn(&mut tasks, &around, observations.clone(), &stop_readers, &stop_workers);
+    if let Some(network) = network {
+        tasks.spawn("network", network.run(observations.clone(), clock, stop_readers.clone()));
+    }
     let readers = start_channels(&mut tasks, &opener, opened, &observations);
     let hooks_door = inlets.hooks_door.clone();
     let pulse = board.pulse("switchboard", clock.now().mono);
     take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
-    let mut switch = Switch { callbacks, commands, stop: stop_http.clone(), current: CancellationToken::new() };
-    switch.turn(buttons, &mut tasks);
-    let pulse = board.pulse("evaluator", clock.now().mono);
-    tasks.spawn("evaluator", evaluator.run(observed, pulse));
-    let mut staff = Staff { stop: stop_workers.clone(), lanes: BTreeMap::new() };
-    for worker in workers {
-        staff.hire(worker.name().clone(), worker, &workplace, &mut tasks);
-    }
+    let lead = place.spawn(&plan, &ground, &store, callbacks, &mut tasks)?;
     let calendar = Calendar::start(plan_tick, chore)
         .await
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
@@ -250,9 +256,11 @@ pub async fn run(
         let (board, metrics) = (board.clone(), metrics.clone());
         tasks.spawn("web_config", gates::mirror(listener, door, board, metrics, clock, stop_http.clone()));
     }
+    // Who decides, forgets.
+    let retained = watch::channel(lead.as_ref().map(|lead| lead.workplace.store.clone())).0;
     let housekeeping = Housekeeping {
         runner: runner.clone(),
-        store: store.clone(),
+        store: retained.subscribe(),
         metrics: metrics.clone(),
         daemon,
         keep_runs: plan.store.keep_runs,
@@ -272,6 +280,7 @@ pub async fn run(
         channels = plan.channels.len(),
         notifiers = plan.notifiers.len(),
         http = %addresses.http,
+        decides = lead.is_some(),
         "started"
     );
     let mut live = Live {
@@ -279,19 +288,14 @@ pub async fn run(
         plan,
         opener,
         runner,
-        levers,
         shown: metrics.configuration(),
         running,
-        metrics,
-        workplace,
-        outbox,
-        staff,
+        store,
+        lead,
+        ground,
+        planned,
         readers,
-        buttons: switch,
-        adoptions,
         replans,
-        courses,
-        key,
         hooks: hooks_address,
     };
     reload::show_start(&live);
@@ -306,14 +310,20 @@ pub async fn run(
             () = stop.cancelled() => break None,
             name = tasks.next_ended() => break Some(name),
             Some(asked) = reloaded.recv() => live.reload(asked, &mut tasks).await,
+            won = place.won() => {
+                place.take_over(won, &mut live, &mut tasks).await?;
+                retained.send_replace(live.lead.as_ref().map(|lead| lead.workplace.store.clone()));
+            }
         }
     };
     // Nothing is taken up any more.
+    let (store, decided) =
+        (live.store.clone(), live.lead.as_ref().map(|lead| (lead.workplace.store.clone(), lead.boot.clone())));
     drop(live);
     if ended == Some(LEASE) {
         // What is still to be done is the other's.
         tasks.abort();
-        let why = "another daemon has taken over the lease of the store: this one ends, and stands by when it is started again";
+        let why = "another daemon has taken over the lease of the store: this one ends, and runs beside it when it is started again";
         return Err(Failure::new(exit::TEMPORARY, why));
     }
     if let Some(name) = &ended {
@@ -325,27 +335,29 @@ pub async fn run(
     draining.cancel();
     tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, tasks::more_time(DRAIN)]);
     ready.store(false, Ordering::Release);
+    place.begin_to_stop();
+    let counted = clock.now().wall;
     stop_scheduler.cancel();
     tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift", "network"], DRAIN_PART).await;
-    // The evaluator ends when its last observation is decided; the workers then send what that led to.
-    tasks.wait_for(&["evaluator"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift", "network", "listen"], DRAIN_PART).await;
+    // The evaluator ends when its last observation is decided; the workers then send what that led to. Who does not decide has told
+    // the one who does by then.
+    tasks.wait_for(&["evaluator", "relay"], DRAIN_PART).await;
     stop_workers.cancel();
     tasks.wait_for(&["delivery", "pipeline", "dead man", "keeper"], DRAIN_NOTICES + DRAIN_PART).await;
-    if ended.is_none() {
-        // Not a crash, however short it lived. If that cannot be written, it looks like one.
-        let _ = store.apply(vec![Change::Boot { boot: Boot { ended: true, ..boot } }]).await;
+    if let Some((decided, boot)) = decided {
+        if ended.is_none() {
+            // Not a crash, however short it lived. If that cannot be written, it looks like one.
+            let _ = decided.apply(vec![Change::Boot { boot: Boot { ended: true, ..boot } }]).await;
+        }
+        close(&*decided).await;
     }
-    if let Err(error) = store.close().await {
-        tracing::warn!(%error, "the store did not close cleanly");
-    }
-    if let Some(tenure) = tenure {
-        tenure.give_back().await;
-    }
+    close(&*store).await;
+    place.leave(counted).await;
     stop_http.cancel();
-    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog", "web_config"], DRAIN_PART).await;
+    tasks.wait_for(&["http", "buttons", "housekeeping", "watchdog", "web_config", "shards"], DRAIN_PART).await;
     tasks.abort();
     match ended {
         None => {
@@ -353,6 +365,14 @@ pub async fn run(
             Ok(())
         }
         Some(name) => Err(Failure::new(exit::SOFTWARE, format!("the {name} task ended; the log says why"))),
+    }
+}
+
+async fn close(store: &dyn Store) {
+    match store.close().await {
+        // One that decides and runs over the same file has closed it already.
+        Ok(()) | Err(StoreError::Closed) => {}
+        Err(error) => tracing::warn!(%error, "the store did not close cleanly"),
     }
 }
 
@@ -369,9 +389,9 @@ async fn open_file(plan: &Plan, path: &Path) -> Result<Arc<dyn Store>, Failure> 
 fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
     let code = match error {
         StoreError::Unwritable(_) => exit::CANNOT_CREATE,
-        StoreError::Unreadable(_) | StoreError::Closed => exit::IO,
+        StoreError::Unreadable(_) | StoreError::Unshared | StoreError::Closed => exit::IO,
         StoreError::TooNew { .. } | StoreError::TooOld { .. } => exit::CONFIG,
-        StoreError::InUse(_) | StoreError::Fenced(_) => exit::TEMPORARY,
+        StoreError::InUse(_) | StoreError::Fenced(_) | StoreError::Moved(_) => exit::TEMPORARY,
     };
     let is_file = matches!(plan.store.home, Home::Sqlite(_));
     let hint = match error {
@@ -382,9 +402,13 @@ fn store_failure(plan: &Plan, error: &StoreError) -> Failure {
             "is the directory there, ours to write, and not full? `store.url` says where it is"
         }
         StoreError::Unreadable(_) => "move it away to begin with an empty one, or restore a backup",
-        StoreError::Fenced(_) => "two daemons have one store: the one that has the lease goes on",
+        StoreError::Fenced(_) | StoreError::Moved(_) => {
+            "two daemons have one store: the one that has the lease goes on"
+        }
         StoreError::InUse(_) => "is another journeyman running on this store?",
-        StoreError::TooNew { .. } | StoreError::TooOld { .. } | StoreError::Closed => "nothing was changed",
+        StoreError::TooNew { .. } | StoreError::TooOld { .. } | StoreError::Unshared | StoreError::Closed => {
+            "nothing was changed"
+        }
     };
     Failure::new(code, format!("store {}: {error}\n  help: {hint}", plan.store.home))
 }
@@ -504,17 +528,22 @@ async fn open_spending(
     Ok((spending, handles))
 }
 
-async fn build_runner(
+/// What runs are made with, the runs to go on with, and what came before that nobody waits for.
+fn build_runner(
     plan: &Plan,
     clock: Clock,
     store: &Arc<dyn Store>,
     mint: Arc<Mint>,
     opened: &mut BTreeMap<Name, Opened>,
     observer: Option<Arc<Observer>>,
-) -> Result<(Arc<Runner>, Vec<Left>, Vec<Arrival>), Failure> {
-    let mut heritage = Heritage::read(plan, store).await?;
+    mut heritage: Heritage,
+) -> (Arc<Runner>, Vec<Left>, Vec<Arrival>) {
     let switchboard = Arc::new(Switchboard::new(mint.clone(), readings(plan), heritage.known()));
-    let before = heritage.hand_to(&switchboard, opened);
+    let before = heritage.hand_to(&switchboard, |name, since| {
+        if let Some(channel) = opened.get_mut(name) {
+            channel.look_back(since);
+        }
+    });
     let channels: BTreeMap<_, _> = opened.iter().map(|(name, opened)| (name.clone(), opened.open.clone())).collect();
     let runner = Arc::new(Runner {
         channels: channels.into(),
@@ -525,7 +554,7 @@ async fn build_runner(
         redactor: plan.redactor.clone(),
         observer,
     });
-    Ok((runner, heritage.left, before))
+    (runner, heritage.left, before)
 }
 
 /// Starts the readers of these channels; gives what stops each.
@@ -562,7 +591,8 @@ fn take_arrivals(
 /// What the calendar's ticks ask for.
 struct Housekeeping {
     runner: Arc<Runner>,
-    store: Arc<dyn Store>,
+    /// Where what is old is to be forgotten, by who decides.
+    store: watch::Receiver<Option<Arc<dyn Store>>>,
     metrics: Arc<Metrics>,
     daemon: Arc<DaemonMetrics>,
     keep_runs: Duration,

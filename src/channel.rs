@@ -127,6 +127,12 @@ pub trait Channel: Send + Sync {
         false
     }
 
+    /// Whether a message that this reader has taken comes to no other one. What is kept by [`Journal`] before it is taken is not
+    /// meant.
+    fn takes(&self) -> bool {
+        false
+    }
+
     /// What became of the calls that came in, for a channel that is called.
     fn counts(&self) -> Option<Arc<webhook::HookCounts>> {
         None

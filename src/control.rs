@@ -232,7 +232,7 @@ pub struct Ack {
 }
 
 /// A run that somebody asked for. It is no slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskedRun {
     /// Whose run.
     pub journey: Name,

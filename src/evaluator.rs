@@ -35,6 +35,7 @@ use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Profile};
 use crate::journey::outcome::{Outcome, UnknownWhy};
+use crate::journey::report::Report;
 use crate::journey::token::Token;
 use crate::journey::{Dependency, Journey, Name, own};
 use crate::judge;
@@ -81,6 +82,9 @@ pub struct Parts {
     pub location: Option<String>,
     /// How people reach the pages.
     pub public_url: Option<url::Url>,
+    /// Journeys may be without verdicts for so long beyond what is usual before they are stale: another daemon that runs some of
+    /// them is followed by somebody within that. Zero where there is none.
+    pub takeover: Duration,
     /// Slots whose runs go on from the process before: they are no missed ones.
     pub waiting: HashMap<Name, Vec<Timestamp>>,
     /// Beats with every slot of the monitor's own journey, if there is one.
@@ -229,10 +233,6 @@ impl Evaluator {
         evaluator.learn_dependants();
         // Whoever comes later waits for nothing of before.
         evaluator.parts.waiting.clear();
-        if blind > Duration::ZERO {
-            evaluator.parts.daemon.blind.increment(blind.as_secs());
-            tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
-        }
         let mut gone = Vec::new();
         for (subject, alert) in evaluator.parts.store.conditions().await? {
             match &subject {
@@ -255,20 +255,15 @@ impl Evaluator {
         for subject in gone {
             evaluator.condition(subject, Vec::new(), &mut round, evaluator.parts.clock.now().wall);
         }
-        let mut before = Vec::new();
-        if blind >= TELL_BLIND {
-            let said = format!("the daemon was not running for {}; nothing is known of that time", Human(blind));
-            before.push((BLIND, Finding::new(Detector::Blind, said)));
+        let at = evaluator.parts.clock.now().wall;
+        if blind > Duration::ZERO {
+            tracing::info!(seconds = blind.as_secs(), "the daemon was not running; slots of that time are unknown");
         }
+        evaluator.tell_blind(blind, &mut round, at);
         if let Some(said) = evaluator.parts.store.mended() {
             // It goes on: nobody has to get up for what is lost.
             let finding = Finding { severity: Severity::Warning, ..Finding::new(Detector::Storage, said) };
-            before.push((STORAGE, finding));
-        }
-        for (part, finding) in before {
-            let subject = Subject::Daemon(part.into());
-            evaluator.condition(subject.clone(), vec![finding], &mut round, evaluator.parts.clock.now().wall);
-            evaluator.told_of_before.insert(subject);
+            evaluator.tell_of_before(STORAGE, finding, &mut round, at);
         }
         let now = evaluator.parts.clock.now();
         evaluator.decide(&mut round, now.wall);
@@ -281,6 +276,11 @@ impl Evaluator {
     /// Takes up other journeys while it works.
     pub fn with_adoptions(self, adoptions: mpsc::Receiver<Adoption>) -> Evaluator {
         Evaluator { adoptions, ..self }
+    }
+
+    /// Takes up what was seen before it begins to work.
+    pub async fn catch_up(&mut self, seen: impl Iterator<Item = Observation>) {
+        self.round(seen).await;
     }
 
     /// Works until the observations end: the scheduler has stopped, and its last runs have been decided.
@@ -453,32 +453,48 @@ impl Evaluator {
     }
 
     fn observe(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
-        let name = match &observation {
-            Observation::Finished(report)
-            | Observation::Confirmed(report)
-            | Observation::Repeated(report)
-            | Observation::Asked { report, .. } => report.journey.clone(),
-            Observation::Skipped { journey, .. } => journey.name.clone(),
-            Observation::Late { journey, .. } => journey.clone(),
-            Observation::Measured { journey, measured } => return self.measured(journey, *measured, round, now),
-            Observation::Condition { subject, findings } => {
-                let (subject, findings) = (subject.clone(), findings.clone());
-                return self.condition(subject, findings, round, now);
-            }
-            Observation::Reading { channel, trouble } => {
-                self.channels.read(channel, trouble.clone());
-                return self.look_at_channel(channel.clone(), round, now);
-            }
-            Observation::Breaking { channel, is_open, trouble } => {
-                // Said by one that a reload took that from, it would be taken back by nobody.
-                if !self.parts.policy.breakers.contains(channel) {
-                    return;
+        match observation {
+            Observation::Elsewhere { writer, number, what } => {
+                // What follows from it, and that it need not be said again, is on disk together.
+                round.changes.push(Change::Heard { writer, number });
+                match what.map(|what| *what) {
+                    // Of what was said while the store was away nobody knows whether it was heard: it is said again.
+                    Some(Observation::Finished(report)) if self.knows(&report) => {}
+                    Some(what) => self.observe(what, round, now),
+                    None => {}
                 }
-                self.desk.block(channel, *is_open);
-                self.channels.broke(channel, trouble.clone());
-                return self.look_at_channel(channel.clone(), round, now);
             }
-        };
+            Observation::TakenUp { journeys, until, waiting } => self.taken_up(journeys, until, waiting, round, now),
+            Observation::Measured { journey, measured } => self.measured(&journey, measured, round, now),
+            Observation::Condition { subject, findings } => self.condition(subject, findings, round, now),
+            Observation::Reading { channel, trouble } => {
+                self.channels.read(&channel, trouble);
+                self.look_at_channel(channel, round, now);
+            }
+            // Said by one that a reload took that from, it would be taken back by nobody.
+            Observation::Breaking { channel, .. } if !self.parts.policy.breakers.contains(&channel) => {}
+            Observation::Breaking { channel, is_open, trouble } => {
+                self.desk.block(&channel, is_open);
+                self.channels.broke(&channel, trouble);
+                self.look_at_channel(channel, round, now);
+            }
+            Observation::Finished(_)
+            | Observation::Confirmed(_)
+            | Observation::Repeated(_)
+            | Observation::Asked { .. }
+            | Observation::Skipped { .. }
+            | Observation::Late { .. } => self.observe_run(observation, round, now),
+        }
+    }
+
+    /// Whether the run's slot is counted already.
+    fn knows(&self, report: &Report) -> bool {
+        self.journeys.get(&report.journey).is_some_and(|watched| watched.has_counted(report.slot))
+    }
+
+    /// What became of a slot, or of a run beside them.
+    fn observe_run(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
+        let Some(name) = observation.journey().cloned() else { return };
         for subject in std::mem::take(&mut self.told_of_before) {
             self.condition(subject, Vec::new(), round, now);
         }
@@ -510,6 +526,8 @@ impl Evaluator {
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. }
+            | Observation::TakenUp { .. }
+            | Observation::Elsewhere { .. }
             | Observation::Reading { .. }
             | Observation::Breaking { .. }
             | Observation::Condition { .. } => {}
@@ -518,6 +536,45 @@ impl Evaluator {
             self.pass_on_own(round, now);
         }
         round.touched.insert(name);
+    }
+
+    /// Another daemon runs these journeys from now on, or this one does: slots that nobody had are unknown.
+    fn taken_up(
+        &mut self,
+        journeys: Vec<Name>,
+        until: Timestamp,
+        mut waiting: HashMap<Name, Vec<Timestamp>>,
+        round: &mut Round,
+        now: Timestamp,
+    ) {
+        let mut blind = Duration::ZERO;
+        for name in journeys {
+            let Some(watched) = self.journeys.get_mut(&name) else { continue };
+            watched.wait_for(waiting.remove(&name).unwrap_or_default());
+            let missed = watched.count_missed(round, until);
+            blind = if own::is_own(&name) { blind } else { blind.max(missed) };
+            round.touched.insert(name);
+        }
+        tracing::debug!(seconds = blind.as_secs(), "nothing ran of a shard for so long; its slots are unknown");
+        self.tell_blind(blind, round, now);
+    }
+
+    /// Nothing ran for so long: people are told, if that was long enough to be of interest.
+    fn tell_blind(&mut self, blind: Duration, round: &mut Round, now: Timestamp) {
+        if blind > Duration::ZERO {
+            self.parts.daemon.blind.increment(blind.as_secs());
+        }
+        if blind >= TELL_BLIND {
+            let said = format!("the daemon was not running for {}; nothing is known of that time", Human(blind));
+            self.tell_of_before(BLIND, Finding::new(Detector::Blind, said), round, now);
+        }
+    }
+
+    /// Of the time before: the first verdict ends it.
+    fn tell_of_before(&mut self, part: &str, finding: Finding, round: &mut Round, now: Timestamp) {
+        let subject = Subject::Daemon(part.into());
+        self.condition(subject.clone(), vec![finding], round, now);
+        self.told_of_before.insert(subject);
     }
 
     /// What was measured of runs long ended: no verdict, and no sign that anything runs.

@@ -111,7 +111,7 @@ struct Shared {
     stop: CancellationToken,
 }
 
-pub use crate::http::standby::serve_standby;
+pub use crate::http::standby::{Standby, serve_standby};
 
 /// Serves until told to stop; then event streams end, and answers under way have a few seconds.
 ///

@@ -110,6 +110,9 @@ families! {
     SELF_LAST: "gauge" "journeyman_self_journey_last_success_timestamp_seconds" "When the monitor's own journey last went all the way, through the outbox to a delivery worker.";
     DEAD_MAN_LAST: "gauge" "journeyman_dead_man_last_success_timestamp_seconds" "When a dead man's switch last took a call that all is well.";
     DEAD_MAN_FAILURES: "counter" "journeyman_dead_man_failures_total" "Calls to a dead man's switch that it did not take.";
+    CLUSTER_DAEMONS: "gauge" "journeyman_cluster_daemons" "Daemons that share the store and live, this one among them.";
+    CLUSTER_LEADS: "gauge" "journeyman_cluster_leads" "Whether this daemon decides and tells, of those that share the store.";
+    CLUSTER_SHARDS: "gauge" "journeyman_cluster_shards" "Shards whose journeys this daemon runs; there are 32.";
     SAFE_MODE: "gauge" "journeyman_safe_mode" "Whether the daemon runs fewer journeys at once because its last starts crashed.";
     OFFLINE: "gauge" "journeyman_observer_offline" "Whether no reference endpoint answers: our own network is down, and what fails by it is unknown.";
     OFFLINE_SECONDS: "counter" "journeyman_observer_offline_seconds_total" "Time that no reference endpoint answered.";
@@ -334,6 +337,15 @@ impl Metrics {
         }
     }
 
+    /// Of the daemons that share the store, this one's part.
+    pub fn share(&self) -> ShareMetrics {
+        ShareMetrics {
+            daemons: self.gauge(CLUSTER_DAEMONS, &[]),
+            leads: self.gauge(CLUSTER_LEADS, &[]),
+            shards: self.gauge(CLUSTER_SHARDS, &[]),
+        }
+    }
+
     /// The daemon's own handles.
     pub fn daemon(&self) -> DaemonMetrics {
         let firing = |severity| {
@@ -551,6 +563,26 @@ pub struct ConfigMetrics {
     refused: Counter,
     is_last_accepted: Gauge,
     last_accepted: Gauge,
+}
+
+/// A daemon's part of what several share.
+pub struct ShareMetrics {
+    daemons: Gauge,
+    leads: Gauge,
+    shards: Gauge,
+}
+
+impl ShareMetrics {
+    /// So many shards are its, of so many daemons.
+    pub fn set(&self, shards: usize, daemons: usize) {
+        self.shards.set(shards as f64);
+        self.daemons.set(daemons as f64);
+    }
+
+    /// Whether it decides.
+    pub fn set_leads(&self, leads: bool) {
+        self.leads.set(f64::from(u8::from(leads)));
+    }
 }
 
 impl ConfigMetrics {

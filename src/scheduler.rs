@@ -7,15 +7,18 @@ mod asked;
 mod careful;
 mod replan;
 mod resumed;
+mod shift;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,10 +42,12 @@ use crate::runner::resume::Left;
 use crate::runner::{Ends, Order, Runner, not_run};
 use crate::scheduler::asked::{Promised, Standing, end_turn, rule};
 use crate::scheduler::careful::Careful;
+use crate::scheduler::shift::{Shares, next_shift};
 use crate::time::{Human, Mono, Now, between, later};
 
 pub use asked::Wish;
 pub use replan::Replan;
+pub use shift::{Gain, Shift};
 
 /// Calendar journeys enter the heap this long before they are due.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
@@ -63,7 +68,10 @@ const LEAVE_AFTER: Duration = Duration::from_secs(2);
 const UNTOLD: usize = 100_000;
 
 /// What became of a slot.
-#[derive(Debug)]
+///
+/// What a daemon that does not decide tells the one that does is this as JSON; what is about itself, it keeps.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Observation {
     /// Its run ended.
     Finished(Box<Report>),
@@ -81,7 +89,7 @@ pub enum Observation {
     /// There was no run.
     Skipped {
         /// Which journey.
-        journey: Arc<Journey>,
+        journey: Name,
         /// Which slot.
         slot: Timestamp,
         /// What the slot comes to: unknown, or excluded.
@@ -98,7 +106,27 @@ pub enum Observation {
         /// When it came.
         at: Timestamp,
     },
+    /// These journeys are run by another daemon from now on, or by this one.
+    TakenUp {
+        /// Which.
+        journeys: Vec<Name>,
+        /// Slots up to here that nobody has a verdict of, nobody will run.
+        until: Timestamp,
+        /// Those that somebody goes on with.
+        waiting: HashMap<Name, Vec<Timestamp>>,
+    },
+    /// Another daemon saw it.
+    #[serde(skip)]
+    Elsewhere {
+        /// Which.
+        writer: String,
+        /// Which of what it said.
+        number: i64,
+        /// What it saw; nothing, if it cannot be read.
+        what: Option<Box<Observation>>,
+    },
     /// How a journey's last runs compare with those of the days before.
+    #[serde(skip)]
     Measured {
         /// Which journey.
         journey: Name,
@@ -106,6 +134,7 @@ pub enum Observation {
         measured: Measured,
     },
     /// A channel's reader can receive, or could not for too long.
+    #[serde(skip)]
     Reading {
         /// Which channel.
         channel: crate::journey::Name,
@@ -113,6 +142,7 @@ pub enum Observation {
         trouble: Option<String>,
     },
     /// A channel's breaker refuses calls, or does not any more.
+    #[serde(skip)]
     Breaking {
         /// Which channel.
         channel: Name,
@@ -122,6 +152,7 @@ pub enum Observation {
         trouble: Option<String>,
     },
     /// What was found about a part of the daemon; nothing, if it is well.
+    #[serde(skip)]
     Condition {
         /// What it is about.
         subject: Subject,
@@ -136,7 +167,26 @@ impl Observation {
         match self {
             Observation::Finished(report) => report.outcome.verdict() == Verdict::Good,
             Observation::Skipped { .. } => true,
+            Observation::Elsewhere { what, .. } => what.as_ref().is_none_or(|what| what.is_well()),
             _ => false,
+        }
+    }
+
+    /// The journey that it is about, if it is about one.
+    pub fn journey(&self) -> Option<&Name> {
+        match self {
+            Observation::Finished(report)
+            | Observation::Confirmed(report)
+            | Observation::Repeated(report)
+            | Observation::Asked { report, .. } => Some(&report.journey),
+            Observation::Skipped { journey, .. }
+            | Observation::Late { journey, .. }
+            | Observation::Measured { journey, .. } => Some(journey),
+            Observation::TakenUp { .. }
+            | Observation::Elsewhere { .. }
+            | Observation::Reading { .. }
+            | Observation::Breaking { .. }
+            | Observation::Condition { .. } => None,
         }
     }
 }
@@ -147,7 +197,8 @@ pub struct Scheduler {
     heap: BinaryHeap<Reverse<(Mono, usize)>>,
     clock: Clock,
     hands: Arc<Hands>,
-    runs: TaskTracker,
+    /// Where several daemons share the journeys: those of the shards that this one has.
+    shares: Option<Shares>,
     wishes: mpsc::Receiver<Wish>,
     replans: mpsc::Receiver<Replan>,
     board: Arc<Board>,
@@ -182,6 +233,8 @@ struct Hands {
     leave: CancellationToken,
     /// Cuts the runs that are still going when the drain's time is over.
     cut: CancellationToken,
+    /// Those under way.
+    runs: TaskTracker,
 }
 
 impl Hands {
@@ -203,6 +256,8 @@ impl Hands {
 
 struct Entry {
     journey: Arc<Journey>,
+    /// What its runs are done with.
+    hands: Arc<Hands>,
     /// The slot in the heap, or the last that was: the next is after it.
     slot: Timestamp,
     is_queued: bool,
@@ -213,8 +268,8 @@ struct Entry {
 
 impl Entry {
     /// A journey whose slots up to `counted` are counted already.
-    fn new(journey: Arc<Journey>, counted: Timestamp) -> Entry {
-        Entry { journey, slot: counted, is_queued: false, turn: Arc::default(), asked: None }
+    fn new(journey: Arc<Journey>, hands: Arc<Hands>, counted: Timestamp) -> Entry {
+        Entry { journey, hands, slot: counted, is_queued: false, turn: Arc::default(), asked: None }
     }
 }
 
@@ -308,20 +363,23 @@ impl Scheduler {
         clock: Clock,
     ) -> Scheduler {
         let now = clock.now();
+        let hands = Arc::new(Hands {
+            runner,
+            permits: Permits::new(max_runs),
+            observations,
+            metrics,
+            closing: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            runs: TaskTracker::new(),
+        });
+        let entry = |journey: &Arc<Journey>| Entry::new(journey.clone(), hands.clone(), counted);
         Scheduler {
-            entries: journeys.iter().map(|journey| Entry::new(journey.clone(), counted)).collect(),
+            entries: journeys.iter().map(entry).collect(),
             heap: BinaryHeap::with_capacity(journeys.len()),
             clock,
-            hands: Arc::new(Hands {
-                runner,
-                permits: Permits::new(max_runs),
-                observations,
-                metrics,
-                closing: CancellationToken::new(),
-                leave: CancellationToken::new(),
-                cut: CancellationToken::new(),
-            }),
-            runs: TaskTracker::new(),
+            hands,
+            shares: None,
             // Nobody wishes for anything.
             wishes: mpsc::channel(1).1,
             // Nor changes anything.
@@ -399,6 +457,7 @@ impl Scheduler {
                 () = stop.cancelled() => break,
                 () = self.clock.sleep_until(due.min(now.mono + BEAT)) => {}
                 Some(replan) = self.replans.recv() => self.replan(replan, self.clock.now()),
+                Some(shift) = next_shift(&mut self.shares) => self.shift(shift, self.clock.now()).await,
                 Some(wish) = self.wishes.recv() => self.answer(wish, self.clock.now()),
                 // Ticks come from the coarse clock. Should they fail to come, the beat plans too: see `plan_overdue`.
                 Some(()) = plan.recv() => self.plan(self.clock.now()),
@@ -411,19 +470,8 @@ impl Scheduler {
     }
 
     async fn drain(self, within: Duration) {
-        self.hands.closing.cancel();
-        self.runs.close();
-        let patience = LEAVE_AFTER.min(within);
-        if tokio::time::timeout(patience, self.runs.wait()).await.is_ok() {
-            return;
-        }
-        tracing::info!(runs = self.runs.len(), "runs that only wait are left to the next start");
-        self.hands.leave.cancel();
-        if tokio::time::timeout(within - patience, self.runs.wait()).await.is_err() {
-            tracing::warn!(runs = self.runs.len(), "cutting runs that did not end in time; they are unknown");
-            self.hands.cut.cancel();
-            self.runs.wait().await;
-        }
+        let hands = std::iter::once(&self.hands).chain(self.shares.iter().flat_map(Shares::hands));
+        join_all(hands.map(|hands| hands.drain(LEAVE_AFTER.min(within), within))).await;
     }
 
     /// Puts every journey into the heap whose next slot is near enough.
@@ -484,7 +532,7 @@ impl Scheduler {
 
     fn start(&mut self, index: usize, slot: Timestamp, late: Duration, now: Now) {
         let entry = &self.entries[index];
-        let (journey, turn) = (entry.journey.clone(), entry.turn.clone());
+        let (journey, turn, hands) = (entry.journey.clone(), entry.turn.clone(), entry.hands.clone());
         // Before anything else: a slot that is not to be run has not been missed, whatever else would have kept it.
         if self.board.docket().silences.iter().any(|silence| silence.keeps_from_running(&journey, now.wall)) {
             self.hands.metrics.skipped_paused.increment(1);
@@ -512,9 +560,9 @@ impl Scheduler {
         self.show_spending(now);
         self.hands.metrics.lateness.record(late.as_secs_f64());
         self.hands.metrics.in_flight.increment(1.0);
-        let hands = self.hands.clone();
         let put_off = hands.runner.put_off(&journey);
-        self.runs.spawn(async move {
+        let runs = hands.runs.clone();
+        runs.spawn(async move {
             let permits = match put_off {
                 None => Some(permits),
                 // Boxed: of the thousands of runs that wait at once, next to none waits for this.
@@ -537,7 +585,14 @@ impl Scheduler {
     fn answer(&mut self, wish: Wish, now: Now) {
         let Wish { journey, by, answer } = wish;
         let Some(index) = self.entries.iter().position(|entry| entry.journey.name == journey) else {
-            let _ = answer.send(Err(Refusal::Unknown(format!("no journey is named `{journey}`"))));
+            let is_elsewhere = self.shares.as_ref().is_some_and(|shares| shares.knows(&journey));
+            let refusal = match is_elsewhere {
+                true => Refusal::Unavailable(format!(
+                    "`{journey}` is run by another daemon at the moment; `journeyman once {journey}` runs it from here"
+                )),
+                false => Refusal::Unknown(format!("no journey is named `{journey}`")),
+            };
+            let _ = answer.send(Err(refusal));
             return;
         };
         let entry = &self.entries[index];
@@ -565,8 +620,9 @@ impl Scheduler {
         let entry = &mut self.entries[index];
         entry.asked = Some(now.mono);
         if Turn::promise(&entry.turn, Promised { run: run.clone(), spent }) {
-            let (hands, turn) = (self.hands.clone(), entry.turn.clone());
-            self.runs.spawn(async move { end_turn(&hands, &journey, &turn).await });
+            let (hands, turn) = (entry.hands.clone(), entry.turn.clone());
+            let runs = hands.runs.clone();
+            runs.spawn(async move { end_turn(&hands, &journey, &turn).await });
         }
         run
     }
@@ -574,7 +630,7 @@ impl Scheduler {
     fn skip(&mut self, index: usize, slot: Timestamp, outcome: Outcome) {
         let entry = &self.entries[index];
         if !Turn::keep(&entry.turn, slot, &outcome) {
-            self.untold.push_back(Observation::Skipped { journey: entry.journey.clone(), slot, outcome });
+            self.untold.push_back(Observation::Skipped { journey: entry.journey.name.clone(), slot, outcome });
             self.tell_untold();
         }
     }
@@ -651,6 +707,23 @@ impl Hands {
 
     fn ends(&self) -> Ends<'_> {
         Ends { cut: &self.cut, leave: Some(&self.leave) }
+    }
+
+    /// Waits for the runs under way, at most `within`: those that only wait are left to whoever comes next after `patience`, and the
+    /// rest is cut.
+    async fn drain(&self, patience: Duration, within: Duration) {
+        self.closing.cancel();
+        self.runs.close();
+        if tokio::time::timeout(patience, self.runs.wait()).await.is_ok() {
+            return;
+        }
+        tracing::info!(runs = self.runs.len(), "runs that only wait are left to whoever goes on");
+        self.leave.cancel();
+        if tokio::time::timeout(within.saturating_sub(patience), self.runs.wait()).await.is_err() {
+            tracing::warn!(runs = self.runs.len(), "cutting runs that did not end in time; they are unknown");
+            self.cut.cancel();
+            self.runs.wait().await;
+        }
     }
 
     /// A fault of ours in one run must not end the journey: the slot is unknown, and the next one runs.

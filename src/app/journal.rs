@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::journal::Noted;
 use crate::journey::message::Arrival;
+use crate::journey::token::Token;
 use crate::runner::Runner;
 use crate::store::Change;
 
@@ -19,6 +20,23 @@ const WITHIN: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 1_024;
 /// What is handed over while we stop may take this long.
 const LAST: Duration = Duration::from_secs(1);
+
+/// Whose run of another daemon an arrival may be for.
+pub(super) fn elsewhere(runner: &Runner, arrival: &Arrival) -> Option<Token> {
+    runner.store.is_shared().then(|| runner.switchboard.missed_elsewhere(arrival)).flatten()
+}
+
+/// Puts an arrival on disk, without what is secret in it; whether it is there.
+pub(super) fn write<'a>(
+    runner: &'a Runner,
+    token: Token,
+    arrival: &Arrival,
+) -> impl Future<Output = bool> + Send + use<'a> {
+    let mut arrival = Box::new(arrival.clone());
+    arrival.message.redact(|text| runner.redactor.redact(text));
+    let written = runner.store.apply(vec![Change::Arrived { token, arrival }]);
+    async { tokio::time::timeout(WITHIN, written).await.is_ok_and(|done| done.is_ok()) }
+}
 
 /// Works until nobody hands anything over any more. Only what somebody would miss is written: a message of a stranger's costs nothing.
 pub(super) async fn keep(
@@ -38,16 +56,15 @@ pub(super) async fn keep(
             Some(()) = writing.next(), if !writing.is_empty() => {}
             next = noted.recv(), if writing.len() < AT_ONCE => {
                 let Some(Noted { arrival, safe }) = next else { break };
-                match runner.switchboard.missed_by(&arrival) {
+                let here = runner.switchboard.missed_by(&arrival);
+                match here.or_else(|| Some((elsewhere(runner, &arrival)?, false))) {
                     None => {
                         let _ = safe.send(true);
                     }
                     Some((token, is_waited_for)) => {
-                        let mut arrival = Box::new(arrival.clone());
-                        arrival.message.redact(|text| runner.redactor.redact(text));
+                        let written = write(runner, token, &arrival);
                         writing.push(async move {
-                            let written = runner.store.apply(vec![Change::Arrived { token, arrival }]);
-                            let is_written = tokio::time::timeout(WITHIN, written).await.is_ok_and(|done| done.is_ok());
+                            let is_written = written.await;
                             // A run that waits has it. To ask for it again would make a second copy of it.
                             let _ = safe.send(is_written || is_waited_for);
                         });

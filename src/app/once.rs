@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{DRAIN_PART, OBSERVATIONS, build_runner, channels, open_mint, start_channels, take_arrivals};
+use crate::app::heritage::Heritage;
 use crate::app::tasks::Tasks;
 use crate::board::Board;
 use crate::clock::Clock;
@@ -78,7 +79,8 @@ pub async fn once(
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let (opener, inlets) = channels::opener(hooks, None, clock, &board, &metrics, &mint, &stop_readers);
     let mut opened = opener.open(&plan, plan.channels.keys())?;
-    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened, None).await?;
+    let heritage = Heritage::default();
+    let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened, None, heritage);
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
     start_channels(&mut tasks, &opener, opened, &observations);

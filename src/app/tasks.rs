@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Housekeeping, gates};
+use crate::app::{Housekeeping, gates, journal};
 use crate::board::{BEAT, Board, Pulse};
 use crate::calendar::Chore;
 use crate::channel::Readiness;
@@ -31,6 +34,9 @@ use crate::time::{Human, earlier};
 const CHANNEL_DOWN: Duration = Duration::from_secs(45);
 /// Evidence of good runs is kept for this long; that of failed and slow runs as long as the runs.
 const KEEP_GOOD_EVIDENCE: Duration = Duration::from_secs(2 * 86_400);
+
+/// Messages on their way to other daemons at most; more wait to be read.
+const PASSED_ON: usize = 256;
 
 /// Tasks with names. None is lost sight of: one that ends, or panics, is known by its name.
 #[derive(Default)]
@@ -149,6 +155,8 @@ pub(super) async fn match_arrivals(
     let mut before = before.into_iter();
     // A plan in which nobody receives has no reader from the start, and that is no fault.
     let mut has_readers = true;
+    let runner = &*runner;
+    let mut passing_on: FuturesUnordered<BoxFuture<'_, bool>> = FuturesUnordered::new();
     loop {
         let now = clock.now().mono;
         pulse.beat(now);
@@ -156,7 +164,13 @@ pub(super) async fn match_arrivals(
             Some(arrival) => Some(arrival),
             None => tokio::select! {
                 biased;
-                arrival = arrivals.recv(), if has_readers => arrival,
+                Some(is_passed_on) = passing_on.next(), if !passing_on.is_empty() => {
+                    if !is_passed_on {
+                        tracing::warn!("a message for a run of another daemon could not be passed on");
+                    }
+                    continue;
+                }
+                arrival = arrivals.recv(), if has_readers && passing_on.len() < PASSED_ON => arrival,
                 // Readers have stopped by now; what they left in the channel was taken first.
                 () = stop.cancelled() => return,
                 () = clock.sleep_until(now + BEAT) => continue,
@@ -167,8 +181,14 @@ pub(super) async fn match_arrivals(
             continue;
         };
         let (channel, at) = (arrival.channel.clone(), arrival.at.wall);
+        let open = runner.channels.now().get(&channel).cloned();
+        if open.as_ref().is_some_and(|open| open.channel.takes())
+            && let Some(token) = journal::elsewhere(runner, &arrival)
+        {
+            passing_on.push(Box::pin(journal::write(runner, token, &arrival)));
+        }
         let sighting = runner.switchboard.arrive(arrival);
-        if let Some(open) = runner.channels.now().get(&channel) {
+        if let Some(open) = open {
             open.metrics().arrived(sighting.kind);
         }
         match sighting.kind {
@@ -304,7 +324,8 @@ impl Housekeeping {
             good_evidence_before: earlier(now, KEEP_GOOD_EVIDENCE.min(self.keep_runs)),
             ledger_before: now,
         };
-        match self.store.forget(retention).await {
+        let Some(store) = self.store.borrow().clone() else { return };
+        match store.forget(retention).await {
             Ok(rows) => tracing::debug!(rows, "the store forgot what is old"),
             Err(error) => tracing::warn!(%error, "the store could not forget what is old"),
         }

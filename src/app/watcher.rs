@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::dead_man::DeadMan;
-use crate::app::network::Network;
 use crate::app::own;
 use crate::app::tasks::Tasks;
 use crate::board::{BEAT, Board, Pulse, STUCK};
@@ -19,8 +18,6 @@ use crate::config::Plan;
 use crate::delivery::Lender;
 use crate::metrics::{DaemonMetrics, Metrics, seconds};
 use crate::notifier::null::{Null, Tail};
-use crate::observer::Observer;
-use crate::scheduler::Observation;
 use crate::store::{Change, Store, StoreError};
 use crate::time::{Human, Now};
 
@@ -44,7 +41,6 @@ pub(super) struct Watch {
     own: Option<Duration>,
     null: Option<Null>,
     tails: watch::Receiver<Option<Tail>>,
-    network: Option<Network>,
     dead_man: Option<DeadMan>,
 }
 
@@ -69,14 +65,8 @@ impl Watch {
             own: plan.watcher.own.map(|own| own.every),
             null: plan.watcher.own.map(|_| null),
             tails,
-            network: Network::open(plan, metrics, clock).map_err(Unwatched::Built)?,
             dead_man: dead_man.map_err(Unwatched::Built)?,
         })
-    }
-
-    /// Knows whether our network is down.
-    pub(super) fn observer(&self) -> Option<Arc<Observer>> {
-        self.network.as_ref().map(|network| network.observer.clone())
     }
 
     /// The notifier at the end of the own journey. There is one.
@@ -95,18 +85,8 @@ impl Watch {
     }
 
     /// Starts all of it; gives this start, for its end.
-    pub(super) fn spawn(
-        self,
-        tasks: &mut Tasks,
-        around: &Around,
-        told: mpsc::Sender<Observation>,
-        stop_readers: &CancellationToken,
-        stop_workers: &CancellationToken,
-    ) -> Boot {
+    pub(super) fn spawn(self, tasks: &mut Tasks, around: &Around, stop_workers: &CancellationToken) -> Boot {
         let Around { store, board, metrics, daemon, clock } = around;
-        if let Some(network) = self.network {
-            tasks.spawn("network", network.run(told, *clock, stop_readers.clone()));
-        }
         if let Some(every) = self.own {
             let pipeline = Pipeline::new(self.tails, every, metrics, board, clock.now());
             tasks.spawn("pipeline", pipeline.watch(board.clone(), *clock, stop_workers.clone()));

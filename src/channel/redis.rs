@@ -100,6 +100,11 @@ impl Channel for Redis {
         matches!(&self.settings.receive, Some(ReceiveSettings { place: Place::Stream(_), delete: false, .. }))
     }
 
+    /// What is deleted is there for nobody else.
+    fn takes(&self) -> bool {
+        matches!(&self.settings.receive, Some(ReceiveSettings { place: Place::Stream(_), delete: true, .. }))
+    }
+
     /// Reads a stream from its end on, or subscribes to a topic; ready when the server has told where the end is, or has
     /// confirmed the subscription.
     fn listen<'a>(&'a self, listener: Listener) -> BoxFuture<'a, ()> {

@@ -178,6 +178,10 @@ impl Smpp {
 }
 
 impl Channel for Smpp {
+    fn takes(&self) -> bool {
+        true
+    }
+
     /// Submits and waits for the SMS centre's answer. A text that we divide is one submit for each part.
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(submit::send(self, outgoing))

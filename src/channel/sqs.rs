@@ -98,6 +98,10 @@ impl Queue {
 }
 
 impl Channel for Sqs {
+    fn takes(&self) -> bool {
+        true
+    }
+
     /// Sends, and waits until SQS says that it has stored the message.
     fn send<'a>(&'a self, outgoing: &'a Outgoing) -> BoxFuture<'a, Result<Reply, Fault>> {
         Box::pin(async move {

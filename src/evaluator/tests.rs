@@ -90,6 +90,7 @@ impl Stage {
             clock: self.clock,
             location: None,
             public_url: None,
+            takeover: Duration::ZERO,
             waiting: HashMap::from([(self.journey.name.clone(), self.waiting.clone())]),
             levers: Arc::default(),
             policy: Policy { breakers: self.breakers.clone(), ..policy() },
@@ -531,4 +532,61 @@ async fn what_is_well_waits_for_company_and_nothing_else_does() {
     life.commands.ask(Request::Unsilence { id: "nobody's".to_owned() }).await.unwrap_err();
     assert_eq!(written().await, 5, "whoever is answered finds what was seen before");
     life.kill().await;
+}
+
+/// What several daemons saw of one journey, in the order in which it was said: each slot is counted once, whoever ran it.
+#[tokio::test(start_paused = true)]
+async fn a_journey_that_changes_hands_has_each_slot_once() {
+    let mut stage = Stage::new("hands");
+    let (plan, _) = crate::config::load_text(
+        "journeyman.toml",
+        MAIN,
+        &[("probes.toml", &PROBES.replace("\"1d\"", "\"10s\""))],
+        &stage.directory,
+    )
+    .unwrap();
+    stage.journey = plan.journeys[0].clone();
+    let name = stage.journey.name.clone();
+    let from = stage.clock.now().wall;
+    let slots: Vec<_> = stage.journey.schedule.slots(from, later(from, Duration::from_secs(200)), 12).collect();
+    let life = stage.start().await;
+    let finished = |slot: Timestamp, outcome: Outcome| {
+        let Observation::Finished(report) = stage.run(outcome, Vec::new()) else { unreachable!() };
+        Observation::Finished(Box::new(Report { slot, ..*report }))
+    };
+    let good = |slot| finished(slot, Outcome::Good { latency: Duration::ZERO });
+    let failed = |slot| finished(slot, Outcome::Failed { step: "out".into(), cause: Cause::Refused });
+    let taken_up = |until, waiting: &[Timestamp]| Observation::TakenUp {
+        journeys: vec![name.clone()],
+        until,
+        waiting: HashMap::from([(name.clone(), waiting.to_vec())]),
+    };
+    for observation in [
+        good(slots[0]),
+        good(slots[1]),
+        // Killed, with one run on its way: two slots are nobody's.
+        taken_up(slots[4], &[slots[2]]),
+        good(slots[2]),
+        good(slots[5]),
+        // What the one before said is too late.
+        failed(slots[1]),
+        failed(slots[5]),
+        // Given away: nothing is missed.
+        taken_up(slots[5], &[]),
+        good(slots[6]),
+    ] {
+        life.tell(observation).await;
+    }
+    life.kill().await;
+    let spans = stage.store.journey(name).await.unwrap().spans;
+    let counted: Vec<(i64, crate::journey::outcome::Verdict)> = spans
+        .iter()
+        .flat_map(|span| (0..i64::from(span.count)).map(|nth| (span.start + nth * span.step, span.verdict)))
+        .collect();
+    let millis: Vec<_> = counted.iter().map(|(at, _)| *at).collect();
+    let expected: Vec<_> = slots[..7].iter().map(|slot| slot.as_millisecond()).collect();
+    assert_eq!(millis, expected, "{counted:?}");
+    use crate::journey::outcome::Verdict::{Good, Unknown};
+    let verdicts: Vec<_> = counted.iter().map(|(_, verdict)| *verdict).collect();
+    assert_eq!(verdicts, [Good, Good, Good, Unknown, Unknown, Good, Good]);
 }

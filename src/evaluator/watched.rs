@@ -62,7 +62,8 @@ impl Watched {
         let mut alerts = saved.alerts;
         alerts.detectors.resume(now);
         let thinning = Thinning::new(parts.policy.slowdowns.get(&journey.name).copied().unwrap_or(1.0));
-        let rules = judge::rules(&journey, thinning.interval(journey.schedule.interval(now)));
+        let mut rules = judge::rules(&journey, thinning.interval(journey.schedule.interval(now)));
+        rules.stale_after += parts.takeover;
         let metrics = parts.metrics.journey(&journey);
         metrics.set_stale_after(rules.stale_after);
         Watched {
@@ -91,6 +92,17 @@ impl Watched {
         (self.waiting, self.missed_until) = (waiting, missed_until);
         (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
         (self.last_good, self.good_evidence) = (last_good.or(self.last_good.take()), good_evidence);
+    }
+
+    /// Somebody goes on with the runs of these slots.
+    pub(super) fn wait_for(&mut self, slots: Vec<Timestamp>) {
+        // What another had in hand, and is not among them, has its verdict by now, or never will.
+        self.waiting = slots.into_iter().collect();
+    }
+
+    /// Whether this slot is counted, and nobody goes on with it.
+    pub(super) fn has_counted(&self, slot: Timestamp) -> bool {
+        self.history.last_slot().is_some_and(|last| slot <= last) && !self.waiting.contains(&slot)
     }
 
     /// What a slot without a run comes to. Of those that went by while nothing ran, only as many are unknown as would have been

@@ -20,7 +20,7 @@ use crate::time::Mono;
 pub const STORE_COMPONENT: &str = "store";
 
 /// Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
-const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The rendered metrics: one render at a time, and none while the last is fresh, so that a storm of scrapes costs one a second.
 pub(super) struct Exposition {

@@ -206,6 +206,17 @@ impl Spending {
         }
     }
 
+    /// Learns what all daemons together have spent, as far as it is written down; of a journey of ours more may be known here.
+    pub fn learn(&mut self, spent: impl IntoIterator<Item = Spent>) {
+        for Spent { channel, day, journey, messages } in spent {
+            if let Some(account) = self.channels.get_mut(&channel) {
+                let day = account.days.entry(day).or_default();
+                let known = day.of.get(&journey).copied().unwrap_or(0);
+                day.add(journey, messages.saturating_sub(known));
+            }
+        }
+    }
+
     /// Takes up what `before` has spent: more may have been counted there than is on disk.
     pub fn carry_on(&mut self, before: Spending) {
         for (channel, old) in before.channels {
@@ -669,6 +680,27 @@ mod tests {
         assert!(!renamed.allows(&"other".into(), now));
         assert!(after.allows(&"free".into(), now) && after.spend(&"free".into(), now).is_empty());
         assert_eq!(after.today(now).map(|(_, spent, limit)| (spent, limit)).collect::<Vec<_>>(), [(2.0, 2.0)]);
+    }
+
+    /// Daemons that share a channel's limit each count what they send, and read what all have written.
+    #[test]
+    fn what_others_spend_counts_and_what_is_ours_does_so_once() {
+        let journeys = [every("ours", 60), every("theirs", 60)];
+        let now = at("2026-11-21T12:00:00Z");
+        let mut spending = spending(limit(6, "UTC"), &journeys);
+        let ours = spending.spend(&"ours".into(), now);
+        let mut theirs = ours.clone();
+        theirs[0].journey = "theirs".into();
+        theirs[0].messages = 4;
+        for _ in 0..3 {
+            spending.learn(ours.iter().chain(&theirs).cloned());
+            assert_eq!(spending.today(now).map(|(_, spent, _)| spent).collect::<Vec<_>>(), [5.0]);
+        }
+        let _ = spending.spend(&"ours".into(), now);
+        // Ours is not written down yet.
+        spending.learn(ours.iter().chain(&theirs).cloned());
+        assert_eq!(spending.today(now).map(|(_, spent, _)| spent).collect::<Vec<_>>(), [6.0]);
+        assert!(!spending.allows(&"ours".into(), now) && !spending.allows(&"theirs".into(), now));
     }
 
     proptest! {

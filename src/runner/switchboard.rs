@@ -48,11 +48,8 @@ impl Switchboard {
         channels: HashMap<Name, Reading>,
         known: impl IntoIterator<Item = (Token, Entry)>,
     ) -> Self {
-        let mut inner = Inner::default();
-        for (token, entry) in known {
-            inner.ledger.expect(token, entry);
-        }
-        let switchboard = Switchboard { mint, channels: RwLock::default(), inner: Mutex::new(inner) };
+        let switchboard = Switchboard { mint, channels: RwLock::default(), inner: Mutex::default() };
+        switchboard.know(known);
         switchboard.regard(channels);
         switchboard
     }
@@ -66,6 +63,14 @@ impl Switchboard {
     /// Reads this channel no longer.
     pub fn disregard(&self, channel: &Name) {
         self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(channel);
+    }
+
+    /// Remembers these tokens, too.
+    pub fn know(&self, known: impl IntoIterator<Item = (Token, Entry)>) {
+        let mut inner = self.lock();
+        for (token, entry) in known {
+            inner.ledger.expect(token, entry);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -132,6 +137,14 @@ impl Switchboard {
         let token = self.token_of(&inner, &read, arrival)?;
         let entry = inner.ledger.entry(token)?;
         (entry.settled != Some(Settled::Arrived)).then(|| (token, inner.waiting.contains_key(&token)))
+    }
+
+    /// Of an arrival that nobody here would miss, the token that this installation gave out: another daemon's run may wait for it.
+    pub fn missed_elsewhere(&self, arrival: &Arrival) -> Option<Token> {
+        let read = self.read(arrival)?;
+        let inner = self.lock();
+        let token = self.token_of(&inner, &read, arrival)?;
+        (inner.ledger.entry(token).is_none() && self.mint.origin(token) == Origin::Ours).then_some(token)
     }
 
     /// What is read of an arrival; `None` if it is not let in.

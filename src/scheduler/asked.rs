@@ -72,7 +72,7 @@ pub(super) async fn end_turn(hands: &Hands, journey: &Arc<Journey>, turn: &Mutex
     loop {
         let (skipped, promised) = Turn::end(turn);
         for (slot, outcome) in skipped {
-            let skipped = Observation::Skipped { journey: journey.clone(), slot, outcome };
+            let skipped = Observation::Skipped { journey: journey.name.clone(), slot, outcome };
             let _ = hands.observations.send(skipped).await;
         }
         let Some(promised) = promised else { return };

@@ -33,12 +33,19 @@ impl Scheduler {
         let before = std::mem::take(&mut self.entries).into_iter();
         let mut before: HashMap<Name, Entry> = before.map(|entry| (entry.journey.name.clone(), entry)).collect();
         self.heap.clear();
+        let journeys = match &mut self.shares {
+            Some(shares) => shares.ours_of(journeys),
+            None => journeys,
+        };
         for journey in journeys {
             let entry = match before.remove(&journey.name) {
                 // Its next slot is known, and its run, if one is going, keeps the turn.
                 Some(entry) if entry.journey.schedule == journey.schedule => Entry { journey, ..entry },
                 Some(entry) => Entry { journey, slot: now.wall, is_queued: false, ..entry },
-                None => Entry::new(journey, counted),
+                None => {
+                    let hands = self.hands_of(&journey.name);
+                    Entry::new(journey, hands, counted)
+                }
             };
             if entry.is_queued {
                 self.heap.push(Reverse((due_at(entry.slot, now), self.entries.len())));

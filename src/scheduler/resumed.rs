@@ -18,8 +18,14 @@ use crate::runner::resume::Left;
 impl Scheduler {
     /// Goes on with what the process before left behind.
     pub(super) fn take_up(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        self.go_on_with(left);
+    }
+
+    /// Goes on with runs that somebody else began, each in its journey's turn.
+    pub(super) fn go_on_with(&mut self, left: Vec<Left>) {
         let mut by_journey: BTreeMap<Name, Vec<Left>> = BTreeMap::new();
-        for left in std::mem::take(&mut self.left) {
+        for left in left {
             by_journey.entry(left.journey.name.clone()).or_default().push(left);
         }
         for (name, left) in by_journey {
@@ -29,9 +35,10 @@ impl Scheduler {
                 self.board.set_asked(run);
             }
             Turn::hold(&entry.turn);
-            let (hands, journey, turn) = (self.hands.clone(), entry.journey.clone(), entry.turn.clone());
+            let (hands, journey, turn) = (entry.hands.clone(), entry.journey.clone(), entry.turn.clone());
             let is_free = !self.spending.is_limited(&name);
-            self.runs.spawn(async move {
+            let runs = hands.runs.clone();
+            runs.spawn(async move {
                 if go_on(&hands, &journey, &turn, left, is_free).await {
                     end_turn(&hands, &journey, &turn).await;
                 }

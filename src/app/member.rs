@@ -1,0 +1,338 @@
+//! One of several daemons that share a store. Each runs its part of the journeys; who has the lease decides and tells besides, and
+//! the others say to it what they see.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::lead::{Counted, Ground, Lead, Ready, Shown};
+use crate::app::relay::{self, Flush, Relay};
+use crate::app::reload::Live;
+use crate::app::seat::{Shared, Tenure};
+use crate::app::shards::Keeper;
+use crate::app::tasks::Tasks;
+use crate::app::{open_spending, store_failure};
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::cluster::LEAD;
+use crate::commands::{Command, Levers};
+use crate::config::Plan;
+use crate::exit::{self, Failure};
+use crate::http::Standby;
+use crate::journey::Journey;
+use crate::journey::message::Arrival;
+use crate::journey::spend::Spending;
+use crate::runner::Runner;
+use crate::scheduler::{Gain, Observation, Shift};
+use crate::store::Store;
+use crate::store::postgres::{Fence, Turn};
+
+/// Shifts that wait for the scheduler at most.
+const SHIFTS: usize = 4;
+/// What people want is asked of the store this often, by who does not decide.
+const ASK: Duration = Duration::from_secs(1);
+
+/// What it takes.
+pub(super) struct Parts {
+    pub(super) shared: Shared,
+    pub(super) observed: mpsc::Receiver<Observation>,
+    pub(super) commanded: mpsc::Receiver<Command>,
+    pub(super) shown: Shown,
+    /// The fingerprint of the configuration that runs.
+    pub(super) configuration: watch::Receiver<String>,
+    /// Every journey of the plan that runs.
+    pub(super) journeys: watch::Receiver<Vec<Arc<Journey>>>,
+    pub(super) runner: Arc<Runner>,
+    pub(super) store: Arc<dyn Store>,
+    /// Where messages go that other daemons took for us.
+    pub(super) arrivals: mpsc::Sender<Arrival>,
+}
+
+/// One of several.
+pub(super) struct Member {
+    shared: Shared,
+    /// Until we decide.
+    waiting: Option<Waiting>,
+    /// Until it is put to work.
+    ready: Option<(Ready, Parting)>,
+    keeper: Option<Keeper>,
+    shifts: mpsc::Sender<Shift>,
+    tenure: Option<Tenure>,
+    won: (mpsc::Sender<Fence>, mpsc::Receiver<Fence>),
+    /// Nothing is taken or given any more.
+    stop: CancellationToken,
+    /// Nothing is ours any more.
+    end: CancellationToken,
+    /// What is done only while another decides.
+    stop_waiting: CancellationToken,
+}
+
+/// What a daemon has that may have to decide.
+struct Waiting {
+    parting: Parting,
+    commanded: mpsc::Receiver<Command>,
+    /// Gives what is to be seen back, once the relay has stopped.
+    over: Option<oneshot::Receiver<mpsc::Receiver<Observation>>>,
+    relay: Option<Relay>,
+    holder: String,
+}
+
+/// What goes on to whoever decides.
+struct Parting {
+    shown: Shown,
+    observed: Option<mpsc::Receiver<Observation>>,
+}
+
+impl Member {
+    /// Builds it; gives where the scheduler hears whose the journeys are. If the lease is ours, what decides is built, too.
+    ///
+    /// # Errors
+    /// The store, or something that cannot be built.
+    pub(super) async fn new(
+        parts: Parts,
+        plan: &Plan,
+        ground: &Ground,
+        spending: &Spending,
+        tasks: &mut Tasks,
+    ) -> Result<(Member, mpsc::Receiver<Shift>), Failure> {
+        let Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals } = parts;
+        let (shifts, shifted) = mpsc::channel(SHIFTS);
+        let (flushes, flushed) = mpsc::channel::<Flush>(1);
+        let keeper = Keeper {
+            share: shared.share.clone(),
+            shifts: shifts.clone(),
+            runner,
+            store: store.clone(),
+            journeys,
+            arrivals,
+            flushes,
+            board: ground.board.clone(),
+            metrics: ground.metrics.share(),
+            about: shared.member(String::new()),
+            configuration,
+            clock: ground.clock,
+        };
+        let mut member = Member {
+            keeper: Some(keeper),
+            waiting: None,
+            ready: None,
+            shifts,
+            tenure: None,
+            won: mpsc::channel(1),
+            stop: CancellationToken::new(),
+            end: CancellationToken::new(),
+            stop_waiting: CancellationToken::new(),
+            shared,
+        };
+        match member.shared.turn.clone() {
+            Turn::Ours(fence) => {
+                let parting = Parting { shown, observed: Some(observed) };
+                let ready = member.lead(fence, plan, ground, spending, commanded, tasks).await?;
+                member.ready = Some((ready, parting));
+            }
+            Turn::Held { by, .. } => {
+                let relay = Relay {
+                    store,
+                    observed,
+                    flushes: flushed,
+                    board: ground.board.clone(),
+                    clock: ground.clock,
+                    unsaid: VecDeque::new(),
+                };
+                let parting = Parting { shown, observed: None };
+                member.waiting = Some(Waiting { parting, commanded, over: None, relay: Some(relay), holder: by });
+            }
+        }
+        Ok((member, shifted))
+    }
+
+    /// Builds what decides over a store that takes what it writes while the lease is ours, and takes up what others saw before.
+    async fn lead(
+        &mut self,
+        fence: Fence,
+        plan: &Plan,
+        ground: &Ground,
+        spending: &Spending,
+        commanded: mpsc::Receiver<Command>,
+        tasks: &mut Tasks,
+    ) -> Result<Ready, Failure> {
+        let failed = |error| store_failure(plan, &error);
+        let epoch = fence.epoch();
+        let (store, tenure) = self.shared.lead(fence, tasks, &ground.board, ground.clock).await.map_err(failed)?;
+        self.tenure = Some(tenure);
+        // Up to when slots are counted is said by those who run them.
+        let mut ready = Ready::build(plan, ground, store, spending, Counted::default(), commanded).await?;
+        relay::catch_up(&self.shared.share, &mut ready.evaluator).await.map_err(failed)?;
+        self.shared.share.held().lead(Some(epoch));
+        Ok(ready)
+    }
+
+    /// How many crashes in a row came before this start; who does not decide does not know.
+    pub(super) fn crashes(&self) -> usize {
+        self.ready.as_ref().map_or(0, |(ready, _)| ready.crashes())
+    }
+
+    /// Puts to work what keeps our shards, and what decides, or what tells the daemon that does.
+    ///
+    /// # Errors
+    /// The listener cannot be had twice.
+    pub(super) fn spawn(
+        &mut self,
+        plan: &Plan,
+        ground: &Ground,
+        store: &Arc<dyn Store>,
+        tasks: &mut Tasks,
+    ) -> Result<Option<Lead>, Failure> {
+        if let Some(keeper) = self.keeper.take() {
+            tasks.spawn("shards", keeper.run(self.stop.clone(), self.end.clone()));
+        }
+        if let Some((ready, parting)) = self.ready.take() {
+            return Ok(self.decide(ready, parting, plan, ground, tasks));
+        }
+        let Some(waiting) = &mut self.waiting else { return Ok(None) };
+        let (listener, other) = twice(&waiting.parting.shown.listener)
+            .map_err(|error| Failure::new(exit::SOFTWARE, format!("the listener cannot be had twice: {error}")))?;
+        waiting.parting.shown.listener = listener;
+        tracing::info!(holder = waiting.holder, "another daemon decides and tells; this one runs its part");
+        let (say, said) = watch::channel(format!("{} decides and tells", waiting.holder));
+        let standby = Standby {
+            said,
+            metrics: ground.metrics.clone(),
+            board: ground.board.clone(),
+            redactor: plan.redactor.clone(),
+            clock: ground.clock,
+            ready: waiting.parting.shown.ready.clone(),
+        };
+        let (door, stop) = (waiting.parting.shown.door.clone(), self.stop_waiting.clone());
+        let served = crate::http::serve_standby(other, door, standby, stop.clone());
+        let _ = tasks.spawn_until("standby", &stop, async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the http listener failed");
+            }
+        });
+        self.shared.stand_by(tasks, self.won.0.clone(), say, ground.clock, &stop);
+        let mirror = mirror(store.clone(), ground.board.clone(), ground.levers.clone(), ground.clock);
+        let stopped = stop.clone();
+        let _ = tasks.spawn_until("standby", &stop, async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                never = mirror => match never {},
+            }
+        });
+        if let Some(relay) = waiting.relay.take() {
+            let (over, given) = oneshot::channel();
+            waiting.over = Some(given);
+            let pulse = ground.board.pulse("relay", ground.clock.now().mono);
+            let _ = tasks.spawn_until("relay", &stop, relay.run(pulse, stop.clone(), over));
+        }
+        Ok(None)
+    }
+
+    fn decide(
+        &mut self,
+        ready: Ready,
+        parting: Parting,
+        plan: &Plan,
+        ground: &Ground,
+        tasks: &mut Tasks,
+    ) -> Option<Lead> {
+        let Parting { shown, observed } = parting;
+        let observed = observed?;
+        let callbacks = shown.callbacks.clone();
+        if let Some(observations) = ground.observations.upgrade() {
+            let stop = ground.stop_readers.clone();
+            tasks.spawn("listen", relay::listen(self.shared.share.clone(), observations, ground.clock, stop));
+        }
+        shown.spawn(plan, ground, ready.store(), tasks);
+        let lead = ready.spawn(ground, callbacks, observed, tasks);
+        // The monitor's own journey is run by who decides.
+        let (done, _) = oneshot::channel();
+        let shards = vec![Gain { shard: LEAD, counted: None }];
+        let _ = self.shifts.try_send(Shift::Gain { shards, left: Vec::new(), spent: Vec::new(), done });
+        ground.metrics.share().set_leads(true);
+        Some(lead)
+    }
+
+    /// That the lease is ours.
+    pub(super) async fn won(&mut self) -> Fence {
+        match self.won.1.recv().await {
+            Some(fence) => fence,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Decides from now on. What is seen meanwhile waits.
+    ///
+    /// # Errors
+    /// The store, or something that cannot be built.
+    pub(super) async fn take_over(&mut self, fence: Fence, live: &mut Live, tasks: &mut Tasks) -> Result<(), Failure> {
+        let Some(Waiting { mut parting, commanded, over, .. }) = self.waiting.take() else { return Ok(()) };
+        self.stop_waiting.cancel();
+        if let Some(over) = over {
+            parting.observed = over.await.ok();
+        }
+        let (spending, _) = open_spending(&live.plan, &live.store, &live.ground.metrics).await?;
+        let ready = self.lead(fence, &live.plan, &live.ground, &spending, commanded, tasks).await?;
+        live.lead = self.decide(ready, parting, &live.plan, &live.ground, tasks);
+        tracing::info!("this daemon decides and tells now");
+        Ok(())
+    }
+
+    pub(super) fn begin_to_stop(&self) {
+        self.stop.cancel();
+        self.stop_waiting.cancel();
+    }
+
+    /// Gives all that is ours to others, who go on with slots after these.
+    pub(super) async fn leave(self, counted: Timestamp) {
+        self.end.cancel();
+        if let Some(tenure) = self.tenure {
+            tenure.give_back().await;
+        }
+        self.shared.leave(counted).await;
+    }
+}
+
+/// The listener, and the same for whoever answers until it is our turn: no caller is refused in between.
+fn twice(listener: &TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
+    use std::os::fd::AsFd;
+    let [one, other] = [listener.as_fd().try_clone_to_owned()?, listener.as_fd().try_clone_to_owned()?]
+        .map(|fd| TcpListener::from_std(std::net::TcpListener::from(fd)));
+    Ok((one?, other?))
+}
+
+/// Keeps to what people want, which the daemon that decides writes down: pauses, and orders to breakers.
+async fn mirror(
+    store: Arc<dyn Store>,
+    board: Arc<Board>,
+    levers: Arc<Levers>,
+    clock: Clock,
+) -> std::convert::Infallible {
+    let mut known = std::collections::HashMap::new();
+    loop {
+        // That the store is away is told by who writes.
+        if let Ok(silences) = store.silences().await
+            && board.docket().silences != silences
+        {
+            board.update_docket(|docket| docket.silences = silences);
+        }
+        if let Ok(orders) = store.orders().await {
+            let orders: std::collections::HashMap<_, _> = orders.into_iter().collect();
+            for what in known.keys().filter(|what| !orders.contains_key(*what)) {
+                levers.pull(what, None);
+            }
+            for (what, order) in &orders {
+                if known.get(what) != Some(order) {
+                    levers.pull(what, Some(order.clone()));
+                }
+            }
+            known = orders;
+        }
+        clock.sleep_until(clock.now().mono + ASK).await;
+    }
+}

@@ -1,0 +1,292 @@
+//! Whose the store is. One in a file belongs to whoever opened it. A shared one has a lease: who has it decides and tells, and
+//! every daemon runs its part of the journeys.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::app::{bind, gates, open_file};
+use crate::clock::Clock;
+use crate::config::Plan;
+use crate::exit::Failure;
+use crate::gate::Door;
+use crate::store::Store;
+use crate::store::reading::Home;
+
+#[cfg(feature = "postgres")]
+pub(super) use self::shared::{Shared, Tenure};
+
+/// The task that keeps the lease: it ends by itself only when another daemon has taken over.
+pub(super) const LEASE: &str = "lease";
+
+/// What a daemon has that may begin.
+pub(super) struct Seat {
+    /// Where runs are written down.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) listener: TcpListener,
+    pub(super) door: Door,
+    /// With whom the store is shared; nobody, if it is a file.
+    pub(super) shared: Option<Shared>,
+}
+
+/// A build that knows files alone shares nothing.
+#[cfg(not(feature = "postgres"))]
+pub(super) enum Shared {}
+
+/// Opens the store and the listener.
+///
+/// # Errors
+/// The store cannot be opened, or the address is taken.
+pub(super) async fn take(plan: &Plan, clock: Clock) -> Result<Seat, Failure> {
+    match &plan.store.home {
+        Home::Sqlite(path) => {
+            let store = open_file(plan, path).await?;
+            let listener = bind(plan.http.listen, "http.listen").await?;
+            let door = gates::open(plan.http.web_config.as_deref(), clock)?;
+            Ok(Seat { store, listener, door, shared: None })
+        }
+        #[cfg(feature = "postgres")]
+        Home::Postgres(url) => {
+            let listener = bind(plan.http.listen, "http.listen").await?;
+            let door = gates::open(plan.http.web_config.as_deref(), clock)?;
+            shared::take(plan, url, (listener, door), clock).await
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod shared {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use tokio::sync::{mpsc, watch};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::app::store_failure;
+    use crate::app::tasks::Tasks;
+    use crate::board::Board;
+    use crate::cluster::LEAD;
+    use crate::exit;
+    use crate::secret::Secret;
+    use crate::store::StoreError;
+    use crate::store::postgres::{Endpoint, Fence, Lease, Member, Postgres, Share, Turn};
+    use crate::store::sqlite::REST;
+
+    /// How long a lease lasts without being renewed. A daemon that was killed is followed by another within 10 s: after this, a
+    /// look, and a start.
+    const TTL: Duration = Duration::from_secs(6);
+    /// The lease is renewed so often.
+    const RENEW: Duration = Duration::from_secs(1);
+    /// Whoever has not got it looks so often whether it is free.
+    const LOOK: Duration = Duration::from_millis(500);
+    /// The lease among the board's components.
+    const COMPONENT: &str = "lease";
+
+    /// This daemon among those that share a store.
+    pub(in crate::app) struct Shared {
+        pub(in crate::app) share: Arc<Share>,
+        lease: Arc<Lease>,
+        endpoint: Endpoint,
+        /// Where its pages are.
+        listens: String,
+        /// The lease, if it is ours from the start; otherwise who has it.
+        pub(in crate::app) turn: Turn,
+    }
+
+    /// The lease while it is ours.
+    pub(in crate::app) struct Tenure {
+        lease: Arc<Lease>,
+        fence: Fence,
+        stop: CancellationToken,
+    }
+
+    pub(super) async fn take(
+        plan: &Plan,
+        url: &Secret,
+        (listener, door): (TcpListener, Door),
+        clock: Clock,
+    ) -> Result<Seat, Failure> {
+        let unusable = |why| Failure::new(exit::CONFIG, format!("`store.url` cannot be used: {why}"));
+        let endpoint = Endpoint::new(url).map_err(unusable)?;
+        let failed = |error: StoreError| store_failure(plan, &error);
+        let name = own_name()?;
+        let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
+        let share = Arc::new(Share::new(endpoint.clone(), name, TTL));
+        let turn = lease.take().await.map_err(failed)?;
+        let opened = Postgres::open_resting(endpoint.clone(), None, Some(share.sharing()), clock, REST);
+        // To migrate a large store takes longer than the lease lasts.
+        let opened = tokio::select! {
+            opened = opened => opened.map_err(failed)?,
+            never = renew(&lease, &turn, clock) => match never {},
+        };
+        let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        let shared = Shared { share, lease, endpoint, listens, turn };
+        Ok(Seat { store: Arc::new(opened), listener, door, shared: Some(shared) })
+    }
+
+    /// Renews the lease, if it is ours, whatever the answer is.
+    async fn renew(lease: &Lease, turn: &Turn, clock: Clock) -> std::convert::Infallible {
+        loop {
+            clock.sleep_until(clock.now().mono + RENEW).await;
+            if let Turn::Ours(fence) = turn
+                && let Err(error) = lease.renew(fence).await
+            {
+                tracing::debug!(%error, "the lease could not be renewed");
+            }
+        }
+    }
+
+    /// This process, and no other one, for people and for the lease.
+    fn own_name() -> Result<String, Failure> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "a host without a name" } else { host.trim() };
+        let mut chance = [0u8; 4];
+        getrandom::fill(&mut chance)
+            .map_err(|error| Failure::new(exit::SOFTWARE, format!("no randomness: {error}")))?;
+        Ok(format!("{host}, process {}-{:08x}", std::process::id(), u32::from_be_bytes(chance)))
+    }
+
+    impl Shared {
+        /// What this daemon says of itself, with this configuration.
+        pub(in crate::app) fn member(&self, configuration: String) -> Member {
+            Member { version: env!("CARGO_PKG_VERSION").to_owned(), configuration, listens: self.listens.clone() }
+        }
+
+        /// Waits for the lease, as a task; says meanwhile who has it.
+        pub(in crate::app) fn stand_by(
+            &self,
+            tasks: &mut Tasks,
+            won: mpsc::Sender<Fence>,
+            said: watch::Sender<String>,
+            clock: Clock,
+            stop: &CancellationToken,
+        ) {
+            let (lease, stopped) = (self.lease.clone(), stop.clone());
+            let _ = tasks.spawn_until("standby", stop, async move {
+                let waited = tokio::select! {
+                    fence = wait(&lease, &said, clock) => Some(fence),
+                    () = stopped.cancelled() => None,
+                };
+                if let Some(fence) = waited {
+                    tracing::info!(epoch = fence.epoch(), "taking over: the lease is ours");
+                    let _ = won.send(fence).await;
+                    stopped.cancelled().await;
+                }
+            });
+        }
+
+        /// Keeps the lease, as a task, and opens the store for whoever decides.
+        ///
+        /// # Errors
+        /// The store cannot be opened.
+        pub(in crate::app) async fn lead(
+            &self,
+            fence: Fence,
+            tasks: &mut Tasks,
+            board: &Arc<Board>,
+            clock: Clock,
+        ) -> Result<(Arc<dyn Store>, Tenure), StoreError> {
+            let turn = Turn::Ours(fence.clone());
+            let sharing = Some(self.share.sharing());
+            let opened = Postgres::open_resting(self.endpoint.clone(), Some(fence.clone()), sharing, clock, REST);
+            let opened = tokio::select! {
+                opened = opened => opened?,
+                never = renew(&self.lease, &turn, clock) => match never {},
+            };
+            let stop = CancellationToken::new();
+            let keeping = keep(self.lease.clone(), fence.clone(), opened.fenced(), board.clone(), clock);
+            let stopped = stop.clone();
+            let _ = tasks.spawn_until(LEASE, &stop, async move {
+                tokio::select! {
+                    biased;
+                    () = stopped.cancelled() => {}
+                    () = keeping => {}
+                }
+            });
+            Ok((Arc::new(opened), Tenure { lease: self.lease.clone(), fence, stop }))
+        }
+
+        /// Gives all back that we have, so that nobody need wait for its end: others go on with slots after these.
+        pub(in crate::app) async fn leave(&self, counted: Timestamp) {
+            if let Err(error) = self.share.leave(counted).await {
+                tracing::warn!(%error, "the shards were not given back: they are free in {} s", TTL.as_secs());
+            }
+        }
+    }
+
+    fn words(holder: &str) -> String {
+        format!("{holder} decides and tells")
+    }
+
+    async fn wait(lease: &Lease, said: &watch::Sender<String>, clock: Clock) -> Fence {
+        let mut is_failing = false;
+        loop {
+            clock.sleep_until(clock.now().mono + LOOK).await;
+            let now_said = match lease.take().await {
+                Ok(Turn::Ours(fence)) => return fence,
+                Ok(Turn::Held { by, .. }) => {
+                    if std::mem::take(&mut is_failing) {
+                        tracing::info!(holder = by, "the store answers again");
+                    }
+                    words(&by)
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "who decides is not known");
+                    }
+                    format!("who decides is not known: {error}")
+                }
+            };
+            said.send_if_modified(|said| {
+                let is_new = *said != now_said;
+                *said = now_said;
+                is_new
+            });
+        }
+    }
+
+    impl Tenure {
+        /// Gives the lease back, so that another need not wait for its end.
+        pub(in crate::app) async fn give_back(self) {
+            self.stop.cancel();
+            match self.lease.release(&self.fence).await {
+                Ok(()) => tracing::info!("the lease was given back"),
+                Err(error) => tracing::warn!(%error, "the lease was not given back: it ends by itself"),
+            }
+        }
+    }
+
+    /// Until another daemon has taken over.
+    async fn keep(lease: Arc<Lease>, fence: Fence, fenced: CancellationToken, board: Arc<Board>, clock: Clock) {
+        let mut renewed = clock.now().mono;
+        let ours = format!("ours, epoch {}", fence.epoch());
+        board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
+        loop {
+            // Asked before the answer is known: the lease lasts from then on at least.
+            let asked = clock.now().mono;
+            match lease.renew(&fence).await {
+                Ok(true) => {
+                    if asked.since(renewed) > TTL {
+                        tracing::info!("the lease is renewed again");
+                    }
+                    renewed = asked;
+                    board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
+                }
+                Ok(false) => return tracing::error!("another daemon has taken over"),
+                Err(error) => {
+                    let since = clock.now().mono.since(renewed);
+                    let said = match since > TTL {
+                        true => format!("not renewed for {} s, another daemon may have it: {error}", since.as_secs()),
+                        false => format!("could not be renewed: {error}"),
+                    };
+                    board.set_component(COMPONENT, false, false, said, clock.now().wall);
+                }
+            }
+            tokio::select! {
+                () = fenced.cancelled() => return tracing::error!("another daemon has taken over"),
+                () = clock.sleep_until(asked + RENEW) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The journeys that this daemon runs, of those that several share: keeps its shards, takes free ones, and gives back what is more
+//! than its part.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::heritage::{Found, Heritage};
+use crate::app::relay::Flush;
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::cluster::{SHARDS, Wish};
+use crate::journey::Journey;
+use crate::journey::message::Arrival;
+use crate::metrics::ShareMetrics;
+use crate::runner::Runner;
+use crate::scheduler::{Gain, Shift};
+use crate::store::postgres::{Handed, Member, Share, Standing, Taken};
+use crate::store::{Store, StoreError};
+use crate::time::{Mono, Now, between, earlier};
+
+/// Shards are renewed so often.
+const RENEW: Duration = Duration::from_secs(1);
+/// A daemon that has less than its part looks so often whether there is more.
+const SOON: Duration = Duration::from_millis(100);
+/// Slots of a shard that was given away may be run so late, by who takes it.
+const HANDED_OVER: Duration = Duration::from_secs(10);
+/// Messages that other daemons took for us are asked for this often.
+const FETCH: Duration = Duration::from_millis(50);
+/// What the others spend is learnt this often.
+const LEARN: Duration = Duration::from_secs(5);
+/// The part of a daemon's board that says how many journeys are its.
+const COMPONENT: &str = "shards";
+
+/// Keeps the shards of this daemon.
+pub(super) struct Keeper {
+    pub(super) share: Arc<Share>,
+    pub(super) shifts: mpsc::Sender<Shift>,
+    pub(super) runner: Arc<Runner>,
+    pub(super) store: Arc<dyn Store>,
+    /// Every journey of the plan that runs.
+    pub(super) journeys: watch::Receiver<Vec<Arc<Journey>>>,
+    /// Where messages go that others took for us.
+    pub(super) arrivals: mpsc::Sender<Arrival>,
+    /// Where it is asked that all that was seen is said; nobody is there on the daemon that decides.
+    pub(super) flushes: mpsc::Sender<Flush>,
+    pub(super) board: Arc<Board>,
+    pub(super) metrics: ShareMetrics,
+    /// What this daemon says of itself, and the configuration that runs.
+    pub(super) about: Member,
+    pub(super) configuration: watch::Receiver<String>,
+    pub(super) clock: Clock,
+}
+
+impl Keeper {
+    /// Keeps them until `end`; after `stop` none is taken or given any more.
+    pub(super) async fn run(self, stop: CancellationToken, end: CancellationToken) {
+        let others = watch::channel(false);
+        let spending = others.1.clone();
+        tokio::select! {
+            () = end.cancelled() => {}
+            never = self.keep(&others.0, &stop) => match never {},
+            never = self.fetch(others.1) => match never {},
+            never = self.learn(spending) => match never {},
+        }
+    }
+
+    async fn keep(&self, others: &watch::Sender<bool>, stop: &CancellationToken) -> std::convert::Infallible {
+        let mut is_failing = false;
+        loop {
+            let began = self.clock.now().mono;
+            let about = Member { configuration: self.configuration.borrow().clone(), ..self.about.clone() };
+            let mut waits = false;
+            let kept = match self.share.renew(&about).await {
+                Ok(standing) => {
+                    // What is given to us is not to be without a daemon for longer than it takes.
+                    waits = standing.held.len() < SHARDS.unsigned_abs() as usize / standing.members.max(1);
+                    others.send_replace(standing.members > 1);
+                    self.show(&standing);
+                    self.settle(standing, stop).await
+                }
+                Err(error) => Err(error),
+            };
+            match kept {
+                Ok(()) => is_failing = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "the shards of this daemon could not be kept");
+                    }
+                    let now = self.clock.now().wall;
+                    self.board.set_component(COMPONENT, false, false, format!("could not be kept: {error}"), now);
+                }
+            }
+            self.clock.sleep_until(began + if waits { SOON } else { RENEW }).await;
+        }
+    }
+
+    fn show(&self, Standing { members, held, .. }: &Standing) {
+        let beside = match members.saturating_sub(1) {
+            0 => "no other daemon is there".to_owned(),
+            1 => "beside one other daemon".to_owned(),
+            others => format!("beside {others} other daemons"),
+        };
+        let said = format!("{} of {SHARDS}, {beside}", held.len());
+        self.board.set_component(COMPONENT, true, false, said, self.clock.now().wall);
+        self.metrics.set(held.len(), *members);
+    }
+
+    /// What follows from how things stand.
+    async fn settle(&self, standing: Standing, stop: &CancellationToken) -> Result<(), StoreError> {
+        let wish = standing.wish();
+        let Standing { members, held, lost, .. } = standing;
+        if !lost.is_empty() {
+            tracing::warn!(shards = ?lost, "other daemons have taken over shards of this one");
+            self.lose(lost, true).await;
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        match wish {
+            Wish::Stay => Ok(()),
+            Wish::Take(count) => self.take(count).await,
+            Wish::GiveBack(count) => {
+                let given: Vec<_> = held.into_iter().rev().take(count).collect();
+                tracing::info!(shards = ?given, members, "giving shards to other daemons");
+                let counted = self.lose(given.clone(), false).await;
+                self.said().await;
+                self.share.give_back(&given, counted).await
+            }
+        }
+    }
+
+    /// Runs the journeys of these shards no more; gives up to when their slots are counted.
+    async fn lose(&self, shards: Vec<i32>, at_once: bool) -> Timestamp {
+        let (done, lost) = oneshot::channel();
+        let _ = self.shifts.send(Shift::Lose { shards, at_once, done }).await;
+        lost.await.unwrap_or_else(|_| self.clock.now().wall)
+    }
+
+    /// Waits until all that was seen is said.
+    async fn said(&self) {
+        let (done, said) = oneshot::channel();
+        if self.flushes.send(done).await.is_ok() {
+            let _ = said.await;
+        }
+    }
+
+    async fn take(&self, count: usize) -> Result<(), StoreError> {
+        let taken = self.share.take(count).await?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let shards: Vec<_> = taken.iter().map(|taken| taken.shard).collect();
+        tracing::info!(?shards, "taking up shards");
+        let estate = self.share.left_in(&shards).await?;
+        let journeys = self.journeys.borrow().clone();
+        let found = Found { unfinished: estate.unfinished, arrivals: estate.arrivals, known: estate.ledger };
+        let (mut heritage, gone) = Heritage::of(found, &journeys);
+        if !gone.is_empty() {
+            self.store.apply(gone).await?;
+        }
+        let switchboard = &self.runner.switchboard;
+        switchboard.know(heritage.known());
+        let before = heritage.hand_to(switchboard, |_, _| {});
+        for arrival in before {
+            let _ = self.arrivals.send(arrival).await;
+        }
+        let spent = self.store.spent().await?;
+        let (done, gained) = oneshot::channel();
+        let now = self.clock.now().wall;
+        // What was given away long ago was missed since, by all.
+        let counted = |counted: &Timestamp| between(*counted, now) < HANDED_OVER;
+        let gain = |taken: Taken| Gain { shard: taken.shard, counted: taken.counted.filter(counted) };
+        let shards = taken.into_iter().map(gain).collect();
+        if self.shifts.send(Shift::Gain { shards, left: heritage.left, spent, done }).await.is_ok() {
+            let _ = gained.await;
+        }
+        Ok(())
+    }
+
+    /// Learns what the others spend, while there are others.
+    async fn learn(&self, mut others: watch::Receiver<bool>) -> std::convert::Infallible {
+        loop {
+            if others.wait_for(|others| *others).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            // That the store is away is told by who writes.
+            if let Ok(spent) = self.store.spent().await
+                && !spent.is_empty()
+            {
+                let _ = self.shifts.send(Shift::Spent(spent)).await;
+            }
+            self.clock.sleep_until(self.clock.now().mono + LEARN).await;
+        }
+    }
+
+    /// Hands on the messages that other daemons took for runs of ours, while there are others.
+    async fn fetch(&self, mut others: watch::Receiver<bool>) -> std::convert::Infallible {
+        let mut is_failing = false;
+        loop {
+            if others.wait_for(|others| *others).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let asked = self.clock.now().mono;
+            match self.share.arrivals().await {
+                Ok(handed) => {
+                    is_failing = false;
+                    let now = self.clock.now();
+                    for handed in handed {
+                        let _ = self.arrivals.send(ours(handed, now)).await;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "messages that other daemons took for us cannot be read");
+                    }
+                }
+            }
+            self.clock.sleep_until(asked + FETCH).await;
+        }
+    }
+}
+
+/// A message as if it had come to us when it came to another daemon: two machines' clocks do not agree, the database's does with
+/// itself.
+fn ours(Handed { age, message, .. }: Handed, now: Now) -> Arrival {
+    let at = Now { wall: earlier(now.wall, age), mono: Mono(now.mono.0.saturating_sub(age)) };
+    Arrival { at, ..message }
+}
