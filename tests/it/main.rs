@@ -10,6 +10,7 @@ mod changed;
 #[cfg(feature = "checks")]
 mod checks;
 mod clock_steps;
+mod cluster;
 mod command_line;
 #[cfg(feature = "amqp")] // the example has a channel of this type
 mod conditions;

@@ -172,6 +172,7 @@ pub(super) async fn start(
         wishes,
         location: None,
         public_url: None,
+        takeover: Duration::ZERO,
         waiting: resume::waiting_slots(&left),
         own: None,
         observer: None,
