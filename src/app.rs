@@ -37,6 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarms;
 use crate::app::channels::{Inlets, Opened, Opener, readings};
 use crate::app::heritage::Heritage;
 use crate::app::reload::{Live, Staff, Switch};
@@ -141,12 +142,13 @@ pub async fn run(
         Unwatched::Built(why) => Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}")),
     })?;
     let (opener, inlets) = channels::opener(hooks, watch.observer(), clock, &board, &metrics, &mint, &stop_readers);
-    let opener = opener.with_levers(levers.clone());
+    let alarms = Alarms::default();
+    let opener = opener.with_levers(levers.clone()).with_alarms(alarms.clone());
     let mut opened = opener.open(&plan, plan.channels.keys())?;
     let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, watch.observer()).await?;
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let workplace =
-        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
+        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade(), alarms };
     let mut lenders = lenders(&plan, plan.notifiers.keys(), clock, &metrics, &key, &levers)?;
     lenders.extend(watch.lender(&metrics, &levers));
     let (outbox, workers) = delivery::build(lenders, &workplace);

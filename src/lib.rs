@@ -16,6 +16,7 @@
 //! 11. `delivery` takes the oldest notice owed, retries by the error's class, records the receipt.
 //! 12. A [`notifier`] renders it and tells people.
 
+pub mod alarm;
 pub mod alert;
 pub mod app;
 pub mod board;

@@ -81,6 +81,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
     let channels = channels::read(context, get("channels"));
     let notifiers = notifiers::read(context, get("notifiers"));
+    notifiers::check_rung(context, get("channels"), &channels, &notifiers);
     let routes = alerting::routes(context, get("route"), &notifiers);
     let operators = get("alerting").and_then(|node| alerting::operators(context, node, &notifiers));
     let location = root.as_ref().and_then(|root| root.text("location"));
@@ -92,6 +93,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         channels: &channels,
         notifiers: &notifiers,
         routes: &routes,
+        required: watcher::required(get("dead_man")),
         fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
         defaults: get("defaults"),
         location,
@@ -117,7 +119,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         }
     }
     let hooks = hooks(context, get("hooks"), &channels, &http);
-    let watcher = watcher::read(context, get);
+    let watcher = watcher::read(context, get, &journeys);
     let status_page = status_page::read(context, get("status_page"), &journeys);
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);

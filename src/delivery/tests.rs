@@ -55,7 +55,13 @@ impl Stage {
         let (observations, _) = mpsc::channel(9);
         let (outbox, built) = build(
             lenders,
-            &Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() },
+            &Workplace {
+                store: store.clone(),
+                clock,
+                board: board.clone(),
+                observations: observations.downgrade(),
+                alarms: Default::default(),
+            },
         );
         let (stop, mut workers) = (CancellationToken::new(), tokio::task::JoinSet::new());
         for worker in built {

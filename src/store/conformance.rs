@@ -91,6 +91,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             link: None,
             ack_link: None,
             run_link: None,
+            mark: None,
         },
         state: OutboxState::pending(at(created)),
     }

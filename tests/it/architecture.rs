@@ -13,7 +13,7 @@ const CORE: &[&str] = &[
     "breaker", "boots",
 ];
 /// What every room above the core may rely on.
-const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text"];
+const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text", "alarm"];
 /// What the drivers write their numbers and their state to.
 const SHOWN: &[&str] = &["metrics", "board"];
 
@@ -41,6 +41,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("exit",      &[]),
     ("clock",     &[&["time"]]),
     ("commands",  &[CORE]),
+    ("alarm",     &[CORE]),
     ("text",      &[]),
     ("gate",      &[&["time", "clock", "secret", "tls"]]),
     ("log",       &[&["secret", "text"]]),

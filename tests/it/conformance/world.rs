@@ -94,7 +94,7 @@ impl World {
             (token, entry)
         });
         let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new(&[], None)));
-        let opening = Opening { clock, hooks };
+        let opening = Opening { clock, hooks, alarms: Default::default() };
         let ((readiness, ready), (tell_sent, sent)) = (watch::channel(Readiness::Starting), watch::channel(None));
         let (sender, mut arrivals) = mpsc::channel::<Arrival>(256);
         let nudge = Arc::<Notify>::default();

@@ -366,6 +366,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             link: None,
             ack_link: None,
             run_link: None,
+            mark: None,
         },
         state,
     }

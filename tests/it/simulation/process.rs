@@ -149,8 +149,13 @@ pub(super) async fn start(
             }
         }
     });
-    let workplace =
-        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
+    let workplace = Workplace {
+        store: store.clone(),
+        clock,
+        board: board.clone(),
+        observations: observations.downgrade(),
+        alarms: Default::default(),
+    };
     let levers = Arc::<Levers>::default();
     let lender = |(name, remembers): (&'static str, bool)| Lender {
         name: name.into(),
