@@ -34,6 +34,7 @@ pub mod dead_man;
 pub mod delivery;
 pub mod demo;
 pub mod detect;
+pub mod drill;
 pub mod evaluator;
 pub mod exit;
 #[cfg(any(test, fuzzing))]

@@ -10,7 +10,7 @@ use regex::Regex;
 /// Pure decisions: no runtime, no clock, no files, no sockets.
 const CORE: &[&str] = &[
     "time", "journey", "slo", "detect", "alert", "control", "incident", "judge", "replay", "ledger", "notice",
-    "breaker", "boots",
+    "breaker", "boots", "drill",
 ];
 /// What every room above the core may rely on.
 const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text", "alarm"];
@@ -35,6 +35,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("notice",    &[&["incident", "alert", "control", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),
     ("boots",     &[&["time"]]),
+    ("drill",     &[&["journey", "time", "incident", "notice"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
