@@ -1,8 +1,6 @@
 //! Can people be told? Journeys that ring a notifier and read the test back: by mail through Postfix and Dovecot, by Slack, by webhook; and what
 //! the switch outside hears when it fails.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot read is a failed test")]
-
 use std::time::Duration;
 
 use serde_json::Value;
