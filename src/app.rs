@@ -7,6 +7,7 @@ pub mod connect;
 mod dead_man;
 pub mod demo;
 mod drift;
+mod drills;
 pub mod explain;
 mod gates;
 mod heritage;
@@ -64,6 +65,7 @@ use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::{Buttons, SlackSettings};
 use crate::notifier::{self, Notifier};
 use crate::observer::Observer;
+use crate::rehearsal::Props;
 use crate::runner::Runner;
 use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
@@ -197,6 +199,19 @@ pub async fn run(
     .with_wishes(wished, board.clone())
     .with_replans(replanned)
     .after_crashes(watch.crashes());
+    let (scenes, scene) = watch::channel(Arc::new(drills::scene(&plan)));
+    let props = |settings, link| Props {
+        runner: runner.clone(),
+        store: store.clone(),
+        outbox: outbox.clone(),
+        board: board.clone(),
+        metrics: metrics.clone(),
+        clock,
+        location: plan.location.clone(),
+        link,
+        settings,
+    };
+    let rehearsal = drills::open(&plan, props, scene).await.map_err(|error| store_failure(&plan, &error))?;
     let addresses = Started {
         http: listener.local_addr().unwrap_or(plan.http.listen),
         hooks: inlets.hooks.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
@@ -220,6 +235,7 @@ pub async fn run(
         commands: commands.clone(),
         slack: callbacks.clone(),
         reloads: source.is_some().then(|| reloads.clone()),
+        drills: rehearsal.as_ref().map(|(drills, _)| drills.clone()),
     };
 
     // Everything is built. From here on tasks run, and each has a name and an owner.
@@ -266,6 +282,11 @@ pub async fn run(
     let pulse = board.pulse("scheduler", clock.now().mono);
     tasks.spawn("scheduler", scheduler.run(plan_ticks, pulse, stop_scheduler.clone(), DRAIN_RUNS));
 
+    if let Some((_, conductor)) = rehearsal {
+        let pulse = board.pulse("drills", clock.now().mono);
+        tasks.spawn("drills", conductor.run(pulse, stop_scheduler.clone()));
+    }
+
     ready.store(true, Ordering::Release);
     tasks::tell_supervisor(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
@@ -293,6 +314,7 @@ pub async fn run(
         adoptions,
         replans,
         courses,
+        scenes,
         key,
         hooks: hooks_address,
     };
@@ -328,7 +350,7 @@ pub async fn run(
     tasks::tell_supervisor(&[sd_notify::NotifyState::Stopping, tasks::more_time(DRAIN)]);
     ready.store(false, Ordering::Release);
     stop_scheduler.cancel();
-    tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
+    tasks.wait_for(&["scheduler", "drills"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
     tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift", "network"], DRAIN_PART).await;
@@ -526,6 +548,7 @@ async fn build_runner(
         mint,
         redactor: plan.redactor.clone(),
         observer,
+        sieve: None,
     });
     Ok((runner, heritage.left, before))
 }

@@ -53,6 +53,7 @@ pub mod notifier;
 pub mod observer;
 pub mod program;
 pub mod proxy;
+pub mod rehearsal;
 pub mod replay;
 pub mod runner;
 pub mod scheduler;

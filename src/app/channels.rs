@@ -131,7 +131,7 @@ impl Opener {
         plan: &'a Plan,
         names: impl IntoIterator<Item = &'a Name>,
     ) -> Result<BTreeMap<Name, Opened>, Failure> {
-        let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+        let receiving = plan.received();
         let mut opened = BTreeMap::new();
         for name in names {
             let Some(planned) = plan.channels.get(name) else { continue };
@@ -222,9 +222,8 @@ impl Opener {
 
 /// How the switchboard recognises what arrives at this plan's channels.
 pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
-    let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
-    let reading = |name: Name| Some((name.clone(), Reading { policy: plan.channels.get(&name)?.policy.clone() }));
-    receiving.into_iter().filter_map(reading).collect()
+    let reading = |name: &Name| Some((name.clone(), Reading { policy: plan.channels.get(name)?.policy.clone() }));
+    plan.received().into_iter().filter_map(reading).collect()
 }
 
 /// Whether one call through the channel says anything of the next.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alert::Subject;
 use crate::app::channels::{Opener, readings};
 use crate::app::drift::{self, Course};
+use crate::app::drills;
 use crate::app::own;
 use crate::app::tasks::Tasks;
 use crate::app::{DRAIN_NOTICES, DRAIN_PART, lenders, open_buttons, open_spending, policy, slack_settings};
@@ -27,6 +28,7 @@ use crate::evaluator::Adoption;
 use crate::journey::Name;
 use crate::metrics::{ConfigMetrics, Metrics};
 use crate::notifier::slack::Buttons;
+use crate::rehearsal::Scene;
 use crate::runner::Runner;
 use crate::runner::gate::Users;
 use crate::scheduler::{Observation, Replan};
@@ -59,6 +61,7 @@ pub(super) struct Live {
     pub(super) adoptions: mpsc::Sender<Adoption>,
     pub(super) replans: mpsc::Sender<Replan>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
+    pub(super) scenes: watch::Sender<Arc<Scene>>,
     pub(super) key: Arc<[u8]>,
     /// Where the listener for inbound webhooks is.
     pub(super) hooks: Option<SocketAddr>,
@@ -278,6 +281,7 @@ impl Live {
             let _ = replanned.await;
         }
         self.courses.send_replace(Arc::new(courses));
+        self.scenes.send_replace(Arc::new(drills::scene(&plan)));
         if let Some(buttons) = buttons {
             self.buttons.turn(buttons, tasks);
         }

@@ -64,6 +64,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("evaluator", &[CORE, GROUND, SHOWN, &["store", "observer", "scheduler::Observation", "scheduler::Wish", "delivery::Outbox"]]),
     ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier", "scheduler::Observation"]]),
     ("calendar",  &[CORE, GROUND, SHOWN]),
+    ("rehearsal", &[CORE, GROUND, SHOWN, &["channel", "store", "runner", "delivery::Outbox"]]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("dashboards", &[]),
@@ -77,7 +78,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("lib",       &[]),
 ];
 const EDGES: &[&str] = &["channel", "notifier", "store", "http", "dead_man", "observer"];
-const DRIVERS: &[&str] = &["runner", "scheduler", "evaluator", "delivery", "calendar"];
+const DRIVERS: &[&str] = &["runner", "scheduler", "evaluator", "delivery", "calendar", "rehearsal"];
 
 /// What the core may use that is not ours. Of these only the standard library can reach the world: not by the modules that follow.
 const CORE_CRATES: &[&str] = &[

@@ -28,6 +28,7 @@ mod detection;
 mod disk_full;
 mod docs;
 mod drift;
+mod drill;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;

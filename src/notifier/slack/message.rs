@@ -137,8 +137,11 @@ impl Page<'_> {
 
     /// By what the message is found again.
     pub(super) fn metadata(self) -> SlackMessageMetadata {
-        let ids = [("incident", &self.delivery.notification.incident.id), ("delivery", &self.delivery.id)];
-        let payload: HashMap<_, _> = ids.into_iter().map(|(name, id)| (name.to_owned(), id.clone())).collect();
+        let notification = &self.delivery.notification;
+        let ids = [("incident", &notification.incident.id), ("delivery", &self.delivery.id)];
+        let mut payload: HashMap<_, _> = ids.into_iter().map(|(name, id)| (name.to_owned(), id.clone())).collect();
+        // The text need not say which run it is about, and who reads the channel may know it by that.
+        payload.extend(notification.report.as_ref().map(|report| ("run".to_owned(), report.token.to_string())));
         SlackMessageMetadata::new(EVENT_TYPE.to_owned()).with_event_payload(payload)
     }
 

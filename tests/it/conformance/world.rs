@@ -152,8 +152,16 @@ impl World {
             }
         });
         let redactor = plan.redactor.clone();
-        let runner =
-            Arc::new(Runner { channels: open.into(), switchboard, store, clock, mint, redactor, observer: None });
+        let runner = Arc::new(Runner {
+            channels: open.into(),
+            switchboard,
+            store,
+            clock,
+            mint,
+            redactor,
+            observer: None,
+            sieve: None,
+        });
         let channels = channels.to_owned();
         World { runner, channels, sightings, readiness: ready, tap, sent, nudge, stop, tasks, ready_in: None, clock }
     }

@@ -126,6 +126,7 @@ impl Stage {
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
             slack: Arc::new(callbacks),
+            drills: None,
             reloads: Some(journeyman::commands::reloads().0),
             ready: ready.clone(),
         };

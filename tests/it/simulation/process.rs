@@ -132,6 +132,7 @@ pub(super) async fn start(
         mint,
         redactor: plan.redactor.clone(),
         observer: None,
+        sieve: None,
     });
     let late = observations.clone();
     tokio::spawn(async move {
