@@ -229,7 +229,8 @@ async fn readiness(broker: &str, main: &str) {
         Ok((plan, _)) => plan,
         Err(problems) => panic!("{}", journeyman::config::render(&problems, false)),
     };
-    let opening = journeyman::channel::Opening { clock: support::listening::clock(), hooks: None };
+    let opening =
+        journeyman::channel::Opening { clock: support::listening::clock(), hooks: None, alarms: Default::default() };
     let (_, planned) = plan.channels.first_key_value().expect("it has a channel");
     let channel = planned.settings.open(&opening).expect("it can be opened").expect("this build has it");
     let mut waits = Vec::new();

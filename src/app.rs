@@ -7,6 +7,7 @@ pub mod connect;
 mod dead_man;
 pub mod demo;
 mod drift;
+mod drills;
 pub mod explain;
 mod gates;
 mod heritage;
@@ -46,6 +47,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarms;
 use crate::app::channels::{Inlets, Opened, Opener, readings};
 use crate::app::heritage::Heritage;
 use crate::app::lead::{Counted, Ground, Ready, Shown};
@@ -148,7 +150,8 @@ pub async fn run(
         .map_err(|why| Failure::new(exit::CONFIG, format!("what watches the network cannot be built: {why}")))?;
     let observer = network.as_ref().map(|network| network.observer.clone());
     let (opener, inlets) = channels::opener(hooks, observer.clone(), clock, &board, &metrics, &mint, &stop_readers);
-    let opener = opener.with_levers(levers.clone());
+    let alarms = Alarms::default();
+    let opener = opener.with_levers(levers.clone()).with_alarms(alarms.clone());
     let mut opened = opener.open(&plan, plan.channels.keys())?;
     let heritage = match &shared {
         None => Heritage::read(&plan, &store).await?,
@@ -173,6 +176,9 @@ pub async fn run(
         wishes,
         commands,
         observations: observations.downgrade(),
+        alarms,
+        runner: runner.clone(),
+        stop_scheduler: stop_scheduler.clone(),
         stop_readers: stop_readers.clone(),
         stop_workers: stop_workers.clone(),
         stop_http: stop_http.clone(),
@@ -338,7 +344,7 @@ pub async fn run(
     place.begin_to_stop();
     let counted = clock.now().wall;
     stop_scheduler.cancel();
-    tasks.wait_for(&["scheduler"], DRAIN_RUNS + DRAIN_PART).await;
+    tasks.wait_for(&["scheduler", "drills"], DRAIN_RUNS + DRAIN_PART).await;
     calendar.stop().await;
     stop_readers.cancel();
     tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "drift", "network", "listen"], DRAIN_PART).await;
@@ -553,6 +559,7 @@ fn build_runner(
         mint,
         redactor: plan.redactor.clone(),
         observer,
+        sieve: None,
     });
     (runner, heritage.left, before)
 }

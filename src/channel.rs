@@ -31,6 +31,7 @@ pub mod memory;
 pub mod mqtt;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod notifier;
 #[cfg(any(feature = "slack", feature = "sqs"))]
 mod own;
 #[cfg(feature = "postgres")]
@@ -86,6 +87,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarms;
 use crate::channel::awaited::Awaited;
 pub use crate::channel::journal::Journal;
 use crate::channel::refusal::Refusal;
@@ -345,6 +347,7 @@ pub const KINDS: &[Kind] = &[
         .requests(&["method", "path", "query", "form"]),
     Kind::new("webhook", Availability::Here).receives().without_breaker(),
     Kind::new("memory", Availability::Here).sends(&["delay", "copies"]).receives().checks(&[]).without_breaker(),
+    Kind::new("notifier", Availability::Here).sends(&[]).without_headers().without_breaker(),
     Kind::new("amqp", feature!("amqp")).sends(&["exchange", "routing_key"]).receives().checks(&["queue"]),
     Kind::new("smtp", feature!("smtp")).sends(&["subject", "to"]),
     Kind::new("imap", feature!("imap")).receives(),
@@ -383,6 +386,8 @@ pub enum Settings {
     Webhook(webhook::WebhookSettings),
     /// `memory`
     Memory,
+    /// `notifier`
+    Notifier(notifier::NotifierSettings),
     /// `amqp`
     #[cfg(feature = "amqp")]
     Amqp(amqp::AmqpSettings),
@@ -455,6 +460,9 @@ impl Settings {
                 None => return Ok(None),
             },
             Settings::Memory => Arc::new(memory::Memory::open(clock)),
+            Settings::Notifier(settings) => {
+                Arc::new(notifier::Notifier::open(settings.clone(), opening.alarms.clone(), clock))
+            }
             #[cfg(feature = "amqp")]
             Settings::Amqp(settings) => Arc::new(amqp::open(settings.clone(), clock)),
             #[cfg(feature = "kafka")]
@@ -500,4 +508,6 @@ pub struct Opening {
     pub clock: Clock,
     /// The listener for inbound webhooks, where there is one.
     pub hooks: Option<webhook::Hooks>,
+    /// Where those who tell people take tests.
+    pub alarms: Alarms,
 }

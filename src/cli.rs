@@ -6,6 +6,7 @@ pub mod check;
 pub mod cluster;
 pub mod control;
 pub mod dashboards;
+pub mod drill;
 pub mod explain;
 pub mod import;
 pub mod init;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::drill::Fault;
 use crate::incident::NotifyReason;
 use crate::journey::Journey;
 use crate::journey::outcome::Verdict;
@@ -162,6 +164,8 @@ pub enum Command {
     Breaker(BreakerArguments),
     /// Run a journey of the running daemon now, beside its schedule; it counts for no objective
     Rerun(RerunArguments),
+    /// Rehearse an outage: put a fault into our side of a journey, and see that people are told, and told that it is over
+    Drill(DrillArguments),
     /// Look at what people are told, or tell a notifier that this is a test
     #[command(subcommand)]
     Notify(Notify),
@@ -314,6 +318,29 @@ pub struct RerunArguments {
     /// Wait until it has ended and say what it came to; exits 0 good, 1 slow, 2 failed, 3 unknown
     #[arg(long)]
     pub wait: bool,
+    /// Who asks; whoever is logged in if nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub asking: AskArguments,
+}
+
+/// What is rehearsed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DrillArguments {
+    /// The journey's name
+    #[arg(required_unless_present = "list")]
+    pub journey: Option<String>,
+    /// What is put in: drop, delay=10s, duplicate, corrupt, reorder, refuse, throttle=1/s; exits 0 passed, 1 failed, 3 not tested, 4 aborted
+    #[arg(long, required_unless_present = "list")]
+    pub fault: Option<Fault>,
+    /// Until when people must have been told, and as long again until it must be over; `within` of [drill] if nothing is said
+    #[arg(long, value_name = "TIME", value_parser = crate::config::read_duration)]
+    pub within: Option<Duration>,
+    /// List the drills that were made, of all journeys or of this one
+    #[arg(long, conflicts_with_all = ["fault", "within", "by"])]
+    pub list: bool,
     /// Who asks; whoever is logged in if nothing is said
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,

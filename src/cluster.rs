@@ -4,17 +4,18 @@ use std::cmp::Ordering;
 
 use sha2::{Digest, Sha256};
 
+use crate::drill;
 use crate::journey::own;
 
 /// Journeys are spread over so many shards, numbered from one. It never changes: what was written under a number stays there.
 pub const SHARDS: i32 = 32;
 
-/// The shard of what belongs to the daemon that decides: its lease, and the monitor's own journey.
+/// The shard of what belongs to the daemon that decides: its lease, the monitor's own journey, and what is made for drills.
 pub const LEAD: i32 = 0;
 
 /// The shard of a journey: the first eight bytes of its name's SHA-256, big endian, modulo [`SHARDS`], plus one.
 pub fn shard_of(journey: &str) -> i32 {
-    if own::is_own(journey) {
+    if own::is_own(journey) || drill::is_shadow(journey) {
         return LEAD;
     }
     let digest = Sha256::digest(journey.as_bytes());

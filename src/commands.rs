@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::breaker::{Guarded, Order};
 use crate::control::{Ack, AskedRun, Silence};
+use crate::drill::{Order as DrillOrder, Record};
 use crate::journey::Name;
 
 /// Requests that wait at most.
@@ -140,6 +141,64 @@ impl Refusal {
     /// Nobody takes requests any more.
     pub fn stopping() -> Refusal {
         Refusal::Unavailable("the daemon is stopping".to_owned())
+    }
+}
+
+/// A drill that somebody asks for.
+#[derive(Debug)]
+pub struct AskedDrill {
+    /// Which.
+    pub order: DrillOrder,
+    /// The drill that has begun; whoever asked may be gone.
+    pub answer: oneshot::Sender<Result<Record, DrillRefusal>>,
+}
+
+/// Why a drill is not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrillRefusal {
+    /// There is no such journey.
+    #[error("{0}")]
+    Unknown(String),
+    /// Something has precedence; it may be asked for again later.
+    #[error("{0}")]
+    NotNow(String),
+    /// Nothing could come of it.
+    #[error("{0}")]
+    Pointless(String),
+    /// The daemon is stopping, or too busy; or it could not be written.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Asks for drills.
+#[derive(Clone, Debug)]
+pub struct Drills {
+    asked: mpsc::Sender<AskedDrill>,
+    /// How long a drill is given if nobody says otherwise.
+    pub within: std::time::Duration,
+}
+
+/// A way to ask for drills, and its other end.
+pub fn drills(within: std::time::Duration) -> (Drills, mpsc::Receiver<AskedDrill>) {
+    let (asked, receiver) = mpsc::channel(QUEUE);
+    (Drills { asked, within }, receiver)
+}
+
+impl Drills {
+    /// Asks for a drill, and gives it as soon as it has begun.
+    ///
+    /// # Errors
+    /// It was refused, in words.
+    pub async fn ask(&self, order: DrillOrder) -> Result<Record, DrillRefusal> {
+        let stopping = || DrillRefusal::Unavailable(Refusal::stopping().to_string());
+        let (answer, answered) = oneshot::channel();
+        self.asked.try_send(AskedDrill { order, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                DrillRefusal::Unavailable("too many requests wait already; try again".to_owned())
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        answered.await.map_err(|_| stopping())?
     }
 }
 

@@ -10,6 +10,7 @@ mod daemon;
 mod dependencies;
 mod difference;
 mod document;
+mod drill;
 mod expectations;
 mod files;
 mod fingerprint;
@@ -52,6 +53,7 @@ pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;
 use crate::control::Route;
 use crate::control::status_page::StatusPage;
+use crate::drill::DrillSettings;
 use crate::incident::root::ResourceKind;
 use crate::journey::trace_url::TraceUrl;
 use crate::journey::{Dependency, Journey, Name};
@@ -231,6 +233,8 @@ pub struct Plan {
     pub reload_on_change: bool,
     /// Who watches the watcher.
     pub watcher: WatcherPlan,
+    /// Drills, if there is a place where they are read back.
+    pub drill: Option<DrillSettings>,
     /// What all files come to in a few digits.
     pub fingerprint: String,
     /// Knows every secret of the configuration.
@@ -342,6 +346,7 @@ mod tests {
             ("self_journey", watcher::OWN_KEYS.to_vec()),
             ("dead_man", watcher::DEAD_MAN_KEYS.to_vec()),
             ("observer", watcher::OBSERVER_KEYS.to_vec()),
+            ("drill", drill::KEYS.to_vec()),
             ("dependencies", dependencies::KEYS.to_vec()),
             ("maintenance", maintenance::KEYS.to_vec()),
             ("alerting", alerting::KEYS.to_vec()),

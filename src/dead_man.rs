@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use url::Url;
 
+use crate::journey::Name;
 use crate::secret::{Redactor, Secret};
 use crate::time::Mono;
 
@@ -19,6 +20,8 @@ pub struct DeadManSettings {
     pub switches: Vec<Secret>,
     /// How often.
     pub every: Duration,
+    /// Journeys without whose last run having passed nobody is told that all is well.
+    pub requires: Vec<Name>,
 }
 
 /// A call takes no longer.

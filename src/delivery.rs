@@ -9,6 +9,7 @@ pub mod combine;
 mod heard;
 pub mod policy;
 mod proof;
+mod ring;
 mod standing;
 mod unstored;
 
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::{Alarm, Alarms};
 use crate::alert::Subject;
 use crate::board::{BEAT, Board, Pulse};
 use crate::breaker::{Breaker, Order, Settings};
@@ -28,6 +30,7 @@ use crate::delivery::combine::{Combined, combine};
 use crate::delivery::heard::Heard;
 use crate::delivery::policy::{Step, after_attempt};
 use crate::delivery::proof::Proof;
+pub use crate::delivery::ring::answer;
 use crate::delivery::standing::Standing;
 use crate::detect::{Detector, Finding};
 use crate::incident::NotifyReason;
@@ -54,6 +57,8 @@ const TROUBLED: Duration = Duration::from_secs(120);
 #[derive(Default)]
 pub struct Outbox {
     lanes: RwLock<BTreeMap<Name, Lane>>,
+    /// Where tests come to the workers.
+    alarms: Alarms,
 }
 
 struct Lane {
@@ -91,6 +96,8 @@ pub struct Worker {
     outbox: Arc<Outbox>,
     wake: Arc<Notify>,
     direct: mpsc::Receiver<OutboxRow>,
+    /// Tests that journeys send.
+    alarms: mpsc::Receiver<Alarm>,
     /// What the store could not take, or does not know of: to be told from memory.
     in_memory: VecDeque<OutboxRow>,
     /// What became of notices while the store could not write it. When it can, it is told this, and people nothing.
@@ -151,11 +158,13 @@ pub struct Workplace {
     pub board: Arc<Board>,
     /// Where a worker says that it cannot tell people.
     pub observations: mpsc::WeakSender<Observation>,
+    /// Where tests come to the workers.
+    pub alarms: Alarms,
 }
 
 /// Makes the outbox and a worker for each notifier.
 pub fn build(notifiers: Vec<Lender>, place: &Workplace) -> (Arc<Outbox>, Vec<Worker>) {
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox { alarms: place.alarms.clone(), ..Outbox::default() });
     let workers = notifiers.into_iter().map(|lender| outbox.employ(lender, place)).collect();
     (outbox, workers)
 }
@@ -166,12 +175,14 @@ impl Outbox {
         let (direct, inbox) = mpsc::channel(DIRECT);
         let wake = Arc::<Notify>::default();
         let lane = Lane { wake: wake.clone(), direct };
+        let alarms = place.alarms.answer_for(&lender.name);
         let now = place.clock.now().wall;
         place.board.set_component(&component(&lender.name), true, true, "no notice yet", now);
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).insert(lender.name.clone(), lane);
         Worker {
             wake,
             direct: inbox,
+            alarms,
             standing: lender.notifier.retells().map(Standing::new),
             name: lender.name,
             notifier: lender.notifier,
@@ -204,6 +215,7 @@ impl Outbox {
     /// Nobody is told through this notifier any more. What was owed to it stays in the store.
     pub fn dismiss(&self, notifier: &Name) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).remove(notifier);
+        self.alarms.dismiss(notifier);
     }
 }
 
@@ -234,6 +246,7 @@ impl Worker {
                     self.take_over().await;
                     self.remember(row);
                 }
+                Some(alarm) = self.alarms.recv() => Box::pin(self.ring(alarm, &pulse)).await,
                 () = self.wake.notified(), if wait > Duration::ZERO => {}
                 // Heard in the next round.
                 Ok(()) = self.lever.changed() => self.lever.mark_changed(),

@@ -9,6 +9,7 @@ mod breakers;
 mod callbacks;
 mod charts;
 mod control;
+mod drills;
 mod etag;
 mod events;
 mod health;
@@ -43,7 +44,7 @@ use url::Url;
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::commands::{Callbacks, Commands, Reloads};
+use crate::commands::{Callbacks, Commands, Drills, Reloads};
 use crate::control::status_page::StatusPage;
 use crate::gate::{self, Door, Inside, Limits};
 use crate::journey::own;
@@ -96,6 +97,8 @@ pub struct Views {
     pub slack: Arc<Callbacks>,
     /// Has the configuration read again; `None` where it is not in files.
     pub reloads: Option<Reloads>,
+    /// Has outages rehearsed; `None` where nothing says where they are read back.
+    pub drills: Option<Drills>,
 }
 
 /// What every handler has.

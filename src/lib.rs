@@ -16,6 +16,7 @@
 //! 11. `delivery` takes the oldest notice owed, retries by the error's class, records the receipt.
 //! 12. A [`notifier`] renders it and tells people.
 
+pub mod alarm;
 pub mod alert;
 pub mod app;
 pub mod board;
@@ -34,6 +35,7 @@ pub mod dead_man;
 pub mod delivery;
 pub mod demo;
 pub mod detect;
+pub mod drill;
 pub mod evaluator;
 pub mod exit;
 #[cfg(any(test, fuzzing))]
@@ -52,6 +54,7 @@ pub mod notifier;
 pub mod observer;
 pub mod program;
 pub mod proxy;
+pub mod rehearsal;
 pub mod replay;
 pub mod runner;
 pub mod scheduler;

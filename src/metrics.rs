@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::drill::Verdict;
 use crate::journey::outcome::Cause;
 use crate::journey::value::Value;
 use crate::journey::{Journey, Name};
@@ -113,6 +114,8 @@ families! {
     CLUSTER_DAEMONS: "gauge" "journeyman_cluster_daemons" "Daemons that share the store and live, this one among them.";
     CLUSTER_LEADS: "gauge" "journeyman_cluster_leads" "Whether this daemon decides and tells, of those that share the store.";
     CLUSTER_SHARDS: "gauge" "journeyman_cluster_shards" "Shards whose journeys this daemon runs; there are 32.";
+    DRILL_LAST: "gauge" "journeyman_drill_last_success_timestamp_seconds" "When a drill of the journey last passed.";
+    DRILLS: "counter" "journeyman_drills_total" "Drills of the journey, by what they came to.";
     SAFE_MODE: "gauge" "journeyman_safe_mode" "Whether the daemon runs fewer journeys at once because its last starts crashed.";
     OFFLINE: "gauge" "journeyman_observer_offline" "Whether no reference endpoint answers: our own network is down, and what fails by it is unknown.";
     OFFLINE_SECONDS: "counter" "journeyman_observer_offline_seconds_total" "Time that no reference endpoint answered.";
@@ -386,6 +389,24 @@ impl Metrics {
         let last = self.gauge(SELF_LAST, &[]);
         last.set(0.0);
         last
+    }
+
+    /// Drills of this journey are made: what is counted of them is there from now on.
+    pub fn drilled(&self, journey: &str) {
+        self.gauge(DRILL_LAST, &[("journey", journey)]).increment(0.0);
+        for verdict in Verdict::ALL {
+            self.counter(DRILLS, &[("journey", journey), ("result", verdict.as_str())]).increment(0);
+        }
+    }
+
+    /// A drill of this journey has passed.
+    pub fn drill_passed(&self, journey: &str, at: Timestamp) {
+        self.gauge(DRILL_LAST, &[("journey", journey)]).set(seconds(at));
+    }
+
+    /// A drill of this journey has come to this.
+    pub fn drill_ended(&self, journey: &str, verdict: Verdict) {
+        self.counter(DRILLS, &[("journey", journey), ("result", verdict.as_str())]).increment(1);
     }
 
     /// The handles of a dead man's switch, by its place among them.

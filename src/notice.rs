@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::detect::Severity;
 use crate::incident::{Incident, LISTED, Member, NotifyReason, Root};
+use crate::journey::outcome::labelled;
 use crate::journey::report::{Report, waterfall};
 use crate::journey::{Name, compare};
 use crate::time::{Human, between};
@@ -71,6 +72,29 @@ pub struct Notification {
     /// Where one click runs its journey again, as long and for the same.
     #[serde(default)]
     pub run_link: Option<String>,
+    /// That nobody has to act on it, and why it is told all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+labelled! {
+    /// What is told and is no outage.
+    Mark {
+        /// A journey, or a person, proves that people can be told.
+        Test = "test",
+        /// An outage that is rehearsed.
+        Drill = "drill",
+    }
+}
+
+impl Mark {
+    /// What it says before everything else.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mark::Test => "TEST",
+            Mark::Drill => "DRILL",
+        }
+    }
 }
 
 impl Notification {
@@ -90,8 +114,25 @@ impl Notification {
         if self.reason == NotifyReason::Resolved { self.incident.worst } else { self.incident.severity }
     }
 
+    /// A text that says first what the notice is, if it is no outage, also where people's own templates do not.
+    pub fn marked(&self, text: String) -> String {
+        match self.mark {
+            Some(mark) if !text.starts_with(mark.word()) => format!("{} {text}", mark.word()),
+            _ => text,
+        }
+    }
+
+    /// What it is and what it is about: `DOWN sms`, `DRILL DOWN sms`.
+    pub fn title(&self) -> String {
+        self.marked(format!("{} {}", self.state_word(), self.subject))
+    }
+
     /// The whole notice in one line, for a push message or a subject.
     pub fn headline(&self) -> String {
+        self.marked(self.unmarked_headline())
+    }
+
+    fn unmarked_headline(&self) -> String {
         let lasted = Human(between(self.incident.since, self.at));
         match (self.reason, &self.report) {
             (NotifyReason::Resolved, _) if self.is_whole => {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use crate::app::Source;
 use crate::cli::ask::Daemon;
 use crate::cli::dashboards::dashboards;
+use crate::cli::drill::drill;
 use crate::cli::explain::{self, Telling};
 use crate::cli::proxy::proxy;
 use crate::cli::reload::reload;
@@ -150,6 +151,10 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Rerun(asked) => {
             ask(&asked.asking, async |daemon| rerun(daemon, &asked, &who(&asked.by), Clock::system()).await)
         }
+        Command::Drill(asked) => ask(&asked.asking, async |daemon| {
+            let seen = |said: &str| eprintln!("{}", visible(said));
+            drill(daemon, &asked, &who(&asked.by), Clock::system(), seen).await
+        }),
         Command::Notify(what) => notify(what),
         Command::Replay { config: from, policy, from: length, journey, format } => {
             let plan = quietly(&from)?;

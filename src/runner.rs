@@ -32,7 +32,7 @@ use crate::journey::{Act, Journey, Name};
 use crate::ledger::{Entry, Settled};
 use crate::observer::Observer;
 use crate::runner::gate::{Caller, Gate};
-use crate::runner::mailbox::Mailbox;
+use crate::runner::mailbox::{Mailbox, Sieve};
 use crate::runner::open::{Channels, OpenChannel, Opened};
 use crate::runner::resume::{KEPT_FOR, Left};
 use crate::runner::switchboard::Switchboard;
@@ -59,6 +59,8 @@ pub struct Runner {
     pub redactor: Redactor,
     /// Knows whether our own network is down, where references are configured.
     pub observer: Option<Arc<Observer>>,
+    /// Stands between the switchboard and these runs; nothing does but in a rehearsal.
+    pub sieve: Option<Arc<dyn Sieve>>,
 }
 
 /// A run that is to be made.
@@ -258,7 +260,11 @@ impl Runner {
         let keep_until = later(now.wall, journey.deadline + journey.late);
         let entry =
             Entry { journey: journey.name.clone(), slot: run.slot(), recorded: now.wall, keep_until, settled: None };
-        self.switchboard.expect(token, entry.clone(), mailbox);
+        let inbox = match &self.sieve {
+            Some(sieve) => Arc::new(Mailbox::behind(sieve.clone(), mailbox)),
+            None => mailbox,
+        };
+        self.switchboard.expect(token, entry.clone(), inbox);
         let begun = run.checkpoint(purpose, now).map(|checkpoint| Change::Begun { checkpoint: Box::new(checkpoint) });
         match self.store.apply([Change::Expect { token, entry }].into_iter().chain(begun).collect()).await {
             Ok(()) => Event::Recorded,

@@ -830,6 +830,7 @@ mod tests {
             mint,
             redactor: crate::secret::Redactor::new(),
             observer: None,
+            sieve: None,
         });
         let (observations, mut observed) = mpsc::channel(8);
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());

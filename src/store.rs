@@ -22,6 +22,7 @@ use crate::boots::Boot;
 use crate::breaker::{Guarded, Order};
 use crate::control::Silence;
 use crate::detect::drift::Ran;
+use crate::drill::Record;
 use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
@@ -169,6 +170,11 @@ pub enum Change {
         what: Guarded,
         /// What is wanted of it.
         order: Option<Box<Order>>,
+    },
+    /// A drill begins, goes on or ends.
+    Drill {
+        /// As it is now.
+        record: Box<Record>,
     },
     /// An outbox row's state changed.
     Outbox {
@@ -529,6 +535,12 @@ pub trait Store: Send + Sync {
 
     /// One incident, open or over.
     fn incident(&self, id: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>>;
+
+    /// Drills, newest first; of one journey or of all.
+    fn drills(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
+
+    /// One drill.
+    fn drill(&self, id: String) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
 
     /// The notices of an incident, newest first.
     fn notices(&self, incident: String, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;

@@ -71,7 +71,11 @@ async fn a_run_that_waits_weighs_little() {
     // Nothing arrives.
     let (arrivals, _arrivals) = mpsc::channel(1);
     let (name, planned) = plan.channels.first_key_value().expect("a channel");
-    let channel = planned.settings.open(&Opening { clock, hooks: None }).expect("it opens").expect("this build has it");
+    let channel = planned
+        .settings
+        .open(&Opening { clock, hooks: None, alarms: Default::default() })
+        .expect("it opens")
+        .expect("this build has it");
     let listener = Listener {
         channel: name.clone(),
         clock,
@@ -99,6 +103,7 @@ async fn a_run_that_waits_weighs_little() {
         mint,
         redactor: plan.redactor.clone(),
         observer: None,
+        sieve: None,
     });
     let journey = plan.journeys.first().expect("a journey");
     let under_way = async |runs: i64| {

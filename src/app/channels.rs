@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarms;
 use crate::app::tasks::{self, Tasks};
 use crate::app::{breakers, gates};
 use crate::board::{Board, ChannelStatus, Permits};
@@ -41,6 +42,7 @@ pub(super) struct Opener {
     metrics: Arc<Metrics>,
     mint: Arc<Mint>,
     hooks: Option<Hooks>,
+    alarms: Alarms,
     observer: Option<Arc<Observer>>,
     arrivals: mpsc::Sender<Arrival>,
     journal: Journal,
@@ -101,6 +103,7 @@ pub(super) fn opener(
         metrics: metrics.clone(),
         mint: mint.clone(),
         hooks: hooks.as_ref().map(|(_, hooks)| hooks.clone()),
+        alarms: Alarms::default(),
         observer,
         arrivals: sender.clone(),
         journal,
@@ -117,13 +120,18 @@ impl Opener {
         Opener { levers, ..self }
     }
 
+    /// Test alarms go there.
+    pub(super) fn with_alarms(self, alarms: Alarms) -> Opener {
+        Opener { alarms, ..self }
+    }
+
     /// Opens these channels of the plan.
     pub(super) fn open<'a>(
         &self,
         plan: &'a Plan,
         names: impl IntoIterator<Item = &'a Name>,
     ) -> Result<BTreeMap<Name, Opened>, Failure> {
-        let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
+        let receiving = plan.received();
         let mut opened = BTreeMap::new();
         for name in names {
             let Some(planned) = plan.channels.get(name) else { continue };
@@ -143,7 +151,7 @@ impl Opener {
         receives: bool,
     ) -> Result<Option<Opened>, Failure> {
         let clock = self.clock;
-        let opening = Opening { clock, hooks: self.hooks.clone() };
+        let opening = Opening { clock, hooks: self.hooks.clone(), alarms: self.alarms.clone() };
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));
         let Some(connection) = planned.settings.open(&opening).map_err(why)? else { return Ok(None) };
         let (readiness, seen) = watch::channel(Readiness::Starting);
@@ -214,9 +222,8 @@ impl Opener {
 
 /// How the switchboard recognises what arrives at this plan's channels.
 pub(super) fn readings(plan: &Plan) -> HashMap<Name, Reading> {
-    let receiving: BTreeSet<_> = plan.journeys.iter().flat_map(|journey| journey.receivers()).collect();
-    let reading = |name: Name| Some((name.clone(), Reading { policy: plan.channels.get(&name)?.policy.clone() }));
-    receiving.into_iter().filter_map(reading).collect()
+    let reading = |name: &Name| Some((name.clone(), Reading { policy: plan.channels.get(name)?.policy.clone() }));
+    plan.received().into_iter().filter_map(reading).collect()
 }
 
 /// Whether one call through the channel says anything of the next.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
+use crate::alarm::Alarms;
 use crate::app::open_notifier;
 use crate::channel::Opening;
 use crate::channel::webhook::Hooks;
@@ -59,7 +60,7 @@ pub(super) async fn prove(
     clock: Clock,
     is_asked: impl Fn(Option<bool>) -> bool,
 ) -> Result<Vec<Proof>, Failure> {
-    let opening = Opening { clock, hooks: plan.hooks.as_ref().map(|_| Hooks::default()) };
+    let opening = Opening { clock, hooks: plan.hooks.as_ref().map(|_| Hooks::default()), alarms: Alarms::default() };
     let mut proofs: Vec<BoxFuture<'_, Proof>> = Vec::new();
     for (name, planned) in plan.channels.iter().filter(|(_, planned)| is_asked(planned.policy.required)) {
         let why = |why| Failure::new(exit::CONFIG, format!("channel `{name}` cannot be opened: {why}"));

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::Plan;
 use crate::dead_man::{Caller, DeadManSettings, Pace, Signal};
 use crate::delivery;
+use crate::journey::outcome::Verdict;
 use crate::journey::{Name, own};
 use crate::metrics::{DeadManMetrics, Metrics, seconds};
 use crate::notifier::null::Tail;
@@ -26,6 +27,50 @@ use crate::time::{Now, between, later};
 
 /// A switch that has not heard from us for so many intervals has called somebody.
 const MISSED: u32 = 3;
+
+/// What `/health` calls the journeys without which all is not well.
+const REQUIRED: &str = "dead man requires";
+
+/// How the journeys stand that are required.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Required {
+    /// The last run of each has passed. So it is, too, where none is required.
+    Passed,
+    /// One of them has not run, or its last run says nothing: nobody is told that all is well, nor that it is not.
+    Unproven(String),
+    /// One of them has failed: that is told.
+    Failed(String),
+}
+
+impl Required {
+    /// Of each journey with its last run, if there is one: what it came to, in words too, and whether it is long ago.
+    fn of<'a>(last: impl Iterator<Item = (&'a Name, Option<(Verdict, String, bool)>)>) -> Required {
+        let mut standing = Required::Passed;
+        for (name, last) in last {
+            match last {
+                Some((Verdict::Failed | Verdict::Late, said, _)) => {
+                    return Required::Failed(format!("`{name}`, which is required, failed: {said}"));
+                }
+                Some((Verdict::Good | Verdict::Slow, _, false)) => {}
+                Some((Verdict::Good | Verdict::Slow, _, true)) => {
+                    standing = Required::Unproven(format!("`{name}`, which is required, passed too long ago"));
+                }
+                Some((Verdict::Unknown | Verdict::Excluded, said, _)) => {
+                    standing = Required::Unproven(format!("of `{name}`, which is required, nothing is known: {said}"));
+                }
+                None => standing = Required::Unproven(format!("`{name}`, which is required, has not run yet")),
+            }
+        }
+        standing
+    }
+
+    fn said(&self) -> &str {
+        match self {
+            Required::Passed => "each has passed",
+            Required::Unproven(said) | Required::Failed(said) => said,
+        }
+    }
+}
 
 /// The switches outside, fed from the tail of the own journey.
 pub(super) struct DeadMan {
@@ -84,8 +129,12 @@ impl DeadMan {
         let mut is_tail = false;
         loop {
             let now = self.clock.now();
-            let trouble = self.trouble(now);
-            if let Some(signal) = self.pace.next(is_tail, trouble.is_some(), now.mono) {
+            let required = self.required(now.wall);
+            self.show_required(&required, now.wall);
+            let failed = matches!(required, Required::Failed(_)).then(|| required.said().to_owned());
+            let trouble = failed.or_else(|| self.trouble(now));
+            let is_well = is_tail && required == Required::Passed;
+            if let Some(signal) = self.pace.next(is_well, trouble.is_some(), now.mono) {
                 self.pace.said(signal, now.mono);
                 let call = self.call(signal, trouble.as_deref());
                 tokio::select! {
@@ -128,6 +177,24 @@ impl DeadMan {
                     metrics.failures.increment(1);
                 }
             }
+        }
+    }
+
+    /// Whether the journeys that are required have passed.
+    fn required(&self, now: Timestamp) -> Required {
+        let last = |name: &Name| {
+            let status = self.board.journey(name)?;
+            let last = status.last.clone()?;
+            let is_stale = age(&status, now).is_none_or(|age| age >= stale_after(&status, now));
+            let verdict = last.beneath.unwrap_or_else(|| last.outcome.verdict());
+            Some((verdict, last.verdict_line(), is_stale))
+        };
+        Required::of(self.settings.requires.iter().map(|name| (name, last(name))))
+    }
+
+    fn show_required(&self, required: &Required, now: Timestamp) {
+        if !self.settings.requires.is_empty() {
+            self.board.set_component(REQUIRED, *required == Required::Passed, false, required.said(), now);
         }
     }
 
@@ -216,4 +283,30 @@ fn random_uuid() -> Result<String, String> {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_told_what_is_not_known_is_withheld_and_only_a_fresh_pass_is_one() {
+        let names = ["a".into(), "b".into()];
+        let of = |last: [Option<(Verdict, bool)>; 2]| {
+            let last = last.map(|last| last.map(|(verdict, is_stale)| (verdict, "so".to_owned(), is_stale)));
+            Required::of(names.iter().zip(last))
+        };
+        let passed = Some((Verdict::Good, false));
+        assert_eq!(Required::of(std::iter::empty()), Required::Passed, "none is required");
+        assert_eq!(of([passed, Some((Verdict::Slow, false))]), Required::Passed);
+        for verdict in [Verdict::Failed, Verdict::Late] {
+            assert!(matches!(of([None, Some((verdict, false))]), Required::Failed(said) if said.contains("`b`")));
+            assert!(matches!(of([Some((verdict, true)), passed]), Required::Failed(_)));
+        }
+        let unproven =
+            [None, Some((Verdict::Unknown, false)), Some((Verdict::Excluded, false)), Some((Verdict::Good, true))];
+        for last in unproven {
+            assert!(matches!(of([last, passed]), Required::Unproven(said) if said.contains("`a`")));
+        }
+    }
 }

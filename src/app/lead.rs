@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarms;
 use crate::app::drift::{self, Course};
+use crate::app::drills;
 use crate::app::staff::{Staff, Switch};
 use crate::app::tasks::{self, Tasks};
 use crate::app::watcher::{Around, Unwatched, Watch};
@@ -19,7 +21,7 @@ use crate::board::Board;
 use crate::boots::Boot;
 use crate::breaker::Guarded;
 use crate::clock::Clock;
-use crate::commands::{Callbacks, Command, Commands, Levers, Refusal, Reloads};
+use crate::commands::{Callbacks, Command, Commands, Drills, Levers, Refusal, Reloads};
 use crate::config::{Difference, Plan};
 use crate::delivery::{self, Outbox, Worker, Workplace};
 use crate::evaluator::{Adoption, Evaluator, Parts};
@@ -31,6 +33,8 @@ use crate::journey::spend::Spending;
 use crate::metrics::{DaemonMetrics, Metrics};
 use crate::notifier::slack::Buttons;
 use crate::observer::Observer;
+use crate::rehearsal::{Conductor, Props, Scene};
+use crate::runner::Runner;
 use crate::scheduler::{Observation, Wish};
 use crate::store::Store;
 
@@ -54,6 +58,10 @@ pub(super) struct Ground {
     pub(super) commands: Commands,
     /// Where what is seen goes, for as long as anything is seen.
     pub(super) observations: mpsc::WeakSender<Observation>,
+    /// Where notifiers are rung for a test.
+    pub(super) alarms: Alarms,
+    pub(super) runner: Arc<Runner>,
+    pub(super) stop_scheduler: CancellationToken,
     pub(super) stop_readers: CancellationToken,
     pub(super) stop_workers: CancellationToken,
     pub(super) stop_http: CancellationToken,
@@ -78,6 +86,8 @@ pub(super) struct Ready {
     buttons: Option<Buttons>,
     adoptions: mpsc::Sender<Adoption>,
     courses: watch::Sender<Arc<Vec<Course>>>,
+    scenes: watch::Sender<Arc<Scene>>,
+    rehearsal: Option<(Drills, Conductor)>,
 }
 
 /// At work: what it takes to change it.
@@ -88,6 +98,7 @@ pub(super) struct Lead {
     pub(super) buttons: Switch,
     pub(super) adoptions: mpsc::Sender<Adoption>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
+    pub(super) scenes: watch::Sender<Arc<Scene>>,
     /// This start, for its end.
     pub(super) boot: Boot,
 }
@@ -113,8 +124,13 @@ impl Ready {
                 Failure::new(exit::CONFIG, format!("what watches the daemon cannot be built: {why}"))
             }
         })?;
-        let workplace =
-            Workplace { store: store.clone(), clock, board: board.clone(), observations: ground.observations.clone() };
+        let workplace = Workplace {
+            store: store.clone(),
+            clock,
+            board: board.clone(),
+            observations: ground.observations.clone(),
+            alarms: ground.alarms.clone(),
+        };
         let mut lenders = lenders(plan, plan.notifiers.keys(), clock, metrics, key, levers)?;
         lenders.extend(watch.lender(metrics, levers));
         let (outbox, workers) = delivery::build(lenders, &workplace);
@@ -142,12 +158,37 @@ impl Ready {
             .map_err(|error| store_failure(plan, &error))?
             .with_adoptions(adopted);
         let courses = watch::channel(Arc::new(drift::courses(&plan.journeys, spending))).0;
-        Ok(Ready { evaluator, store, watch, workplace, outbox, workers, buttons, adoptions, courses })
+        let (scenes, scene) = watch::channel(Arc::new(drills::scene(plan)));
+        let props = |settings, link| Props {
+            runner: ground.runner.clone(),
+            store: store.clone(),
+            outbox: outbox.clone(),
+            board: board.clone(),
+            metrics: metrics.clone(),
+            clock,
+            location: plan.location.clone(),
+            link,
+            settings,
+        };
+        let rehearsal = drills::open(plan, props, scene).await.map_err(|error| store_failure(plan, &error))?;
+        Ok(Ready {
+            evaluator,
+            store,
+            watch,
+            workplace,
+            outbox,
+            workers,
+            buttons,
+            adoptions,
+            courses,
+            scenes,
+            rehearsal,
+        })
     }
 
-    /// Where what is decided is kept.
-    pub(super) fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
+    /// Where drills are asked for, if there are any.
+    pub(super) fn drills(&self) -> Option<Drills> {
+        self.rehearsal.as_ref().map(|(drills, _)| drills.clone())
     }
 
     /// How many crashes in a row came before this start.
@@ -163,7 +204,19 @@ impl Ready {
         observed: mpsc::Receiver<Observation>,
         tasks: &mut Tasks,
     ) -> Lead {
-        let Ready { evaluator, store, watch, workplace, outbox, workers, buttons, adoptions, courses } = self;
+        let Ready {
+            evaluator,
+            store,
+            watch,
+            workplace,
+            outbox,
+            workers,
+            buttons,
+            adoptions,
+            courses,
+            scenes,
+            rehearsal,
+        } = self;
         let Ground { clock, board, metrics, daemon, commands, stop_readers, stop_workers, stop_http, .. } = ground;
         let clock = *clock;
         if let Some(observations) = ground.observations.upgrade() {
@@ -185,7 +238,11 @@ impl Ready {
         for worker in workers {
             staff.hire(worker.name().clone(), worker, &workplace, tasks);
         }
-        Lead { workplace, outbox, staff, buttons: switch, adoptions, courses, boot }
+        if let Some((_, conductor)) = rehearsal {
+            let pulse = board.pulse("drills", clock.now().mono);
+            tasks.spawn("drills", conductor.run(pulse, ground.stop_scheduler.clone()));
+        }
+        Lead { workplace, outbox, staff, buttons: switch, adoptions, courses, scenes, boot }
     }
 }
 
@@ -248,6 +305,7 @@ impl Lead {
         // What was owed to one that is new again waits in the store.
         self.outbox.wake();
         self.courses.send_replace(Arc::new(drift::courses(&plan.journeys, spending)));
+        self.scenes.send_replace(Arc::new(drills::scene(plan)));
         if let Some(buttons) = buttons {
             self.buttons.turn(buttons, tasks);
         }
@@ -266,11 +324,11 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Shows it, as a task.
-    pub(super) fn spawn(self, plan: &Plan, ground: &Ground, store: Arc<dyn Store>, tasks: &mut Tasks) {
-        let Shown { listener, door, callbacks, ready, reloads } = self;
+    pub(super) fn spawn(self, plan: &Plan, ground: &Ground, ready: &Ready, tasks: &mut Tasks) {
+        let Shown { listener, door, callbacks, ready: is_ready, reloads } = self;
         let views = Views {
             board: ground.board.clone(),
-            store,
+            store: ready.store.clone(),
             metrics: ground.metrics.clone(),
             clock: ground.clock,
             door,
@@ -280,10 +338,11 @@ impl Shown {
             status_page: plan.status_page.clone(),
             admin_token: plan.http.admin_token.clone(),
             location: plan.location.clone(),
-            ready,
+            ready: is_ready,
             commands: ground.commands.clone(),
             slack: callbacks,
             reloads,
+            drills: ready.drills(),
         };
         tasks.spawn("http", tasks::serve_apart(listener, views, ground.stop_http.clone()));
     }

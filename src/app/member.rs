@@ -16,7 +16,7 @@ use crate::app::reload::Live;
 use crate::app::seat::{Shared, Tenure};
 use crate::app::shards::Keeper;
 use crate::app::tasks::Tasks;
-use crate::app::{open_spending, store_failure};
+use crate::app::{once, open_spending, store_failure};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::LEAD;
@@ -180,7 +180,7 @@ impl Member {
     /// Puts to work what keeps our shards, and what decides, or what tells the daemon that does.
     ///
     /// # Errors
-    /// The listener cannot be had twice.
+    /// The listener cannot be had twice, or a notifier that journeys ring cannot be built.
     pub(super) fn spawn(
         &mut self,
         plan: &Plan,
@@ -224,6 +224,11 @@ impl Member {
                 never = mirror => match never {},
             }
         });
+        // Who decides has workers for them.
+        for (name, notifier) in once::rung(plan, ground.clock)? {
+            let lane = ground.alarms.answer_for(&name);
+            let _ = tasks.spawn_until("standby", &stop, once::answer_alarms(name, notifier, lane, stop.clone()));
+        }
         if let Some(relay) = waiting.relay.take() {
             let (over, given) = oneshot::channel();
             waiting.over = Some(given);
@@ -248,7 +253,7 @@ impl Member {
             let stop = ground.stop_readers.clone();
             tasks.spawn("listen", relay::listen(self.shared.share.clone(), observations, ground.clock, stop));
         }
-        shown.spawn(plan, ground, ready.store(), tasks);
+        shown.spawn(plan, ground, &ready, tasks);
         let lead = ready.spawn(ground, callbacks, observed, tasks);
         // The monitor's own journey is run by who decides.
         let (done, _) = oneshot::channel();

@@ -1,6 +1,6 @@
 //! `journeyman once`: runs journeys once, without a schedule, alerts, or a store that outlives them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -8,16 +8,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{DRAIN_PART, OBSERVATIONS, build_runner, channels, open_mint, start_channels, take_arrivals};
+use crate::alarm::{Alarm, Alarms};
 use crate::app::heritage::Heritage;
+use crate::app::notify;
 use crate::app::tasks::Tasks;
 use crate::board::Board;
+use crate::channel::Settings;
 use crate::clock::Clock;
-use crate::config::{Plan, no_journey, some_of};
+use crate::config::{ChannelPlan, Plan, no_journey, some_of};
+use crate::delivery;
 use crate::exit::{self, Failure};
-use crate::journey::Journey;
 use crate::journey::report::Report;
 use crate::journey::run::Sight;
+use crate::journey::{Journey, Name};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::runner::{Ends, Runner};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
@@ -78,11 +83,17 @@ pub async fn once(
     let mint = open_mint(&plan, &store).await?;
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let (opener, inlets) = channels::opener(hooks, None, clock, &board, &metrics, &mint, &stop_readers);
+    let alarms = Alarms::default();
+    let opener = opener.with_alarms(alarms.clone());
     let mut opened = opener.open(&plan, plan.channels.keys())?;
     let heritage = Heritage::default();
     let (runner, _, before) = build_runner(&plan, clock, &store, mint, &mut opened, None, heritage);
     let (observations, _observed) = mpsc::channel(OBSERVATIONS);
     let mut tasks = Tasks::default();
+    for (name, notifier) in rung(&plan, clock)? {
+        let lane = alarms.answer_for(&name);
+        tasks.spawn("alarm", answer_alarms(name, notifier, lane, stop_readers.clone()));
+    }
     start_channels(&mut tasks, &opener, opened, &observations);
     let pulse = board.pulse("switchboard", clock.now().mono);
     take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
@@ -98,12 +109,44 @@ pub async fn once(
         reports.push(run);
     }
     stop_readers.cancel();
-    tasks.wait_for(&["hooks", "reader", "journal", "switchboard"], DRAIN_PART).await;
+    tasks.wait_for(&["hooks", "reader", "journal", "switchboard", "alarm"], DRAIN_PART).await;
     tasks.abort();
     // What is left of it is of no interest, and the next run makes its own.
     let _ = store.close().await;
     let _ = std::fs::remove_dir_all(&directory);
     reports.into_iter().collect()
+}
+
+/// The notifiers that journeys ring: without a daemon nobody else takes their tests.
+pub(super) fn rung(plan: &Plan, clock: Clock) -> Result<BTreeMap<Name, Arc<dyn Notifier>>, Failure> {
+    let name = |channel: &ChannelPlan| match &channel.settings {
+        Settings::Notifier(settings) => Some(settings.notifier.clone()),
+        _ => None,
+    };
+    let names: BTreeSet<_> = plan.channels.values().filter_map(name).collect();
+    names.into_iter().map(|name| notify::open(plan, &name, clock, None).map(|notifier| (name, notifier))).collect()
+}
+
+/// Tells people of each test, in one attempt.
+pub(super) async fn answer_alarms(
+    name: Name,
+    notifier: Arc<dyn Notifier>,
+    mut lane: mpsc::Receiver<Alarm>,
+    stop: CancellationToken,
+) {
+    loop {
+        let Alarm { notification, answer } = tokio::select! {
+            () = stop.cancelled() => return,
+            alarm = lane.recv() => match alarm {
+                Some(alarm) => alarm,
+                None => return,
+            },
+        };
+        let delivery = notify::delivery(&name, notification);
+        let told = notifier.notify(&delivery).await;
+        // Whoever asked may be gone.
+        let _ = answer.send(delivery::answer(told));
+    }
 }
 
 async fn run(

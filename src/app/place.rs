@@ -61,7 +61,7 @@ impl Place {
         match self {
             Place::Alone(whole) => Ok(whole.take().map(|whole| {
                 let Whole { ready, observed, shown } = *whole;
-                shown.spawn(plan, ground, store.clone(), tasks);
+                shown.spawn(plan, ground, &ready, tasks);
                 ready.spawn(ground, callbacks, observed, tasks)
             })),
             #[cfg(feature = "postgres")]

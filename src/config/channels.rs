@@ -17,6 +17,7 @@ mod mail;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+mod notifier;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -78,6 +79,7 @@ pub(super) const GRAMMARS: &[Grammar] = &[
     http::GRAMMAR,
     webhook::GRAMMAR,
     Grammar { kind: "memory", keys: &[], tables: &[], read: |_, _| Some(Settings::Memory) },
+    notifier::GRAMMAR,
     #[cfg(feature = "amqp")]
     amqp::GRAMMAR,
     #[cfg(feature = "kafka")]
@@ -139,6 +141,14 @@ impl Channel {
     fn new(place: Place) -> Channel {
         let (kind, plan, cannot_receive, host, spend) = Default::default();
         Channel { place, kind, plan, cannot_receive, cannot_take: &[], host, spend }
+    }
+
+    /// The notifier that it rings, if it does nothing else.
+    pub(super) fn rings(&self) -> Option<&Name> {
+        match &self.plan.as_ref()?.settings {
+            Settings::Notifier(settings) => Some(&settings.notifier),
+            _ => None,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
-    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, files, fingerprint,
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, drill, files, fingerprint,
     maintenance, spend, status_page, steps, values, watcher, web,
 };
 use crate::control::Route;
@@ -41,6 +41,7 @@ pub(super) const KEYS: &[&str] = &[
     "self_journey",
     "dead_man",
     "observer",
+    "drill",
     "defaults",
     "fragment",
     "channels",
@@ -81,6 +82,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     }
     let channels = channels::read(context, get("channels"));
     let notifiers = notifiers::read(context, get("notifiers"));
+    notifiers::check_rung(context, get("channels"), &channels, &notifiers);
     let routes = alerting::routes(context, get("route"), &notifiers);
     let operators = get("alerting").and_then(|node| alerting::operators(context, node, &notifiers));
     let location = root.as_ref().and_then(|root| root.text("location"));
@@ -92,6 +94,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         channels: &channels,
         notifiers: &notifiers,
         routes: &routes,
+        required: watcher::required(get("dead_man")),
         fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
         defaults: get("defaults"),
         location,
@@ -101,6 +104,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     };
     let mut journeys = journeys::read(context, &catalog, files().filter_map(|file| file.get("journey")));
     maintenance::read(context, get("maintenance"), &mut journeys);
+    let drill = drill::read(context, get("drill"), &channels, &notifiers, &journeys);
     let declared = dependencies::read(context, get("dependencies"));
     if !context.is_incomplete {
         catalog.fragments.check_used(context);
@@ -110,14 +114,15 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         }
         if !journeys.is_empty() {
             alerting::check_routes(context, &routes, &journeys, location);
-            check_told(context, &notifiers, &journeys, &routes, operators.as_deref());
+            let drilled = drill.as_ref().map(|drill| drill.notify.as_slice()).unwrap_or_default();
+            check_told(context, &notifiers, &journeys, &routes, operators.as_deref(), drilled);
         } else {
             let problem = Problem::warning(&main.place, "there is no journey in these files");
             context.add(problem.hint("`probes = [\"probes/*.toml\"]` names the files that have them"));
         }
     }
     let hooks = hooks(context, get("hooks"), &channels, &http);
-    let watcher = watcher::read(context, get);
+    let watcher = watcher::read(context, get, &journeys);
     let status_page = status_page::read(context, get("status_page"), &journeys);
     let max_runs =
         root.as_ref().and_then(|root| root.whole("max_runs", 4..=100_000)).map_or(MAX_RUNS, |most| most as usize);
@@ -168,6 +173,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         max_runs,
         reload_on_change: root.as_ref().is_none_or(|root| root.bool("reload_on_change", true)),
         watcher,
+        drill,
         fingerprint: fingerprint::of(std::iter::once(main).chain(probes)),
         redactor: context.redactor.clone(),
         definitions,
@@ -203,11 +209,12 @@ fn check_told(
     journeys: &[Loaded],
     routes: &[alerting::LoadedRoute],
     operators: Option<&[Name]>,
+    drilled: &[Name],
 ) {
     let named = journeys.iter().flat_map(|loaded| &loaded.journey.notify);
     let routed = routes.iter().flat_map(|loaded| loaded.route.everybody());
     let named = named.chain(routed).chain(operators.into_iter().flatten());
-    let told: BTreeSet<&Name> = named.flat_map(|name| notifiers::chain(notifiers, name)).collect();
+    let told: BTreeSet<&Name> = named.chain(drilled).flat_map(|name| notifiers::chain(notifiers, name)).collect();
     for (name, notifier) in notifiers.iter().filter(|(name, _)| !told.contains(name)) {
         let problem = Problem::warning(&notifier.place, format!("no journey tells anybody by `{name}`"));
         context.add(problem.hint(format!("`notify = [\"{name}\"]` in a journey, in [defaults] or in a [[route]]")));

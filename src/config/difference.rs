@@ -156,10 +156,13 @@ impl Plan {
         self.notifiers.iter().map(|(name, notifier)| (name, notifier.identity)).collect()
     }
 
-    fn received(&self) -> BTreeSet<&Name> {
+    /// The channels that are received on: by journeys, and by drills, which see there what people are told.
+    pub fn received(&self) -> BTreeSet<&Name> {
+        let read_back = self.drill.as_ref().map(|drill| drill.read_back.clone());
         self.journeys
             .iter()
             .flat_map(|journey| journey.receivers())
+            .chain(read_back)
             .filter_map(|name| Some(self.channels.get_key_value(&name)?.0))
             .collect()
     }

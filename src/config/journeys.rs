@@ -1,7 +1,7 @@
 //! `[[journey]]`: schedule, limits, objective, alert policy, receivers.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -67,6 +67,8 @@ pub(super) struct Catalog<'a> {
     pub(super) channels: &'a BTreeMap<Name, Channel>,
     pub(super) notifiers: &'a BTreeMap<Name, Notifier>,
     pub(super) routes: &'a [LoadedRoute],
+    /// Journeys that the dead man's switch requires, as they are written.
+    pub(super) required: BTreeSet<String>,
     pub(super) fragments: Fragments,
     pub(super) defaults: Option<&'a Node>,
     pub(super) location: Option<&'a str>,

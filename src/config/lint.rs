@@ -15,7 +15,7 @@ use crate::journey::expect::Query;
 use crate::journey::objective::Window;
 use crate::journey::schedule::Schedule;
 use crate::journey::template::Template;
-use crate::journey::{Draft, Journey, JsonTemplate, Objective, Payload, Step, Verb};
+use crate::journey::{Draft, Journey, JsonTemplate, Name, Objective, Payload, Step, Verb};
 use crate::time::Human;
 
 /// Calendars are counted from here, so that a configuration has the same problems every day: the first Monday of 2026.
@@ -276,6 +276,9 @@ fn route(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded) {
         watched.iter().any(|(name, port)| *name == host.0 && (!is_loopback(name) || *port == host.1))
     };
     let told: Vec<_> = loaded.journey.notify.iter().flat_map(|name| chain(catalog.notifiers, name)).collect();
+    if alarm(context, catalog, loaded, &told) {
+        return;
+    }
     let hosts: Vec<_> =
         told.iter().filter_map(|name| Some((*name, catalog.notifiers.get(*name)?.host.as_ref()?))).collect();
     if hosts.len() == told.len()
@@ -289,6 +292,23 @@ fn route(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded) {
         let problem = Problem::warning(place(&loaded.node, &["notify"]), problem);
         context.add(problem.hint("add a notifier that goes another way, or give it a `fallback` that does"));
     }
+}
+
+/// A journey that proves that a notifier tells people cannot be told by it when it does not. Whether it was that journey.
+fn alarm(context: &Context, catalog: &Catalog<'_>, loaded: &Loaded, told: &[&Name]) -> bool {
+    let rings = |step: &Step| catalog.channels.get(step.verb.channel()?)?.rings();
+    let rung: Vec<_> = loaded.journey.steps.iter().filter_map(rings).collect();
+    let Some(first) = rung.first() else { return false };
+    // That nobody is told at all is said elsewhere.
+    let is_alone = !told.is_empty() && told.iter().all(|name| rung.contains(name));
+    if is_alone && !catalog.required.contains(&*loaded.journey.name) {
+        let name = &loaded.journey.name;
+        let problem = format!("`{name}` proves that `{first}` tells people, and tells by it alone that it does not");
+        let hint = format!("tell of it by another notifier as well, or say `requires = [\"{name}\"]` in [dead_man]");
+        context.add(Problem::warning(place(&loaded.node, &["notify"]), problem).hint(hint));
+        return true;
+    }
+    false
 }
 
 /// The host and port that a step talks to.

@@ -6,7 +6,7 @@ mod pagerduty;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::config::channels::{host, type_of};
+use crate::config::channels::{Channel, host, type_of};
 use crate::config::document::{Context, Entry, Node, Section};
 use crate::config::fingerprint::Identity;
 use crate::config::problem::{Place, Problem};
@@ -235,6 +235,23 @@ fn check_fallbacks(context: &Context, notifiers: &BTreeMap<Name, Notifier>) {
             let problem = format!("fallbacks go in a circle: {}", links.join(" → "));
             context.add(Problem::error(place, problem).hint("the last one has no `fallback`"));
             in_cycles.extend(chain);
+        }
+    }
+}
+
+/// Whoever a channel of type `notifier` rings is there.
+pub(super) fn check_rung(
+    context: &Context,
+    node: Option<&Node>,
+    channels: &BTreeMap<Name, Channel>,
+    notifiers: &BTreeMap<Name, Notifier>,
+) {
+    for (name, rung) in channels.iter().filter_map(|(name, channel)| Some((name, channel.rings()?))) {
+        if !notifiers.contains_key(rung) {
+            let written = node.and_then(|node| node.get(name)?.get("notifier"));
+            let place = written.map_or(&channels[name].place, |node| &node.place);
+            let problem = Problem::error(place, format!("no notifier is named `{rung}`"));
+            context.add(problem.maybe_hint(values::suggestion(rung, notifiers.keys().map(|name| &**name))));
         }
     }
 }

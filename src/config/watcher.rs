@@ -1,15 +1,18 @@
 //! `[self_journey]`, `[dead_man]`, `[observer]`: who watches the watcher.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::document::{Context, Node, Section};
+use crate::config::document::{Context, Data, Node, Section};
+use crate::config::journeys::Loaded;
+use crate::config::no_journey;
 use crate::config::problem::Problem;
 use crate::dead_man::DeadManSettings;
 use crate::observer::{LEAST, Reference};
 use crate::time::Human;
 
 pub(super) const OWN_KEYS: &[&str] = &["enabled", "every", "through"];
-pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "urls", "every"];
+pub(super) const DEAD_MAN_KEYS: &[&str] = &["url", "urls", "every", "requires"];
 pub(super) const OBSERVER_KEYS: &[&str] = &["reference"];
 
 /// Often enough that two minutes without one are news.
@@ -50,9 +53,9 @@ pub enum Door {
     Listener,
 }
 
-pub(super) fn read<'a>(context: &Context, get: impl Fn(&str) -> Option<&'a Node>) -> WatcherPlan {
+pub(super) fn read<'a>(context: &Context, get: impl Fn(&str) -> Option<&'a Node>, journeys: &[Loaded]) -> WatcherPlan {
     let own = own(context, get("self_journey"));
-    let dead_man = dead_man(context, get("dead_man"), own);
+    let dead_man = dead_man(context, get("dead_man"), own, journeys);
     WatcherPlan { own, dead_man, references: references(context, get("observer")) }
 }
 
@@ -70,7 +73,20 @@ fn own(context: &Context, node: Option<&Node>) -> Option<OwnPlan> {
     section.bool("enabled", true).then_some(OwnPlan { every, door: door.unwrap_or(Door::Public) })
 }
 
-fn dead_man(context: &Context, node: Option<&Node>, own: Option<OwnPlan>) -> Option<DeadManSettings> {
+/// The journeys without which no switch is told that all is well, as they are written.
+pub(super) fn required(dead_man: Option<&Node>) -> BTreeSet<String> {
+    match dead_man.and_then(|node| node.get("requires")).map(|node| &node.data) {
+        Some(Data::List(names)) => names.iter().filter_map(Node::as_text).map(str::to_owned).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn dead_man(
+    context: &Context,
+    node: Option<&Node>,
+    own: Option<OwnPlan>,
+    journeys: &[Loaded],
+) -> Option<DeadManSettings> {
     let node = node?;
     let section = Section::open(context, node, "dead_man", DEAD_MAN_KEYS)?;
     let every = section.duration("every").unwrap_or(DEAD_MAN_EVERY);
@@ -85,6 +101,22 @@ fn dead_man(context: &Context, node: Option<&Node>, own: Option<OwnPlan>) -> Opt
         }
         Some(_) => {}
     }
+    let mut requires = Vec::new();
+    for (name, node) in section.strings("requires").unwrap_or_default() {
+        match journeys.iter().find(|loaded| *loaded.journey.name == *name) {
+            Some(loaded) if loaded.is_active => requires.push(loaded.journey.name.clone()),
+            Some(_) => {
+                let problem = Problem::error(&node.place, format!("`{name}` is not run, so it never passes"));
+                context.add(problem.hint("enable it, or do not require it"));
+            }
+            // What is wrong with a journey that is not there may be told already.
+            None if context.is_incomplete => {}
+            None => {
+                let known = journeys.iter().map(|loaded| &*loaded.journey.name);
+                context.add(Problem::error(&node.place, no_journey(name, known)));
+            }
+        }
+    }
     let hint = "the address that is called, as a secret; `urls` for several services";
     let (key, node) = section.only_one(&["url", "urls"], true, hint)?;
     let nodes = match key {
@@ -97,7 +129,7 @@ fn dead_man(context: &Context, node: Option<&Node>, own: Option<OwnPlan>) -> Opt
     let read = nodes.into_iter().map(|node| context.secret_url(node, key, &["https", "http"], is_key(node)));
     let read: Vec<_> = read.collect();
     let switches = read.into_iter().map(|read| Some(read?.0)).collect::<Option<Vec<_>>>()?;
-    (!switches.is_empty()).then_some(DeadManSettings { switches, every })
+    (!switches.is_empty()).then_some(DeadManSettings { switches, every, requires })
 }
 
 /// Whether an address that is written out has a key in it: whoever knows it can call in our place.

@@ -13,6 +13,7 @@ use crate::store::sqlite::Sqlite;
 struct Stage {
     store: Arc<dyn Store>,
     outbox: Arc<Outbox>,
+    alarms: Alarms,
     notifiers: BTreeMap<&'static str, Arc<Memory>>,
     levers: Levers,
     board: Arc<Board>,
@@ -53,16 +54,23 @@ impl Stage {
             });
         }
         let (observations, _) = mpsc::channel(9);
+        let alarms = Alarms::default();
         let (outbox, built) = build(
             lenders,
-            &Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() },
+            &Workplace {
+                store: store.clone(),
+                clock,
+                board: board.clone(),
+                observations: observations.downgrade(),
+                alarms: alarms.clone(),
+            },
         );
         let (stop, mut workers) = (CancellationToken::new(), tokio::task::JoinSet::new());
         for worker in built {
             let pulse = board.pulse("delivery", clock.now().mono);
             workers.spawn(worker.run(pulse, stop.clone(), Duration::from_secs(1)));
         }
-        Stage { store, outbox, notifiers, levers, board, stop, workers, clock, directory }
+        Stage { store, outbox, alarms, notifiers, levers, board, stop, workers, clock, directory }
     }
 
     async fn owe(&self, incident: &str, sequence: u32, notifier: &str) {
@@ -457,5 +465,42 @@ async fn somebody_can_have_the_fallback_tell_and_take_that_back() {
     assert_eq!((stage.attempts("slack").len(), stage.breaker("slack").state), (0, State::ForcedOpen));
     assert!(stage.levers.pull(&slack, None));
     stage.until("slack to have it", |rows| rows.len() == 2 && all_sent(rows)).await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_alarm_has_one_attempt_and_none_while_notices_wait_and_is_no_notice() {
+    use crate::alarm::Why;
+    use crate::notice::sample::test_alarm;
+    let stage = Stage::new("alarms", Duration::from_secs(600));
+    let alarm = |nth| {
+        let token = crate::journey::token::Token::from_bits(nth);
+        let notification = test_alarm(stage.clock.now().wall, token, "");
+        async { stage.alarms.ring(&"slack".into(), notification).await }
+    };
+    let taken = alarm(1).await.unwrap();
+    assert_eq!((taken.place.as_str(), stage.attempts("slack").len()), ("memory", 1));
+    assert!(stage.attempts("mail").is_empty());
+
+    stage.notifiers["slack"].script([Err(NotifyError::Never("invalid_auth".to_owned()))]);
+    assert_eq!(alarm(2).await.unwrap_err().why, Why::Refused);
+    let wait = Duration::from_secs(600);
+    stage.notifiers["slack"].script([Err(NotifyError::After { wait, detail: "slow down".to_owned() })]);
+    assert_eq!(alarm(3).await.unwrap_err().why, Why::Throttled);
+    let why = alarm(4).await.unwrap_err();
+    assert_eq!((why.why, why.detail.contains("asked to be left alone")), (Why::Throttled, true), "{why}");
+    assert_eq!(stage.attempts("slack").len(), 3, "while notices wait, a test does not go");
+
+    let what = Guarded::Notifier("slack".into());
+    let until = crate::time::later(stage.clock.now().wall, wait);
+    let order = crate::breaker::Order { to: Force::Open, by: "ada".into(), reason: "why".into(), until };
+    assert!(stage.levers.pull(&what, Some(order)));
+    assert_eq!(alarm(5).await.unwrap_err().why, Why::Blocked);
+    assert_eq!(stage.attempts("slack").len(), 3);
+    assert!(stage.attempts("mail").is_empty(), "no fallback hides that it does not tell");
+    assert!(stage.store.outbox(None, None, 9).await.unwrap().is_empty());
+    let gone =
+        stage.alarms.ring(&"gone".into(), test_alarm(until, crate::journey::token::Token::from_bits(6), "")).await;
+    assert_eq!(gone.unwrap_err().why, Why::Nobody);
     stage.end().await;
 }

@@ -259,6 +259,7 @@ impl Evaluator {
             link: self.address(&page),
             ack_link: None,
             run_link: None,
+            mark: None,
         }
     }
 

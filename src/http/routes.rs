@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::http::{
-    Shared, acts, api, breakers, callbacks, control, etag, events, health, incident_pages, openapi, pages, public,
-    reload, run_again,
+    Shared, acts, api, breakers, callbacks, control, drills, etag, events, health, incident_pages, openapi, pages,
+    public, reload, run_again,
 };
 use crate::secret::Secret;
 
@@ -73,6 +73,7 @@ fn routes() -> Vec<Route> {
         route(Method::POST, Visibility::Signed, "/run/{grant}", run_again::run_by_link),
         get("/alerts/outbox", pages::outbox),
         get("/report", pages::report),
+        get("/drills", drills::drills),
         published("/status", public::status),
         published("/badge/{title}/{what}", public::badge),
         get("/api/v1/journeys", api::journeys),
@@ -87,6 +88,9 @@ fn routes() -> Vec<Route> {
         get("/api/v1/silences", control::silences),
         admin_post("/api/v1/silences", control::silence),
         admin_delete("/api/v1/silences/{id}", control::unsilence),
+        get("/api/v1/drills", drills::all),
+        admin_post("/api/v1/drills", drills::begin),
+        get("/api/v1/drills/{id}", drills::one),
         get("/api/v1/breakers", breakers::all),
         get("/api/v1/channels/{name}/breaker", breakers::of_channel),
         admin_post("/api/v1/channels/{name}/breaker", breakers::order_channel),

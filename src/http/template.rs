@@ -16,7 +16,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
 const ICON: &str = include_str!("icon.svg");
 
-const TEMPLATES: [(&str, &str); 15] = [
+const TEMPLATES: [(&str, &str); 16] = [
     ("layout.html", include_str!("layout.html")),
     ("parts.html", include_str!("parts.html")),
     ("status.html", include_str!("status.html")),
@@ -29,6 +29,7 @@ const TEMPLATES: [(&str, &str); 15] = [
     ("ack.html", include_str!("ack.html")),
     ("run_again.html", include_str!("run_again.html")),
     ("asked.html", include_str!("asked.html")),
+    ("drills.html", include_str!("drills.html")),
     ("incidents.html", include_str!("incidents.html")),
     ("outbox.html", include_str!("outbox.html")),
     ("error.html", include_str!("error.html")),

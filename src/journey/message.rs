@@ -73,6 +73,11 @@ pub struct Hop {
 }
 
 impl Message {
+    /// The same message with another payload.
+    pub fn with_body(&self, body: Vec<u8>) -> Message {
+        Message { body, json: OnceLock::new(), ..self.clone() }
+    }
+
     /// A message with this payload.
     pub fn new(body: impl Into<Vec<u8>>) -> Self {
         Message { body: body.into(), ..Message::default() }

@@ -12,13 +12,17 @@ use crate::incident::{Incident, Member, NotifyReason, Root};
 use crate::journey::outcome::{Cause, Outcome};
 use crate::journey::report::{Phase, Report, StepReport, StepStatus};
 use crate::journey::token::Token;
-use crate::notice::Notification;
+use crate::notice::{Mark, Notification};
 use crate::time::later;
 
 /// When the first bad slot was, in the calendar of the sample.
 const SINCE: Timestamp = Timestamp::constant(1_773_489_420, 0);
 /// From one notice to the next.
 const APART: Duration = Duration::from_secs(900);
+/// What every test says.
+const WORDS: &str = "TEST: nothing is wrong";
+/// A journey's own text in a test is no longer, in characters.
+const OWN_TEXT: usize = 200;
 
 /// The notice of that reason, in the incident's course: first, worse, updated, repeat, resolved.
 pub fn sample(reason: NotifyReason) -> Notification {
@@ -87,6 +91,7 @@ pub fn sample(reason: NotifyReason) -> Notification {
         link: Some("https://probes.example.net/incidents".to_owned()),
         ack_link: link("ack"),
         run_link: link("run"),
+        mark: None,
         is_whole: false,
     }
 }
@@ -158,14 +163,26 @@ fn failed(at: Timestamp) -> Report {
 
 /// The same, clearly marked, for a test of a notifier: nobody must get up for it.
 pub fn test_notice(at: Timestamp, by: &str) -> Notification {
-    const WORDS: &str = "TEST: nothing is wrong";
-    let subject = Subject::Daemon("test notice".into());
+    // Made from the time, so that each test is an incident of its own for the other side.
+    let decision = format!("{WORDS}; `journeyman notify test` was run {by}");
+    test(at, format!("test{:x}", at.as_second()), Subject::Daemon("test notice".into()), decision)
+}
+
+/// What a journey sends that proves that people can be told: every text of it carries the run's token. `text` is what the journey says
+/// itself.
+pub fn test_alarm(at: Timestamp, token: Token, text: &str) -> Notification {
+    let own: String = text.trim().chars().take(OWN_TEXT).collect();
+    let own = if own.is_empty() { String::new() } else { format!(" ({own})") };
+    let decision = format!("{WORDS}: this proves that people can be told{own}; {token}");
+    test(at, token.to_string(), Subject::Daemon("test alarm".into()), decision)
+}
+
+fn test(at: Timestamp, id: String, subject: Subject, decision: String) -> Notification {
     let incident = Incident {
         severity: Severity::Warning,
         worst: Severity::Warning,
         sequence: 1,
-        // Made from the time, so that each test is an incident of its own for the other side.
-        ..Incident::new(format!("test{:x}", at.as_second()), at, Root::Alone(subject))
+        ..Incident::new(id, at, Root::Alone(subject))
     };
     Notification {
         reason: NotifyReason::First,
@@ -180,13 +197,14 @@ pub fn test_notice(at: Timestamp, by: &str) -> Notification {
         location: None,
         budget: None,
         deadline: None,
-        decision: format!("{WORDS}; `journeyman notify test` was run {by}"),
+        decision,
         report: None,
         last_good: None,
         objective: None,
         link: None,
         ack_link: None,
         run_link: None,
+        mark: Some(Mark::Test),
         is_whole: false,
     }
 }

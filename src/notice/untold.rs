@@ -63,6 +63,7 @@ pub fn untold(telling: Telling<'_>) -> Notification {
         link,
         ack_link: None,
         run_link: None,
+        mark: None,
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Event {
     pub summary: String,
     /// What it is about.
     pub subject: String,
-    /// `critical` or `warning`.
+    /// `critical` or `warning`; `info` if it is no outage.
     pub severity: &'static str,
     /// When it was decided.
     pub at: Timestamp,
@@ -111,9 +111,11 @@ impl Event {
             incident: incident.id.clone(),
             summary: notification.headline(),
             subject: notification.subject.clone(),
-            severity: match incident.worst {
-                Severity::Critical => "critical",
-                Severity::Warning => "warning",
+            severity: match (notification.mark, incident.worst) {
+                // Nobody is to be woken.
+                (Some(_), _) => "info",
+                (None, Severity::Critical) => "critical",
+                (None, Severity::Warning) => "warning",
             },
             at: notification.at,
             component: notification.report.as_ref().and_then(|report| Some(report.failed_step()?.name.to_string())),

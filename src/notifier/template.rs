@@ -10,7 +10,7 @@ use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value};
 use crate::incident::{LISTED, NotifyReason};
 use crate::journey::report::Report;
 use crate::notice::sample::sample;
-use crate::notice::{Notification, delivery_id};
+use crate::notice::{Mark, Notification, delivery_id};
 use crate::notifier::Delivery;
 use crate::secret::Redactor;
 use crate::time::{Human, between};
@@ -152,6 +152,7 @@ fn context(delivery: &Delivery, notes: &[String], picture: Option<&str>, redacto
     let labels = notice.labels.iter().map(|(name, value)| (name.clone(), text(value)));
     table([
         ("reason", text(notice.reason.as_str())),
+        ("mark", text(notice.mark.map_or("", Mark::as_str))),
         ("state", text(notice.state_word())),
         ("severity", text(notice.severity().as_str())),
         ("subject", text(&notice.subject)),

@@ -136,6 +136,9 @@ fn document(delivery: &Delivery, redactor: &Redactor) -> Value {
         "links": { "runbook": notification.runbook, "page": notification.link, "acknowledge": notification.ack_link, "run_again": notification.run_link },
         "instead_of": instead_of,
     });
+    if let Some(mark) = notification.mark {
+        document[mark.as_str()] = json!(true);
+    }
     clean(&mut document, redactor);
     document
 }

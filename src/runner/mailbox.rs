@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::journey::run::Event;
@@ -13,7 +13,22 @@ const MAILBOX: usize = 64;
 
 /// Where the switchboard puts what is a run's, and the run takes it, in that order.
 #[derive(Default)]
-pub struct Mailbox(Mutex<Inner>);
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+    /// What comes goes through this instead, and to another mailbox.
+    before: Option<Box<Behind>>,
+}
+
+/// Stands before a mailbox: what comes may be held back, be another, or not be seen at all.
+pub trait Sieve: Send + Sync {
+    /// Something has come for this mailbox, which [takes](Mailbox::take) what is let through.
+    fn put(&self, event: Event, mailbox: &Arc<Mailbox>);
+}
+
+struct Behind {
+    sieve: Arc<dyn Sieve>,
+    mailbox: Arc<Mailbox>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -23,8 +38,21 @@ struct Inner {
 }
 
 impl Mailbox {
+    /// One whose mail goes through `sieve` to `mailbox`.
+    pub fn behind(sieve: Arc<dyn Sieve>, mailbox: Arc<Mailbox>) -> Mailbox {
+        Mailbox { before: Some(Box::new(Behind { sieve, mailbox })), ..Mailbox::default() }
+    }
+
     /// Puts `event` in, and wakes the run; if the mailbox is full, the event is lost.
     pub fn put(&self, event: Event) {
+        match &self.before {
+            Some(behind) => behind.sieve.put(event, &behind.mailbox),
+            None => self.take(event),
+        }
+    }
+
+    /// As [`Mailbox::put`], and nothing stands before it.
+    pub fn take(&self, event: Event) {
         let waker = {
             let mut inner = self.lock();
             if inner.events.len() >= MAILBOX {
@@ -59,14 +87,13 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Wake};
 

@@ -103,6 +103,7 @@ mod tests {
             mint,
             redactor: crate::secret::Redactor::new(),
             observer: None,
+            sieve: None,
         });
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
         (Scheduler::new(journeys, at(0), runner, 4, mpsc::channel(8).0, metrics, clock), directory)

@@ -12,6 +12,7 @@ use crate::boots::KEPT;
 use crate::breaker::Force;
 use crate::control::Matcher;
 use crate::detect::{Detectors, Severity};
+use crate::drill::{Fault, WITHIN};
 use crate::incident::{NotifyReason, Root};
 use crate::journey::Objective;
 use crate::journey::outcome::{Cause, ExcludedWhy, Outcome, UnknownWhy};
@@ -91,6 +92,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             link: None,
             ack_link: None,
             run_link: None,
+            mark: None,
         },
         state: OutboxState::pending(at(created)),
     }
@@ -121,6 +123,7 @@ pub(crate) async fn all(open: impl AsyncFn() -> Arc<dyn Store>) {
     keeps_runs_until_they_have_ended(&open).await;
     keeps_what_was_acknowledged_until_something_followed(&open).await;
     remembers_its_starts(&open).await;
+    keeps_drills(&open).await;
     owes_the_own_row_anew(&open).await;
     lists_go_on_where_they_ended(&open).await;
     relays_nothing_alone(&open).await;
@@ -207,6 +210,34 @@ async fn keeps_what_was_acknowledged_until_something_followed(open: &impl AsyncF
     let later = Retention { runs_before: at(0), good_evidence_before: at(0), ledger_before: at(99_000) };
     store.forget(later).await.unwrap();
     assert!(bodies().await.is_empty(), "nobody knows any more whose it was");
+}
+
+async fn keeps_drills(open: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = open().await;
+    let drill = |id: &str, journey: &str, started: i64| {
+        let order =
+            crate::drill::Order { journey: journey.into(), fault: Fault::Drop, within: WITHIN, by: "ada".to_owned() };
+        Record::new(id.to_owned(), &order, "inbox".into(), at(started))
+    };
+    let (mut first, second, other) = (drill("d1", "sms", 100), drill("d2", "sms", 200), drill("d3", "mail", 150));
+    let put = |record: &Record| Change::Drill { record: Box::new(record.clone()) };
+    first.open = Some(Box::new(row("abc", 1, "slack", 0).notification));
+    store.apply([&first, &second, &other].map(put).into()).await.unwrap();
+    assert_eq!(store.drill("d1".to_owned()).await.unwrap(), Some(first.clone()), "with what is to be ended");
+    first.open = None;
+    first.end(crate::drill::Verdict::Passed, "all went well".to_owned(), at(160));
+    store.apply(vec![put(&first)]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open().await;
+    let all = [second.clone(), other, first.clone()];
+    assert_eq!(store.drills(None, 99).await.unwrap(), all, "newest first");
+    assert_eq!(store.drills(Some("sms".into()), 1).await.unwrap(), [second], "of one journey");
+    assert_eq!(store.drill("d9".to_owned()).await.unwrap(), None);
+    let later = Retention { runs_before: at(161), good_evidence_before: at(0), ledger_before: at(0) };
+    store.forget(later).await.unwrap();
+    assert_eq!(store.drills(None, 99).await.unwrap(), all[..2], "one that has not ended is kept");
+    store.close().await.unwrap();
 }
 
 async fn remembers_its_starts(open: &impl AsyncFn() -> Arc<dyn Store>) {

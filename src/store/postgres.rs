@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::cluster::shard_of;
 use crate::control::Silence;
 use crate::detect::drift::Ran;
+use crate::drill::Record;
 use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
@@ -304,12 +305,13 @@ impl Postgres {
         // Any zone's day of today is later than this.
         let day = earlier(retention.ledger_before, KEEP_SPENT).to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
         let written = i64::try_from(KEEP_WRITTEN.as_millis()).unwrap_or(i64::MAX);
-        let rest: [(&'static str, Vec<Value<'_>>); 8] = [
+        let rest: [(&'static str, Vec<Value<'_>>); 9] = [
             // A run that goes on needs its entry, however long nobody was there.
             ("DELETE FROM ledger WHERE keep_until < $1 AND token NOT IN (SELECT token FROM unfinished)", vec![&ledger]),
             ("DELETE FROM arrival WHERE token NOT IN (SELECT token FROM ledger)", vec![]),
             ("DELETE FROM incident WHERE resolved < $1", vec![&runs]),
             ("DELETE FROM silence WHERE until < $1", vec![&runs]),
+            ("DELETE FROM drill WHERE ended < $1", vec![&runs]),
             ("DELETE FROM outbox WHERE status IN ('sent', 'superseded', 'dead') AND created < $1", vec![&runs]),
             (
                 "DELETE FROM incident_journey WHERE NOT EXISTS
@@ -606,6 +608,21 @@ impl Store for Postgres {
 
     fn incident(&self, id: String) -> BoxFuture<'_, Result<Option<IncidentRow>, StoreError>> {
         Box::pin(async move { self.first(incident!("WHERE id = $1"), &[&text_of(&id)], incident_row).await })
+    }
+
+    fn drills(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            let sql = "SELECT state FROM drill WHERE $1::text IS NULL OR journey = $1
+                ORDER BY started DESC, id DESC LIMIT $2";
+            let journey = journey.as_deref().map(text_of);
+            self.all(sql, &[&journey, &whole(limit)], |row| from_json(row, 0)).await
+        })
+    }
+
+    fn drill(&self, id: String) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move {
+            self.first("SELECT state FROM drill WHERE id = $1", &[&text_of(&id)], |row| from_json(row, 0)).await
+        })
     }
 
     fn notices(&self, incident: String, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>> {

@@ -13,6 +13,7 @@ const VERSIONS: &[&str] = &[
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
+    include_str!("schema_6.sql"),
 ];
 
 /// Whether a store that is only read has the schema that this build knows.

@@ -38,6 +38,7 @@ use crate::boots::Boot;
 use crate::breaker::{Guarded, Order};
 use crate::control::Silence;
 use crate::detect::drift::Ran;
+use crate::drill::Record;
 use crate::incident::Incident;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
@@ -585,6 +586,22 @@ impl Store for Sqlite {
                 "SELECT id, subject, since, resolved, severity, detectors, summary, bad_runs, members FROM incident
                 WHERE id = ?";
             connection.prepare_cached(sql)?.query_row([id], incident_row).optional()
+        }))
+    }
+
+    fn drills(&self, journey: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql =
+                "SELECT state FROM drill WHERE ?1 IS NULL OR journey = ?1 ORDER BY started DESC, id DESC LIMIT ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.query_map(params![journey.as_deref(), limit as i64], |row| from_json(row, 0))?.collect()
+        }))
+    }
+
+    fn drill(&self, id: String) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(self.ask(move |connection| {
+            let sql = "SELECT state FROM drill WHERE id = ?";
+            connection.prepare_cached(sql)?.query_row([id], |row| from_json(row, 0)).optional()
         }))
     }
 

@@ -10,10 +10,10 @@ use regex::Regex;
 /// Pure decisions: no runtime, no clock, no files, no sockets.
 const CORE: &[&str] = &[
     "time", "journey", "slo", "detect", "alert", "control", "incident", "judge", "replay", "ledger", "notice",
-    "breaker", "boots", "cluster",
+    "breaker", "boots", "cluster", "drill",
 ];
 /// What every room above the core may rely on.
-const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text"];
+const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text", "alarm"];
 /// What the drivers write their numbers and their state to.
 const SHOWN: &[&str] = &["metrics", "board"];
 
@@ -35,13 +35,15 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("notice",    &[&["incident", "alert", "control", "detect", "journey", "time"]]),
     ("breaker",   &[&["time"]]),
     ("boots",     &[&["time"]]),
-    ("cluster",   &[&["journey"]]),
+    ("cluster",   &[&["journey", "drill"]]),
+    ("drill",     &[&["journey", "time", "incident", "notice"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
     ("exit",      &[]),
     ("clock",     &[&["time"]]),
     ("commands",  &[CORE]),
+    ("alarm",     &[CORE]),
     ("text",      &[]),
     ("gate",      &[&["time", "clock", "secret", "tls"]]),
     ("log",       &[&["secret", "text"]]),
@@ -63,6 +65,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("evaluator", &[CORE, GROUND, SHOWN, &["store", "observer", "scheduler::Observation", "scheduler::Wish", "delivery::Outbox"]]),
     ("delivery",  &[CORE, GROUND, SHOWN, &["store", "notifier", "scheduler::Observation"]]),
     ("calendar",  &[CORE, GROUND, SHOWN]),
+    ("rehearsal", &[CORE, GROUND, SHOWN, &["channel", "store", "runner", "delivery::Outbox"]]),
     // The top.
     ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
     ("dashboards", &[]),
@@ -76,7 +79,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("lib",       &[]),
 ];
 const EDGES: &[&str] = &["channel", "notifier", "store", "http", "dead_man", "observer"];
-const DRIVERS: &[&str] = &["runner", "scheduler", "evaluator", "delivery", "calendar"];
+const DRIVERS: &[&str] = &["runner", "scheduler", "evaluator", "delivery", "calendar", "rehearsal"];
 
 /// What the core may use that is not ours. Of these only the standard library can reach the world: not by the modules that follow.
 const CORE_CRATES: &[&str] = &[

@@ -490,7 +490,8 @@ fn the_pages_and_the_examples_load_and_their_channels_open() {
             let plan = plan(&main.replace("ca_file", "# ca_file"), journeys);
             assert!(!plan.journeys.is_empty() && plan.journeys.iter().all(|journey| journey.unavailable.is_none()));
             for planned in plan.channels.values() {
-                let opened = planned.settings.open(&Opening { clock: Clock::system(), hooks: None });
+                let opened =
+                    planned.settings.open(&Opening { clock: Clock::system(), hooks: None, alarms: Default::default() });
                 assert!(opened.is_ok_and(|channel| channel.is_some()) || matches!(planned.settings, Settings::Tls(_)));
             }
         }

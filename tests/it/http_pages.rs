@@ -52,6 +52,7 @@ async fn pages(stage: &Stage) -> Vec<String> {
         "/alerts/outbox",
         "/channels",
         "/report",
+        "/drills",
         "/?group=tier&owner=messaging&label=tier%3D1",
         "/incidents/5d1c09a7be21",
         "/incidents/11aa22bb33cc",

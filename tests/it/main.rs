@@ -1,5 +1,6 @@
 //! The integration tests: the real daemon and the real servers that it talks to, started here and ended by their own pid.
 
+mod alarm;
 #[cfg(feature = "amqp")]
 mod amqp;
 mod architecture;
@@ -28,6 +29,7 @@ mod detection;
 mod disk_full;
 mod docs;
 mod drift;
+mod drill;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;

@@ -24,7 +24,7 @@ async fn stage(name: &str) -> Daemon {
     let nobody = free_port();
     let main = format!(
         "[http]\nadmin_token = {{ file = \"token\" }}\n\
-         [channels.loop]\ntype = \"memory\"\n\
+         [channels.loop]\ntype = \"memory\"\n[drill]\nread_back = \"loop\"\n\
          [channels.shop]\ntype = \"http\"\nurl = \"http://127.0.0.1:{nobody}/\"\n\
          [notifiers.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{nobody}/hook\"\n"
     );
@@ -123,7 +123,7 @@ fn every_field_of_every_answer_is_described() {
         let token = runs("bad").await["runs"][0]["token"].as_str().expect("a failed run has evidence").to_owned();
         let mut found = BTreeSet::new();
         let mut answered = BTreeSet::new();
-        let mut silence = String::new();
+        let (mut silence, mut drill) = (String::new(), String::new());
         // What is made first is what is asked for and taken back afterwards.
         let rank = |method: &str| ["post", "get", "delete"].iter().position(|known| *known == method);
         let mut operations: Vec<(&String, &String, &Value)> = Vec::new();
@@ -141,7 +141,11 @@ fn every_field_of_every_answer_is_described() {
             } else {
                 "bad"
             };
-            let id = if path.contains("silences") { &silence } else { &incident };
+            let id = match path {
+                _ if path.contains("silences") => &silence,
+                _ if path.contains("drills") => &drill,
+                _ => &incident,
+            };
             let address = path
                 .replace("{name}", name)
                 .replace("{id}", id)
@@ -153,6 +157,9 @@ fn every_field_of_every_answer_is_described() {
                 }
                 Some("#/components/schemas/OrderRequest") => {
                     Some(json!({ "state": "open", "for": "1h", "reason": "to see", "by": "ada" }))
+                }
+                Some("#/components/schemas/DrillRequest") => {
+                    Some(json!({ "journey": "good", "fault": "refuse", "by": "ada" }))
                 }
                 Some(_) => Some(json!({ "by": "ada" })),
                 None => None,
@@ -185,6 +192,9 @@ fn every_field_of_every_answer_is_described() {
                 assert!(!schema.is_null(), "{place} is not described: {value}");
                 if path == "/api/v1/silences" && method == "post" {
                     silence = value["silence"]["id"].as_str().expect("it has an id").to_owned();
+                }
+                if path == "/api/v1/drills" && method == "post" {
+                    drill = value["drill"]["id"].as_str().expect("it has an id").to_owned();
                 }
                 wrong(&document, schema, &value, &place, &mut found);
                 answered.insert(place);

@@ -395,6 +395,9 @@ fn config(setup: &Setup, front: &TlsFront) -> String {
             [dead_man]
             url = "{hook}"
             every = "1s"
+            [drill]
+            read_back = "told"
+            notify = ["hook"]
             [observer]
             reference = ["http://{http}/live", "tcp://{http}", "tcp://127.0.0.1:{nobody}"]
         "#,
@@ -423,6 +426,12 @@ fn every_expression_gives_data_when_prometheus_scrapes_the_daemon() {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let paused = client.post(silences).bearer_auth(TOKEN).body(pause).send().await.expect("an answer");
         assert!(paused.status().is_success(), "{}", paused.text().await.unwrap_or_default());
+
+        // And another has an outage rehearsed.
+        let drills = format!("{}/api/v1/drills", daemon.http_url());
+        let drill = r#"{ "journey": "posted", "fault": "refuse" }"#;
+        let drilled = client.post(drills).bearer_auth(TOKEN).body(drill).send().await.expect("an answer");
+        assert!(drilled.status().is_success(), "{}", drilled.text().await.unwrap_or_default());
 
         for Query { place, expression, legend } in queries() {
             let is_complete = |(labels, value): &(Value, f64)| {

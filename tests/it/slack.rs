@@ -122,6 +122,7 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
         link: Some("https://journeyman.example/journeys/sms-round-trip".to_owned()),
         ack_link: None,
         run_link: None,
+        mark: None,
     };
     let id = format!("7f3a00c0ffee.{sequence}.chat");
     Delivery { id, attempt: 1, is_ambiguous: false, notification, root: None, instead_of: None }

@@ -51,6 +51,11 @@ impl Alert {
         let optional = [("owner", &notification.owner), ("location", &notification.location)];
         labels.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
         add_labels(&mut labels, &notification.labels);
+        if let Some(mark) = notification.mark {
+            // Nobody is to be woken, and routes are to know it.
+            labels.insert("severity".to_owned(), "info".to_owned());
+            labels.insert(mark.to_string(), "true".to_owned());
+        }
         // It takes an empty label for none, and so does who compares.
         labels.retain(|_, value| !value.is_empty());
         let bounded = |value: &String, most| redactor.clean(&cut(value, most));

@@ -92,7 +92,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
 
     fn head(&mut self, notification: &Notification) {
         let headline = self.safe(&notification.headline(), HEADLINE);
-        let title = self.safe(&format!("{} {}", notification.state_word(), notification.subject), VALUE);
+        let title = self.safe(&notification.title(), VALUE);
         let colour = match (notification.reason, notification.severity()) {
             (NotifyReason::Resolved, _) => GREEN,
             (_, Severity::Critical) => RED,

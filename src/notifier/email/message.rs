@@ -86,7 +86,11 @@ pub(super) fn content(
         checked.inspect_err(complain).ok()
     };
     let topic = one_line(
-        &redactor.clean(&format!("[journeyman] {}: incident {}", notification.subject, notification.incident.id)),
+        &redactor.clean(&format!(
+            "[journeyman] {}: incident {}",
+            notification.marked(notification.subject.clone()),
+            notification.incident.id
+        )),
         HEADER,
     );
     let is_said = |text: &str| !text.trim().is_empty();
@@ -95,7 +99,7 @@ pub(super) fn content(
     let html = own(&templates.html, "html", &|html| is_said(html) && html.len() <= html::MOST);
     let inline = || waterfall.as_ref().map(|(picture, address)| html::Inline { picture, address });
     Content {
-        subject: subject.map_or_else(|| topic.clone(), |subject| one_line(&subject, HEADER)),
+        subject: subject.map_or_else(|| topic.clone(), |subject| one_line(&notification.marked(subject), HEADER)),
         // What a system said may command a terminal that shows the mail, or turn around what stands beside it.
         text: visible(&text.unwrap_or_else(|| self::text(notification, &notes, redactor))).into_owned(),
         html: visible(&html.unwrap_or_else(|| html::page(notification, &notes, inline(), redactor))).into_owned(),
@@ -142,6 +146,9 @@ pub(super) fn letter(
         ("X-Journeyman-Severity", notification.severity().to_string()),
         ("X-Journeyman-Delivery", line(&delivery.id)),
     ];
+    if let Some(mark) = notification.mark {
+        headers.push(("X-Journeyman-Mark", mark.to_string()));
+    }
     if let Some(report) = &notification.report {
         headers.push(("X-Journeyman-Run", line(&report.token.to_string())));
     }
@@ -171,7 +178,8 @@ fn parts(content: &Content, id: &str) -> MultiPart {
 }
 
 fn is_urgent(notification: &Notification) -> bool {
-    notification.reason != NotifyReason::Resolved && notification.incident.worst == Severity::Critical
+    let is_bad = notification.reason != NotifyReason::Resolved && notification.incident.worst == Severity::Critical;
+    is_bad && notification.mark.is_none()
 }
 
 /// What belongs to this way of telling and not to the notice.

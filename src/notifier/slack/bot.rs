@@ -15,6 +15,7 @@ use super::message::{Detail, EVENT_TYPE, Page, Part};
 use super::pace::Pace;
 use super::{CALL_TIMEOUT, Client, clean};
 use crate::incident::NotifyReason;
+use crate::notice::Mark;
 use crate::notifier::{NotifyError, Receipt};
 use crate::time::earlier;
 
@@ -141,7 +142,9 @@ impl Bot<'_> {
     async fn post(&self, part: Part, thread: Option<&Place>) -> Result<Place, Refusal> {
         let channel = thread.map_or(self.channel, |root| &root.channel);
         // A reply notifies only those who follow the thread; a reminder is for everyone in the channel.
-        let is_broadcast = self.page.delivery.notification.reason == NotifyReason::Repeat;
+        // So is what a drill is over with: it is read back from the channel, which shows no thread.
+        let notification = &self.page.delivery.notification;
+        let is_broadcast = notification.reason == NotifyReason::Repeat || notification.mark == Some(Mark::Drill);
         let answer = self.send("chat.postMessage", part, |content| {
             SlackApiChatPostMessageRequest::new(channel.into(), content.with_metadata(self.page.metadata()))
                 .with_unfurl_links(false)

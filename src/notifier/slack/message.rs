@@ -137,8 +137,11 @@ impl Page<'_> {
 
     /// By what the message is found again.
     pub(super) fn metadata(self) -> SlackMessageMetadata {
-        let ids = [("incident", &self.delivery.notification.incident.id), ("delivery", &self.delivery.id)];
-        let payload: HashMap<_, _> = ids.into_iter().map(|(name, id)| (name.to_owned(), id.clone())).collect();
+        let notification = &self.delivery.notification;
+        let ids = [("incident", &notification.incident.id), ("delivery", &self.delivery.id)];
+        let mut payload: HashMap<_, _> = ids.into_iter().map(|(name, id)| (name.to_owned(), id.clone())).collect();
+        // The text need not say which run it is about, and who reads the channel may know it by that.
+        payload.extend(notification.report.as_ref().map(|report| ("run".to_owned(), report.token.to_string())));
         SlackMessageMetadata::new(EVENT_TYPE.to_owned()).with_event_payload(payload)
     }
 
@@ -152,7 +155,8 @@ impl Page<'_> {
             };
             rendered.inspect_err(complain).ok().filter(|text| !text.trim().is_empty())
         });
-        self.line(&own.unwrap_or_else(|| self.delivery.notification.headline()), HEADLINE)
+        let notification = &self.delivery.notification;
+        self.line(&own.map_or_else(|| notification.headline(), |own| notification.marked(own)), HEADLINE)
     }
 
     /// The notice as text, for when Slack takes no blocks.
@@ -176,8 +180,7 @@ impl Page<'_> {
 
     fn top(self, part: Part, detail: Detail) -> Vec<SlackBlock> {
         let notification = &self.delivery.notification;
-        let title = format!("{} {}", notification.state_word(), notification.subject);
-        let title = self.line(&title, limit::HEADER);
+        let title = self.line(&notification.title(), limit::HEADER);
         let mut verdict = self.line(&self.verdict(part), HEADLINE);
         if verdict.trim().is_empty() {
             // Slack takes no empty section.
@@ -233,8 +236,9 @@ impl Page<'_> {
 
     /// What can be done with a click. What is done already, or over, has no button.
     fn buttons(self) -> Option<SlackBlock> {
-        let key = self.key?;
         let notification = &self.delivery.notification;
+        // There is nothing to look after.
+        let key = self.key.filter(|_| notification.mark.is_none())?;
         let incident = &notification.incident;
         let until = later(notification.at, GRANT_LIFE);
         let deed = |deed: Deed, label: &str| {
@@ -265,7 +269,7 @@ impl Page<'_> {
         let incident = &notification.incident;
         match (notification.reason, notification.severity()) {
             (NotifyReason::Resolved, _) => GREEN,
-            _ if incident.quiet.is_some() => GREY,
+            _ if incident.quiet.is_some() || notification.mark.is_some() => GREY,
             _ if incident.acked.is_some() => AMBER,
             (_, Severity::Critical) => RED,
             (_, Severity::Warning) => AMBER,

@@ -49,6 +49,7 @@ pub(super) fn journeys(change: &Change) -> Vec<&Name> {
         | Change::Condition { .. }
         | Change::Silence { .. }
         | Change::Unsilence { .. }
+        | Change::Drill { .. }
         | Change::Owe { .. }
         | Change::Hold { .. }
         | Change::Own { .. }
@@ -269,6 +270,16 @@ pub(super) fn say(change: &Change, saying: &mut Saying<'_>, out: &mut Vec<Statem
             json(silence)?,
         ),
         Change::Unsilence { id } => say!(out, "DELETE FROM silence WHERE id = $1", owned(id)),
+        Change::Drill { record } => say!(
+            out,
+            "INSERT INTO drill (id, journey, started, ended, state) VALUES ($1, $2, $3, $4, $5)
+                ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, state = excluded.state",
+            owned(&record.id),
+            owned(&record.journey),
+            millis(record.started),
+            record.ended.map(millis),
+            json(record)?,
+        ),
         Change::Owe { row } => owe(row, out)?,
         Change::Own { row } => {
             say!(out, "DELETE FROM outbox WHERE id = $1", owned(&row.id));

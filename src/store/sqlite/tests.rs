@@ -56,7 +56,7 @@ async fn a_newer_schema_and_garbage_are_refused_in_words() {
     drop(Sqlite::open(&place.file()).unwrap());
     Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Sqlite::open(&place.file()).err().unwrap();
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 5 }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 6 }), "{error}");
     assert!(error.to_string().contains("run the newer build"));
     std::fs::write(place.file(), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
     let strange = place.0.join("strange.db");
@@ -84,7 +84,7 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     drop(old);
     assert!(matches!(
         snapshot::spans(&place.file(), &["sms".into()], &mut || {}),
-        Err(StoreError::TooOld { found: 1, known: 5 })
+        Err(StoreError::TooOld { found: 1, known: 6 })
     ));
     let store = Sqlite::open(&place.file()).unwrap();
     let span = |start, step, count, verdict| Span { start, step, count, verdict, excluded: false };

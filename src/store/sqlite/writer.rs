@@ -204,6 +204,18 @@ impl Writer {
             Change::Unsilence { id } => {
                 self.execute("DELETE FROM silence WHERE id = ?", &[id])?;
             }
+            Change::Drill { record } => {
+                self.execute(
+                    "INSERT OR REPLACE INTO drill VALUES (?, ?, ?, ?, ?)",
+                    &[
+                        &record.id,
+                        &&*record.journey,
+                        &millis(record.started),
+                        &record.ended.map(millis),
+                        &json(record)?,
+                    ],
+                )?;
+            }
             Change::Owe { row } => self.apply_owed(row)?,
             Change::Own { row } => {
                 self.execute("DELETE FROM outbox WHERE id = ?", &[&row.id])?;
@@ -323,7 +335,7 @@ impl Writer {
         let runs = millis(retention.runs_before);
         let transaction = self.connection.transaction()?;
         let mut gone = 0;
-        let statements: [(&str, i64); 8] = [
+        let statements: [(&str, i64); 9] = [
             ("DELETE FROM run WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE slot < ?", runs),
             ("DELETE FROM evidence WHERE is_good AND slot < ?", millis(retention.good_evidence_before)),
@@ -335,6 +347,7 @@ impl Writer {
             ("DELETE FROM arrival WHERE ?1 NOTNULL AND token NOT IN (SELECT token FROM ledger)", runs),
             ("DELETE FROM incident WHERE resolved < ?", runs),
             ("DELETE FROM silence WHERE until < ?", runs),
+            ("DELETE FROM drill WHERE ended < ?", runs),
             ("DELETE FROM outbox WHERE status IN ('sent', 'superseded', 'dead') AND created < ?", runs),
         ];
         for (sql, before) in statements {

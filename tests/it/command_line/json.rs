@@ -83,6 +83,7 @@ fn each_verb_prints_the_document_that_the_page_says() {
             ("resume", &["resume", "orders"], 0),
             ("rerun", &["rerun", "rare"], 0),
             ("rerun --wait", &["rerun", "orders", "--wait"], 2),
+            ("drill --list", &["drill", "--list"], 0),
             ("breaker", &["breaker", "web"], 0),
             ("breaker … STATE", &["breaker", "web", "closed", "--for", "1m", "--reason", "x"], 0),
             ("reload", &["reload"], 0),

@@ -196,7 +196,11 @@ impl Relay {
         let open = |name: &str| -> Arc<dyn Channel> {
             let plan = super::world::plan(toml, "");
             let planned = plan.channels.get(name).unwrap_or_else(|| panic!("the relay has no channel `{name}`"));
-            planned.settings.open(&Opening { clock, hooks: None }).expect("it opens").expect("this build has it")
+            planned
+                .settings
+                .open(&Opening { clock, hooks: None, alarms: Default::default() })
+                .expect("it opens")
+                .expect("this build has it")
         };
         let (work, back) = (open("work"), open("back"));
         let (sender, mut arrivals) = mpsc::channel::<Arrival>(64);

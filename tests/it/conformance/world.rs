@@ -94,7 +94,7 @@ impl World {
             (token, entry)
         });
         let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new(&[], None)));
-        let opening = Opening { clock, hooks };
+        let opening = Opening { clock, hooks, alarms: Default::default() };
         let ((readiness, ready), (tell_sent, sent)) = (watch::channel(Readiness::Starting), watch::channel(None));
         let (sender, mut arrivals) = mpsc::channel::<Arrival>(256);
         let nudge = Arc::<Notify>::default();
@@ -152,8 +152,16 @@ impl World {
             }
         });
         let redactor = plan.redactor.clone();
-        let runner =
-            Arc::new(Runner { channels: open.into(), switchboard, store, clock, mint, redactor, observer: None });
+        let runner = Arc::new(Runner {
+            channels: open.into(),
+            switchboard,
+            store,
+            clock,
+            mint,
+            redactor,
+            observer: None,
+            sieve: None,
+        });
         let channels = channels.to_owned();
         World { runner, channels, sightings, readiness: ready, tap, sent, nudge, stop, tasks, ready_in: None, clock }
     }

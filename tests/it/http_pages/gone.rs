@@ -56,6 +56,12 @@ impl Store for Gone {
     fn arrivals(&self) -> BoxFuture<'_, Result<Vec<Arrival>, StoreError>> {
         gone()
     }
+    fn drills(&self, _: Option<Name>, _: usize) -> BoxFuture<'_, Result<Vec<journeyman::drill::Record>, StoreError>> {
+        gone()
+    }
+    fn drill(&self, _: String) -> BoxFuture<'_, Result<Option<journeyman::drill::Record>, StoreError>> {
+        gone()
+    }
     fn boots(&self) -> BoxFuture<'_, Result<Vec<Boot>, StoreError>> {
         gone()
     }

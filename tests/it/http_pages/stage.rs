@@ -126,6 +126,7 @@ impl Stage {
             location: Some("zrh-1".to_owned()),
             commands: journeyman::commands::channel().0,
             slack: Arc::new(callbacks),
+            drills: None,
             reloads: Some(journeyman::commands::reloads().0),
             ready: ready.clone(),
         };
@@ -366,6 +367,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             link: None,
             ack_link: None,
             run_link: None,
+            mark: None,
         },
         state,
     }

@@ -117,7 +117,7 @@ impl Place {
         let (plan, _) = config::load_text("system.toml", toml, &[("probes.toml", "")], &base)
             .unwrap_or_else(|problems| panic!("{}", config::render(&problems, false)));
         let planned = plan.channels.get(name).expect("it is configured");
-        let opening = Opening { clock: Clock::system(), hooks: None };
+        let opening = Opening { clock: Clock::system(), hooks: None, alarms: Default::default() };
         Place(planned.settings.open(&opening).expect("it opens").expect("this build has it"))
     }
 

@@ -184,6 +184,8 @@ impl Store for Disk {
         ledger() -> Vec<(Token, Entry)>;
         orders() -> Vec<(Guarded, Order)>;
         boots() -> Vec<Boot>;
+        drills(journey: Option<Name>, limit: usize) -> Vec<journeyman::drill::Record>;
+        drill(id: String) -> Option<journeyman::drill::Record>;
         unfinished() -> Vec<Checkpoint>;
         arrivals() -> Vec<Arrival>;
         spent() -> Vec<Spent>;

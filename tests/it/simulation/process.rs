@@ -132,6 +132,7 @@ pub(super) async fn start(
         mint,
         redactor: plan.redactor.clone(),
         observer: None,
+        sieve: None,
     });
     let late = observations.clone();
     tokio::spawn(async move {
@@ -149,8 +150,13 @@ pub(super) async fn start(
             }
         }
     });
-    let workplace =
-        Workplace { store: store.clone(), clock, board: board.clone(), observations: observations.downgrade() };
+    let workplace = Workplace {
+        store: store.clone(),
+        clock,
+        board: board.clone(),
+        observations: observations.downgrade(),
+        alarms: Default::default(),
+    };
     let levers = Arc::<Levers>::default();
     let lender = |(name, remembers): (&'static str, bool)| Lender {
         name: name.into(),

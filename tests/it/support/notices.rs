@@ -106,6 +106,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         link: Some("https://probes.example.net/journeys/sms-round-trip".to_owned()),
         ack_link: None,
         run_link: None,
+        mark: None,
     }
 }
 

@@ -78,6 +78,7 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
         link: Some(text.to_owned()),
         ack_link: None,
         run_link: None,
+        mark: None,
         is_whole: false,
     };
     Delivery {

@@ -1,0 +1,36 @@
+//! Puts drills to work, if the plan has a place where they are read back.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::commands::{self, Drills};
+use crate::config::Plan;
+use crate::notice::address;
+use crate::rehearsal::{Conductor, Props, Scene};
+use crate::store::StoreError;
+
+/// What of a plan drills go by.
+pub(super) fn scene(plan: &Plan) -> Scene {
+    let updatable = plan.notifiers.iter().filter(|(_, planned)| planned.settings.is_updatable());
+    Scene {
+        journeys: plan.journeys.clone(),
+        routes: plan.routes.clone(),
+        updatable: updatable.map(|(name, _)| name.clone()).collect(),
+    }
+}
+
+/// Who asks for drills, and who makes them.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub(super) async fn open(
+    plan: &Plan,
+    props: impl FnOnce(crate::drill::DrillSettings, Option<String>) -> Props,
+    scene: watch::Receiver<Arc<Scene>>,
+) -> Result<Option<(Drills, Conductor)>, StoreError> {
+    let Some(settings) = plan.drill.clone() else { return Ok(None) };
+    let (drills, asked) = commands::drills(settings.within);
+    let props = props(settings, address(plan.http.public_url.as_ref(), &["drills"]));
+    Ok(Some((drills, Conductor::open(props, scene, asked).await?)))
+}
