@@ -35,6 +35,7 @@ pub mod demo;
 pub mod detect;
 pub mod evaluator;
 pub mod exit;
+pub mod experiment;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gate;
