@@ -11,6 +11,7 @@ mod dependencies;
 mod difference;
 mod document;
 mod expectations;
+pub mod experiment;
 mod files;
 mod fingerprint;
 mod journeys;
