@@ -1,5 +1,6 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
+mod bench;
 mod breakers;
 mod channels;
 pub mod cluster;
