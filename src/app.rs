@@ -8,6 +8,7 @@ pub mod connect;
 mod dead_man;
 pub mod demo;
 mod drift;
+pub mod experiment;
 pub mod explain;
 mod gates;
 mod heritage;

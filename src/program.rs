@@ -4,6 +4,7 @@
 //! for the program.
 
 mod check;
+mod experiment;
 mod once;
 mod write;
 
@@ -58,6 +59,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Run(from) => {
             let plan = load(&from)?;
             log::init(&plan.log.level, plan.log.json, &plan.redactor);
+            experiment::warn_of_cuts(&plan, &from.config);
             let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
             block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
         }
@@ -163,6 +165,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),
+        Command::Experiment(asked) => experiment::run(&asked),
         Command::Health { config: from, format } => is_ready(&from, format),
     }
 }

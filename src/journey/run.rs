@@ -22,6 +22,7 @@ use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
 use crate::journey::report::{Phase, Report, StepStatus};
 use crate::journey::run::checkpoint::{Resumed, is_from_before};
 use crate::journey::run::progress::{Progress, Sent};
+pub(crate) use crate::journey::run::receive::wanted_copies;
 pub use crate::journey::run::sight::{SendSight, Sight};
 use crate::journey::seen::{Seen, keep};
 use crate::journey::template::{Medium, Scope};

@@ -30,6 +30,8 @@ mod drift;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;
+#[cfg(feature = "exec")]
+mod experiment;
 mod gate;
 mod hostile;
 mod http_channel;
