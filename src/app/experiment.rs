@@ -10,14 +10,14 @@ mod web;
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::drive::Drive;
+use self::drive::{Drive, QUIET};
 use self::journal::Journal;
 use self::traffic::{Shared, Traffic, count_arrivals, watch_receiver};
 use crate::app::bench::{Bench, Takings, narrowed};
@@ -120,16 +120,18 @@ pub async fn experiment(
     }
     let began = clock.now();
     let traffic = Arc::new(Traffic::new(runner, journey, experiment.script.longest(), account.clone(), clock));
-    let mut drive = Drive::new(experiment, &wanted, journal, proxies, account.clone(), last, clock);
+    let mut drive = Drive::new(experiment, &wanted, journal, proxies, account.clone(), last.clone(), clock);
     let (finished, hypothesis) = drive.run(&mut bench, &traffic, stop).await;
     let is_blind = journey.receivers().iter().any(|name| !is_ready(&bench, name));
     let ended = clock.now();
+    // What still comes in at the end has not had its time, however long that was: perhaps it is we who are slow.
+    let is_quiet = ended.mono.since(*last.lock().unwrap_or_else(PoisonError::into_inner)) >= QUIET;
     {
         let mut account = account.lock();
         if is_blind {
             account.blind(ended.mono);
         }
-        account.close(ended.mono, finished.is_drained);
+        account.close(ended.mono, finished.is_drained && is_quiet);
     }
     drive.cut_runs();
     bench.tasks.wait_for(&["traffic"], LAST_RUNS).await;

@@ -30,6 +30,16 @@ url = "sqlite:journeyman.db"
 [channels.loop]
 type = "memory"
 
+[channels.narrow]
+type = "memory"
+rate = "1/s"
+
+[[journey]]
+name = "narrow"
+every = "1h"
+deadline = "500ms"
+step = [{ send = "narrow", text = "{{ token }}", timeout = "300ms" }, { receive = "narrow" }]
+
 [[journey]]
 name = "loop"
 every = "1h"
@@ -268,6 +278,27 @@ fn a_bound_that_is_passed_heals_within_a_second() {
         // Six are overdue 560 ms after the beginning; it is looked once a second.
         assert!(undo < 2_600_000, "undone only after {undo} µs");
         assert_eq!(told["tally"]["lost"], 0, "what was on its way was waited for");
+    });
+}
+
+#[test]
+fn what_we_hold_back_ourselves_is_not_refused_and_makes_it_no_test() {
+    block_on(async {
+        let more = "[hypothesis]\nrefused = 0\nlost = 0\n[[phase]]\nname = \"load\"\nleast = \"2s\"\n";
+        let bench = Bench::new("experiment-narrow", &on_loop("narrow", more));
+        let ended = bench.run(&[]).await;
+        assert_eq!(ended.code, 3, "{}", ended.stderr);
+        let told = report(&ended);
+        let tally = &told["tally"];
+        assert!(tally["unsent"].as_u64() > Some(100), "{tally:#}");
+        assert_eq!((&tally["refused"], &tally["lost"]), (&0.into(), &0.into()), "{tally:#}");
+        assert!(
+            told["why"].as_str().is_some_and(|why| why.contains("not the load that was asked for")),
+            "{}",
+            told["why"]
+        );
+        let why = told["messages"][0]["why"].as_str().expect("a text");
+        assert!(why.contains("held back by this channel's own limit"), "{why}");
     });
 }
 

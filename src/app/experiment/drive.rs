@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A share of fewer sends than these says nothing.
 const ENOUGH: u64 = 10;
 /// After the last arrival, a second copy has so long to come before everything counts as here.
-const QUIET: Duration = Duration::from_secs(3);
+pub(super) const QUIET: Duration = Duration::from_secs(3);
 
 /// What somebody was asked to do, and has done.
 enum Done {

@@ -18,7 +18,7 @@ use crate::journey::report::{Report, StepReport, StepStatus};
 use crate::journey::run::{Sight, wanted_copies};
 use crate::journey::{Journey, Step, Verb};
 use crate::ledger::Kind;
-use crate::runner::open::OpenChannel;
+use crate::runner::open::{OWN_LIMIT, OpenChannel};
 use crate::runner::{Ends, Order, Runner};
 use crate::time::Mono;
 
@@ -174,6 +174,10 @@ impl Traffic {
                 account.answered(number, Answer::Accepted, started + took);
                 account.ended(number, Verdict::Right, at);
             }
+            // Nobody but us kept it back.
+            Outcome::Failed { .. } if has_failed && send.is_some_and(is_held_back) => {
+                account.ended(number, Verdict::NotSent(report.verdict_line()), now);
+            }
             Outcome::Failed { cause: Cause::Blocked, .. } if !has_sent || has_failed => {
                 account.ended(number, Verdict::NotSent(report.verdict_line()), now);
             }
@@ -192,6 +196,10 @@ impl Traffic {
             Outcome::Unknown { .. } | Outcome::Excluded { .. } => {}
         }
     }
+}
+
+fn is_held_back(step: &StepReport) -> bool {
+    step.detail.as_deref().is_some_and(|detail| detail.starts_with(OWN_LIMIT))
 }
 
 fn failed(step: &StepReport) -> bool {

@@ -130,11 +130,12 @@ fn a_thousand_messages_a_second_for_a_minute_are_each_accounted_for() {
         // A minute at that rate is for a machine that has nothing else to do.
         let (more, least): (&[&str], u64) = if is_long() { (&[], 59_900) } else { (&["--short"], 590) };
         let Some((ended, report)) = recipe("thousand-a-second", more).await else { return };
-        assert_eq!(ended.code, 0, "{}: {}", report["why"], ended.stderr);
         let tally = &report["tally"];
+        let first = &report["messages"][0];
+        assert_eq!(ended.code, 0, "{}: {}, {tally:#}: {first:#}", report["why"], ended.stderr);
         let due = tally["due"].as_u64().expect("a number");
         let here = ["on_time", "late"].iter().filter_map(|fate| tally[*fate].as_u64()).sum::<u64>();
-        assert!(due >= least && here == due, "{tally:#}");
+        assert!(due >= least && here == due, "{tally:#}: {first:#}");
         // What docs/experiments.md says; `--nocapture` shows it.
         println!("{tally}");
     });
