@@ -1,5 +1,7 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
+mod alarms;
+mod bench;
 mod breakers;
 mod channels;
 pub mod cluster;
@@ -8,6 +10,7 @@ mod dead_man;
 pub mod demo;
 mod drift;
 mod drills;
+pub mod experiment;
 pub mod explain;
 mod gates;
 mod heritage;
@@ -132,7 +135,7 @@ pub async fn run(
     let Seat { store, listener, door, shared } = Box::pin(seat::take(&plan, clock)).await?;
     let board = Arc::new(Board::default());
     let mut tasks = Tasks::default();
-    let (running, configuration) = watch::channel(plan.fingerprint.clone());
+    let running = watch::channel(plan.fingerprint.clone()).0;
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let journeys = plan.journeys.len();
@@ -209,15 +212,15 @@ pub async fn run(
             share.set(SHARDS.unsigned_abs() as usize, 1);
             share.set_leads(true);
             let before = Counted { until: counted, waiting: resume::waiting_slots(&left) };
-            let ready = Ready::build(&plan, &ground, store.clone(), &spending, before, commanded).await?;
+            let ready = Box::pin(Ready::build(&plan, &ground, store.clone(), &spending, before, commanded)).await?;
             Place::Alone(Some(Box::new(Whole { ready, observed, shown })))
         }
         #[cfg(feature = "postgres")]
         Some(shared) => {
             let (runner, store, arrivals) = (runner.clone(), store.clone(), inlets.noted.1.clone());
-            let journeys = planned.subscribe();
+            let (journeys, configuration) = (planned.subscribe(), running.subscribe());
             let parts = Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals };
-            let (member, shifted) = Member::new(parts, &plan, &ground, &spending, &mut tasks).await?;
+            let (member, shifted) = Box::pin(Member::new(parts, &plan, &ground, &spending, &mut tasks)).await?;
             shifts = Some(shifted);
             Place::Shared(Box::new(member))
         }
@@ -253,7 +256,7 @@ pub async fn run(
     let hooks_door = inlets.hooks_door.clone();
     let pulse = board.pulse("switchboard", clock.now().mono);
     take_arrivals(&mut tasks, inlets, before, &runner, observations, (pulse, clock), &stop_readers);
-    let lead = place.spawn(&plan, &ground, &store, callbacks, &mut tasks)?;
+    let lead = place.spawn(&plan, &ground, callbacks, &mut tasks)?;
     let calendar = Calendar::start(plan_tick, chore)
         .await
         .map_err(|error| Failure::new(exit::SOFTWARE, format!("the calendar cannot start: {error}")))?;
@@ -317,7 +320,7 @@ pub async fn run(
             name = tasks.next_ended() => break Some(name),
             Some(asked) = reloaded.recv() => live.reload(asked, &mut tasks).await,
             won = place.won() => {
-                place.take_over(won, &mut live, &mut tasks).await?;
+                Box::pin(place.take_over(won, &mut live, &mut tasks)).await?;
                 retained.send_replace(live.lead.as_ref().map(|lead| lead.workplace.store.clone()));
             }
         }

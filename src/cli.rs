@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod control;
 pub mod dashboards;
 pub mod drill;
+pub mod experiment;
 pub mod explain;
 pub mod import;
 pub mod init;
@@ -198,6 +199,8 @@ pub enum Command {
     },
     /// Stand before a server and do to its connections what networks do, to rehearse an outage; says at the end what went through
     Proxy(proxy::ProxyArguments),
+    /// Cut something under traffic, count every message, heal it again; exits 0 held, 1 failed, 2 aborted, 3 not tested, 4 not undone
+    Experiment(experiment::ExperimentArguments),
     /// Ask five questions and write a configuration that works; what is there is never overwritten
     Init(InitArguments),
     /// Turn what others watch with into journeys; exits 65 if something of it is left out, which is said

@@ -12,6 +12,7 @@ mod difference;
 mod document;
 mod drill;
 mod expectations;
+pub mod experiment;
 mod files;
 mod fingerprint;
 mod journeys;

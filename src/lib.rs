@@ -38,6 +38,7 @@ pub mod detect;
 pub mod drill;
 pub mod evaluator;
 pub mod exit;
+pub mod experiment;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gate;

@@ -4,6 +4,7 @@
 //! for the program.
 
 mod check;
+mod experiment;
 mod once;
 mod write;
 
@@ -59,8 +60,9 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
         Command::Run(from) => {
             let plan = load(&from)?;
             log::init(&plan.log.level, plan.log.json, &plan.redactor);
+            experiment::warn_of_cuts(&plan, &from.config);
             let source = Some(Source { path: from.config, is_watched: plan.reload_on_change });
-            block_on(async |stop| app::run(plan, source, Clock::system(), stop, |_| {}).await.map(|()| 0))
+            block_on(async |stop| Box::pin(app::run(plan, source, Clock::system(), stop, |_| {})).await.map(|()| 0))
         }
         Command::Check { config: from, connect, strict, format } => check::check(&from, connect, strict, format),
         Command::Status(asked) => {
@@ -113,7 +115,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Dashboards { folder, format } => say(&write::list(&dashboards(&folder)?, format)).map(|()| 0),
-        Command::Demo { exit } => block_on(async |stop| app::demo::run(stop, exit).await.map(|()| 0)),
+        Command::Demo { exit } => block_on(async |stop| Box::pin(app::demo::run(stop, exit)).await.map(|()| 0)),
         Command::Incidents { all, asking } => tell(&asking, async |daemon| {
             control::incidents(daemon, all, asking.format, Clock::system().now().wall).await
         }),
@@ -168,6 +170,7 @@ fn act(arguments: Arguments) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Proxy(asked) => block_on(async |stop| proxy(&asked, Clock::system(), stop).await.map(|()| 0)),
+        Command::Experiment(asked) => experiment::run(&asked),
         Command::Health { config: from, format } => is_ready(&from, format),
     }
 }

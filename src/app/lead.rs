@@ -75,6 +75,17 @@ pub(super) struct Counted {
     pub(super) waiting: HashMap<Name, Vec<Timestamp>>,
 }
 
+/// Another plan than before.
+#[derive(Clone, Copy)]
+pub(super) struct Revision<'a> {
+    pub(super) before: &'a Plan,
+    pub(super) plan: &'a Plan,
+    pub(super) difference: &'a Difference,
+    pub(super) spending: &'a Spending,
+    /// Slots of new journeys are counted up to then.
+    pub(super) counted: Timestamp,
+}
+
 /// Built, and not yet at work.
 pub(super) struct Ready {
     pub(super) evaluator: Evaluator,
@@ -247,20 +258,17 @@ impl Ready {
 }
 
 impl Lead {
-    /// Goes by this plan instead of the one before; slots of new journeys are counted up to then. All that can fail is done first.
+    /// Goes by another plan. All that can fail is done first.
     ///
     /// # Errors
     /// Something cannot be built, or the saved state cannot be read; nothing was changed.
     pub(super) async fn change(
         &mut self,
-        before: &Plan,
-        plan: &Plan,
-        difference: &Difference,
-        spending: &Spending,
-        counted: Timestamp,
+        revision: Revision<'_>,
         ground: &Ground,
         tasks: &mut Tasks,
     ) -> Result<(), String> {
+        let Revision { before, plan, difference, spending, counted } = revision;
         let failed = |failure: Failure| failure.to_string();
         let Ground { clock, board, metrics, levers, key, .. } = ground;
         let clock = *clock;

@@ -16,7 +16,7 @@ use crate::app::reload::Live;
 use crate::app::seat::{Shared, Tenure};
 use crate::app::shards::Keeper;
 use crate::app::tasks::Tasks;
-use crate::app::{once, open_spending, store_failure};
+use crate::app::{alarms, open_spending, store_failure};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::LEAD;
@@ -79,6 +79,7 @@ struct Waiting {
     /// Gives what is to be seen back, once the relay has stopped.
     over: Option<oneshot::Receiver<mpsc::Receiver<Observation>>>,
     relay: Option<Relay>,
+    store: Arc<dyn Store>,
     holder: String,
 }
 
@@ -137,7 +138,7 @@ impl Member {
             }
             Turn::Held { by, .. } => {
                 let relay = Relay {
-                    store,
+                    store: store.clone(),
                     observed,
                     flushes: flushed,
                     board: ground.board.clone(),
@@ -145,7 +146,8 @@ impl Member {
                     unsaid: VecDeque::new(),
                 };
                 let parting = Parting { shown, observed: None };
-                member.waiting = Some(Waiting { parting, commanded, over: None, relay: Some(relay), holder: by });
+                member.waiting =
+                    Some(Waiting { parting, commanded, over: None, relay: Some(relay), store, holder: by });
             }
         }
         Ok((member, shifted))
@@ -166,7 +168,7 @@ impl Member {
         let (store, tenure) = self.shared.lead(fence, tasks, &ground.board, ground.clock).await.map_err(failed)?;
         self.tenure = Some(tenure);
         // Up to when slots are counted is said by those who run them.
-        let mut ready = Ready::build(plan, ground, store, spending, Counted::default(), commanded).await?;
+        let mut ready = Box::pin(Ready::build(plan, ground, store, spending, Counted::default(), commanded)).await?;
         relay::catch_up(&self.shared.share, &mut ready.evaluator).await.map_err(failed)?;
         self.shared.share.held().lead(Some(epoch));
         Ok(ready)
@@ -181,13 +183,7 @@ impl Member {
     ///
     /// # Errors
     /// The listener cannot be had twice, or a notifier that journeys ring cannot be built.
-    pub(super) fn spawn(
-        &mut self,
-        plan: &Plan,
-        ground: &Ground,
-        store: &Arc<dyn Store>,
-        tasks: &mut Tasks,
-    ) -> Result<Option<Lead>, Failure> {
+    pub(super) fn spawn(&mut self, plan: &Plan, ground: &Ground, tasks: &mut Tasks) -> Result<Option<Lead>, Failure> {
         if let Some(keeper) = self.keeper.take() {
             tasks.spawn("shards", keeper.run(self.stop.clone(), self.end.clone()));
         }
@@ -216,7 +212,7 @@ impl Member {
             }
         });
         self.shared.stand_by(tasks, self.won.0.clone(), say, ground.clock, &stop);
-        let mirror = mirror(store.clone(), ground.board.clone(), ground.levers.clone(), ground.clock);
+        let mirror = mirror(waiting.store.clone(), ground.board.clone(), ground.levers.clone(), ground.clock);
         let stopped = stop.clone();
         let _ = tasks.spawn_until("standby", &stop, async move {
             tokio::select! {
@@ -225,10 +221,7 @@ impl Member {
             }
         });
         // Who decides has workers for them.
-        for (name, notifier) in once::rung(plan, ground.clock)? {
-            let lane = ground.alarms.answer_for(&name);
-            let _ = tasks.spawn_until("standby", &stop, once::answer_alarms(name, notifier, lane, stop.clone()));
-        }
+        alarms::take(plan, &ground.alarms, tasks, ground.clock, &stop)?;
         if let Some(relay) = waiting.relay.take() {
             let (over, given) = oneshot::channel();
             waiting.over = Some(given);

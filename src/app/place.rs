@@ -14,7 +14,6 @@ use crate::commands::Callbacks;
 use crate::config::Plan;
 use crate::exit::Failure;
 use crate::scheduler::Observation;
-use crate::store::Store;
 
 /// That the lease of a shared store is ours.
 #[cfg(feature = "postgres")]
@@ -54,7 +53,6 @@ impl Place {
         &mut self,
         plan: &Plan,
         ground: &Ground,
-        store: &Arc<dyn Store>,
         callbacks: Arc<Callbacks>,
         tasks: &mut Tasks,
     ) -> Result<Option<Lead>, Failure> {
@@ -65,7 +63,7 @@ impl Place {
                 ready.spawn(ground, callbacks, observed, tasks)
             })),
             #[cfg(feature = "postgres")]
-            Place::Shared(member) => member.spawn(plan, ground, store, tasks),
+            Place::Shared(member) => member.spawn(plan, ground, tasks),
         }
     }
 

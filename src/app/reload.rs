@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alert::Subject;
 use crate::app::channels::{Opener, readings};
-use crate::app::lead::{Ground, Lead};
+use crate::app::lead::{Ground, Lead, Revision};
 use crate::app::tasks::Tasks;
 use crate::app::{open_spending, own};
 use crate::breaker::Guarded;
@@ -142,7 +142,8 @@ impl Live {
         let counted = clock.now().wall;
         // From its end on nothing can fail.
         if let Some(lead) = &mut self.lead {
-            lead.change(&self.plan, &plan, difference, &spending, counted, &self.ground, tasks).await?;
+            let revision = Revision { before: &self.plan, plan: &plan, difference, spending: &spending, counted };
+            lead.change(revision, &self.ground, tasks).await?;
         }
         self.planned.send_replace(plan.journeys.clone());
         self.runner.switchboard.regard(readings(&plan));

@@ -4,7 +4,7 @@
 //! the run that wanted it is, the group is told to end (TERM), and ended (KILL) if it has not after the grace.
 
 mod output;
-mod program;
+pub(crate) mod program;
 mod verdict;
 
 #[cfg(any(test, fuzzing))]

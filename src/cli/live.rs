@@ -110,7 +110,12 @@ mod tests {
         let mut waits = step("wait", StepStatus::Skipped, 0);
         waits.at = Duration::from_millis(100);
         let steps = vec![step("send", StepStatus::Passed, 100), waits, step("after", StepStatus::Skipped, 0)];
-        Sight { journey: "orders".into(), steps, working: Some((1, Mono(Duration::from_millis(1_100)))) }
+        Sight {
+            journey: "orders".into(),
+            steps,
+            working: Some((1, Mono(Duration::from_millis(1_100)))),
+            sends: Vec::new(),
+        }
     }
 
     #[test]

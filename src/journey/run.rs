@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod judge;
 mod progress;
 mod receive;
+mod sight;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +19,11 @@ use sha2::{Digest as _, Sha256};
 use crate::journey::expect::{Query, cut};
 use crate::journey::message::Message;
 use crate::journey::outcome::{Cause, Outcome, UnknownWhy};
-use crate::journey::report::{Phase, Report, StepReport, StepStatus};
+use crate::journey::report::{Phase, Report, StepStatus};
 use crate::journey::run::checkpoint::{Resumed, is_from_before};
 use crate::journey::run::progress::{Progress, Sent};
+pub(crate) use crate::journey::run::receive::wanted_copies;
+pub use crate::journey::run::sight::{SendSight, Sight};
 use crate::journey::seen::{Seen, keep};
 use crate::journey::template::{Medium, Scope};
 use crate::journey::token::Token;
@@ -159,17 +162,6 @@ pub enum Action {
     Finish(Box<Report>),
 }
 
-/// How far a run is, for whoever looks on. What servers said is not in it: that is for the report, which is redacted.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// Its journey.
-    pub journey: Name,
-    /// Its steps, those that are not done yet as skipped.
-    pub steps: Vec<StepReport>,
-    /// The step in hand, and since when.
-    pub working: Option<(usize, Mono)>,
-}
-
 #[derive(Debug)]
 enum Activity {
     /// A send or request is on its way.
@@ -274,17 +266,6 @@ impl Run {
     /// The slot that it runs for.
     pub fn slot(&self) -> Timestamp {
         self.slot
-    }
-
-    /// How far it is.
-    pub fn sight(&self) -> Sight {
-        let steps = self.journey.steps.iter().zip(&self.steps).map(|(step, progress)| StepReport {
-            channel: step.verb.channel().cloned(),
-            at: progress.at,
-            took: progress.took,
-            ..StepReport::new(step.name.clone(), step.verb.as_str(), progress.status)
-        });
-        Sight { journey: self.journey.name.clone(), steps: steps.collect(), working: self.working() }
     }
 
     /// When [`Event::Timer`] is due.

@@ -31,6 +31,9 @@ const TRENDS: usize = 256;
 /// called twenty times a second at most, however many journeys need it.
 const SAME_REFUSAL: Duration = Duration::from_millis(50);
 
+/// What is said of a call that was not made because the channel may make no more: nobody but us refused it.
+pub const OWN_LIMIT: &str = "held back by this channel's own limit";
+
 /// The phases of making a connection, by the names that channels give them.
 const CONNECTING: &[&str] = &["dns", "connect", "tls", "starttls", "greeting", "login", "bind", "handshake"];
 
@@ -218,7 +221,7 @@ impl OpenChannel {
                     Some(rate) => format!("rate = \"{rate}/s\", max_in_flight = {}", self.policy.max_in_flight),
                     None => format!("max_in_flight = {}", self.policy.max_in_flight),
                 };
-                Err(format!("held back by this channel's own limit ({limit}); nothing was sent"))
+                Err(format!("{OWN_LIMIT} ({limit}); nothing was sent"))
             }
         }
     }

@@ -228,6 +228,7 @@ mod tests {
                 mint,
                 redactor: crate::secret::Redactor::new(),
                 observer: None,
+                sieve: None,
             });
             let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
             let (observations, observed) = mpsc::channel(64);

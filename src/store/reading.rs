@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -124,6 +124,15 @@ pub struct Wanted {
 /// Of all: there is no store, it cannot be read, or it is of another version.
 #[expect(clippy::missing_errors_doc, reason = "said once for all of them")]
 impl Home {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Home::Sqlite(path) => Some(path),
+            #[cfg(feature = "postgres")]
+            Home::Postgres(_) => None,
+        }
+    }
+
     /// Whether there may be a store. What is behind a network is known only once it is asked.
     pub fn may_be_there(&self) -> bool {
         match self {

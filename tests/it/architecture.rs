@@ -9,8 +9,22 @@ use regex::Regex;
 
 /// Pure decisions: no runtime, no clock, no files, no sockets.
 const CORE: &[&str] = &[
-    "time", "journey", "slo", "detect", "alert", "control", "incident", "judge", "replay", "ledger", "notice",
-    "breaker", "boots", "cluster", "drill",
+    "time",
+    "journey",
+    "slo",
+    "detect",
+    "alert",
+    "control",
+    "incident",
+    "judge",
+    "replay",
+    "ledger",
+    "notice",
+    "breaker",
+    "boots",
+    "cluster",
+    "drill",
+    "experiment",
 ];
 /// What every room above the core may rely on.
 const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text", "alarm"];
@@ -37,6 +51,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("boots",     &[&["time"]]),
     ("cluster",   &[&["journey", "drill"]]),
     ("drill",     &[&["journey", "time", "incident", "notice"]]),
+    ("experiment", &[&["journey", "time"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
@@ -58,7 +73,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("store",     &[CORE, GROUND, &["notifier::Receipt"]]),
     ("board",     &[CORE, GROUND, &["channel::Readiness"]]),
     ("http",      &[CORE, GROUND, SHOWN, &["store", "channel::Readiness", "notifier::Receipt"]]),
-    ("config",    &[CORE, GROUND, &["channel", "notifier", "dead_man", "observer", "store::postgres", "store::reading::Home"]]),
+    ("config",    &[CORE, GROUND, &["channel", "notifier", "dead_man", "observer", "proxy::Fault", "store::postgres", "store::reading::Home"]]),
     // Drivers: they talk by channels of tokio, and know of each other at most what is said there.
     ("runner",    &[CORE, GROUND, SHOWN, &["channel", "store", "observer"]]),
     ("scheduler", &[CORE, GROUND, SHOWN, &["runner"]]),
@@ -67,11 +82,11 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("calendar",  &[CORE, GROUND, SHOWN]),
     ("rehearsal", &[CORE, GROUND, SHOWN, &["channel", "store", "runner", "delivery::Outbox"]]),
     // The top.
-    ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log"]]),
+    ("app",       &[CORE, GROUND, SHOWN, EDGES, DRIVERS, &["config", "demo", "health", "log", "proxy"]]),
     ("dashboards", &[]),
     ("cli",       &[CORE, GROUND, &["config", "dashboards", "health", "proxy", "store::reading", "store::story", "store::RunRow"]]),
     ("demo",      &[GROUND, &["config"]]),
-    ("program",   &[GROUND, &["app", "cli", "config", "demo", "health", "journey", "log"]]),
+    ("program",   &[GROUND, &["app", "cli", "config", "demo", "experiment::report", "health", "journey", "log"]]),
     ("main",      &[&["program"]]),
     // What the fuzzer and the tests alone compile.
     ("fuzz",      &[CORE, GROUND, SHOWN, EDGES, &["config"]]),

@@ -33,6 +33,8 @@ mod drill;
 mod email;
 #[cfg(feature = "exec")]
 mod exec;
+#[cfg(feature = "exec")]
+mod experiment;
 mod gate;
 mod hostile;
 mod http_channel;

@@ -26,7 +26,7 @@ const BURIAL: Duration = Duration::from_secs(1);
 const PIECE: usize = 16 * 1024;
 
 /// A program that was started.
-pub(super) struct Program {
+pub(crate) struct Program {
     // Dropped first: what is left of the group must not outlive us.
     group: Group,
     child: Child,
@@ -35,22 +35,22 @@ pub(super) struct Program {
 }
 
 /// What became of a program.
-pub(super) struct Told {
+pub(crate) struct Told {
     /// How it ended; `None` if it has not, and its time is over.
-    pub(super) status: Option<ExitStatus>,
+    pub(crate) status: Option<ExitStatus>,
     /// When.
-    pub(super) at: Now,
+    pub(crate) at: Now,
     /// What it printed.
-    pub(super) stdout: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
     /// And complained.
-    pub(super) stderr: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
     /// Whether some of that was left out.
-    pub(super) is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 impl Program {
     /// Starts it in a process group of its own, and keeps at most `most` bytes of each of its outputs.
-    pub(super) fn start(command: &mut Command, most: usize) -> io::Result<Program> {
+    pub(crate) fn start(command: &mut Command, most: usize) -> io::Result<Program> {
         let mut child = command.process_group(0).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let group = Group { id: id.ok_or_else(|| io::Error::other("it has no process id"))?, is_gone: false };
@@ -61,7 +61,7 @@ impl Program {
 
     /// Stays with it to its end: answers when it has ended or at `until`, and sees to it that nothing of it goes on after that,
     /// or after nobody wants the answer any more.
-    pub(super) async fn supervise(
+    pub(crate) async fn supervise(
         mut self,
         until: Instant,
         grace: Duration,

@@ -237,7 +237,7 @@ fn passes(filter: &[Expectation], message: &Message, at: Timestamp, scope: &Scop
 }
 
 /// How many copies a receive waits for: what `copies` expects, or one.
-fn wanted_copies(step: &Step) -> u32 {
+pub(crate) fn wanted_copies(step: &Step) -> u32 {
     let wanted = step.expect.iter().find_map(|expectation| match (&expectation.query, &expectation.predicate) {
         (
             Query::Copies,

@@ -147,7 +147,11 @@ fn pages_with_toml(root: &Path) -> Vec<String> {
         }
     }
     pages.retain(|page| {
-        page.ends_with(".md") && std::fs::read_to_string(root.join(page)).is_ok_and(|text| text.contains("```toml"))
+        // An experiment's file has a grammar of its own; its page is loaded with the other tests of it.
+        let is_ours = page != "docs/experiments.md";
+        is_ours
+            && page.ends_with(".md")
+            && std::fs::read_to_string(root.join(page)).is_ok_and(|text| text.contains("```toml"))
     });
     pages.sort();
     pages
