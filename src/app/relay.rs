@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
+use crate::cluster::SHARDS;
 use crate::evaluator::Evaluator;
 use crate::scheduler::Observation;
 use crate::store::postgres::{Relayed, Share};
@@ -205,7 +206,12 @@ pub(super) async fn listen(
                         return stop.cancelled().await;
                     }
                 }
-                if is_all { LISTEN } else { Duration::ZERO }
+                match is_all {
+                    false => Duration::ZERO,
+                    // Who has all shards is told nothing by others.
+                    true if share.held().shards().len() > SHARDS.unsigned_abs() as usize => RETRY,
+                    true => LISTEN,
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {

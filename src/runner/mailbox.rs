@@ -13,11 +13,7 @@ const MAILBOX: usize = 64;
 
 /// Where the switchboard puts what is a run's, and the run takes it, in that order.
 #[derive(Default)]
-pub struct Mailbox {
-    inner: Mutex<Inner>,
-    /// What comes goes through this instead, and to another mailbox.
-    before: Option<Box<Behind>>,
-}
+pub struct Mailbox(Mutex<Inner>);
 
 /// Stands before a mailbox: what comes may be held back, be another, or not be seen at all.
 pub trait Sieve: Send + Sync {
@@ -25,41 +21,55 @@ pub trait Sieve: Send + Sync {
     fn put(&self, event: Event, mailbox: &Arc<Mailbox>);
 }
 
+/// As large as what it is nearly always: the other one finds room in it.
+enum Inner {
+    Here {
+        events: VecDeque<Event>,
+        /// Of the run, while it waits.
+        waker: Option<Waker>,
+    },
+    /// What comes goes through this instead, and to another mailbox.
+    Behind(Box<Behind>),
+}
+
+#[derive(Clone)]
 struct Behind {
     sieve: Arc<dyn Sieve>,
     mailbox: Arc<Mailbox>,
 }
 
-#[derive(Default)]
-struct Inner {
-    events: VecDeque<Event>,
-    /// Of the run, while it waits.
-    waker: Option<Waker>,
+impl Default for Inner {
+    fn default() -> Inner {
+        Inner::Here { events: VecDeque::new(), waker: None }
+    }
 }
 
 impl Mailbox {
     /// One whose mail goes through `sieve` to `mailbox`.
     pub fn behind(sieve: Arc<dyn Sieve>, mailbox: Arc<Mailbox>) -> Mailbox {
-        Mailbox { before: Some(Box::new(Behind { sieve, mailbox })), ..Mailbox::default() }
+        Mailbox(Mutex::new(Inner::Behind(Box::new(Behind { sieve, mailbox }))))
     }
 
     /// Puts `event` in, and wakes the run; if the mailbox is full, the event is lost.
     pub fn put(&self, event: Event) {
-        match &self.before {
+        let behind = match &*self.lock() {
+            Inner::Behind(behind) => Some(behind.clone()),
+            Inner::Here { .. } => None,
+        };
+        match behind {
             Some(behind) => behind.sieve.put(event, &behind.mailbox),
             None => self.take(event),
         }
     }
 
-    /// As [`Mailbox::put`], and nothing stands before it.
+    /// As [`Mailbox::put`], where nothing stands before it.
     pub fn take(&self, event: Event) {
-        let waker = {
-            let mut inner = self.lock();
-            if inner.events.len() >= MAILBOX {
-                return;
+        let waker = match &mut *self.lock() {
+            Inner::Here { events, waker } if events.len() < MAILBOX => {
+                events.push_back(event);
+                waker.take()
             }
-            inner.events.push_back(event);
-            inner.waker.take()
+            Inner::Here { .. } | Inner::Behind(_) => None,
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -69,11 +79,11 @@ impl Mailbox {
     /// The next event, as soon as there is one. Nothing is lost if the future is dropped before. For one reader at a time.
     pub async fn next(&self) -> Event {
         poll_fn(|context| {
-            let mut inner = self.lock();
-            match inner.events.pop_front() {
+            let Inner::Here { events, waker } = &mut *self.lock() else { return Poll::Pending };
+            match events.pop_front() {
                 Some(event) => Poll::Ready(event),
                 None => {
-                    inner.waker = Some(context.waker().clone());
+                    *waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
@@ -83,11 +93,11 @@ impl Mailbox {
 
     /// Whether nothing waits in it.
     pub fn is_empty(&self) -> bool {
-        self.lock().events.is_empty()
+        matches!(&*self.lock(), Inner::Here { events, .. } if events.is_empty())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,6 +121,11 @@ mod tests {
             Event::Gap { why, .. } => Some(why),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_may_stand_before_it_costs_it_nothing() {
+        assert_eq!(size_of::<Inner>(), size_of::<(VecDeque<Event>, Option<Waker>)>());
     }
 
     #[test]
