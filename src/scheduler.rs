@@ -793,10 +793,47 @@ fn due_at(slot: Timestamp, now: Now) -> Mono {
     if slot >= now.wall { now.mono + between(now.wall, slot) } else { now.mono - between(slot, now.wall) }
 }
 
+/// Schedulers for tests: with a store of their own, and no channels.
+#[cfg(test)]
+mod staging {
+    use super::*;
+    use crate::journey::token::Mint;
+    use crate::runner::switchboard::Switchboard;
+    use crate::store::sqlite::Sqlite;
+
+    pub(super) struct Staged {
+        pub(super) scheduler: Scheduler,
+        pub(super) observed: mpsc::Receiver<Observation>,
+        /// To be removed after the test.
+        pub(super) directory: std::path::PathBuf,
+    }
+
+    /// A scheduler at this time, whose slots are counted up to then; no other test of this process has this `name`.
+    pub(super) fn staged(name: &str, journeys: &[Arc<Journey>], at: Timestamp) -> Staged {
+        let directory = std::env::temp_dir().join(format!("journeyman-scheduler-{}-{name}", std::process::id()));
+        let clock = Clock::derived(at);
+        let mint = Arc::new(Mint::new([1; 32], 0));
+        let runner = Arc::new(Runner {
+            channels: BTreeMap::new().into(),
+            switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
+            store: Arc::new(Sqlite::open(&directory.join("state.db")).unwrap()),
+            clock,
+            mint,
+            redactor: crate::secret::Redactor::new(),
+            observer: None,
+            sieve: None,
+        });
+        let (observations, observed) = mpsc::channel(64);
+        let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
+        let scheduler = Scheduler::new(journeys, at, runner, 4, observations, metrics, clock);
+        Staged { scheduler, observed, directory }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::staging::{Staged, staged};
     use super::*;
-    use crate::runner::switchboard::Switchboard;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_790_000_000 + second).unwrap()
@@ -819,22 +856,8 @@ mod tests {
     /// The daemon before may have told of a step and been killed.
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_steady_after_a_start_is_told_of_once() {
-        let directory = std::env::temp_dir().join(format!("journeyman-scheduler-{}", std::process::id()));
-        let clock = Clock::derived(at(0));
-        let mint = Arc::new(crate::journey::token::Mint::new([1; 32], 0));
-        let runner = Arc::new(Runner {
-            channels: BTreeMap::new().into(),
-            switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
-            store: Arc::new(crate::store::sqlite::Sqlite::open(&directory.join("state.db")).unwrap()),
-            clock,
-            mint,
-            redactor: crate::secret::Redactor::new(),
-            observer: None,
-            sieve: None,
-        });
-        let (observations, mut observed) = mpsc::channel(8);
-        let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
-        let scheduler = Scheduler::new(&[], at(0), runner, 4, observations, metrics, clock);
+        let Staged { scheduler, mut observed, directory } = staged("steady", &[], at(0));
+        let clock = scheduler.clock;
         let (_plan, ticks) = mpsc::channel(1);
         let pulse = crate::board::Board::default().pulse("scheduler", clock.now().mono);
         let mut tasks = tokio::task::JoinSet::new();

@@ -65,13 +65,9 @@ impl Scheduler {
 mod tests {
     use std::time::Duration;
 
-    use tokio::sync::mpsc;
-
     use super::*;
-    use crate::clock::Clock;
-    use crate::runner::Runner;
-    use crate::runner::switchboard::Switchboard;
     use crate::scheduler::Turn;
+    use crate::scheduler::staging::{Staged, staged};
     use crate::time::{Mono, later};
 
     fn at(second: i64) -> Timestamp {
@@ -88,27 +84,6 @@ mod tests {
         plan.journeys[0].clone()
     }
 
-    fn scheduler(journeys: &[Arc<Journey>]) -> (Scheduler, std::path::PathBuf) {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("journeyman-replan-{}-{number}", std::process::id()));
-        let clock = Clock::derived(at(0));
-        let mint = Arc::new(crate::journey::token::Mint::new([1; 32], 0));
-        let runner = Arc::new(Runner {
-            channels: BTreeMap::new().into(),
-            switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
-            store: Arc::new(crate::store::sqlite::Sqlite::open(&directory.join("state.db")).unwrap()),
-            clock,
-            mint,
-            redactor: crate::secret::Redactor::new(),
-            observer: None,
-            sieve: None,
-        });
-        let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
-        (Scheduler::new(journeys, at(0), runner, 4, mpsc::channel(8).0, metrics, clock), directory)
-    }
-
     fn replan(journeys: Vec<Arc<Journey>>, counted: Timestamp) -> Replan {
         let (spending, spend_metrics, (done, _)) = (Spending::default(), BTreeMap::new(), oneshot::channel());
         Replan { journeys, counted, spending, spend_metrics, done }
@@ -116,7 +91,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_stays_keeps_its_next_slot_and_its_turn() {
-        let (mut scheduler, directory) = scheduler(&[journey("kept", 60), journey("faster", 60), journey("gone", 60)]);
+        let Staged { mut scheduler, directory, .. } =
+            staged("replan-1", &[journey("kept", 60), journey("faster", 60), journey("gone", 60)], at(0));
         let now = Now { wall: at(0), mono: Mono(Duration::from_secs(100)) };
         scheduler.plan(now);
         let slots = |scheduler: &Scheduler| -> BTreeMap<String, Timestamp> {
@@ -153,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_that_is_due_at_that_moment_is_neither_lost_nor_run_twice() {
-        let (mut scheduler, directory) = scheduler(&[journey("kept", 60)]);
+        let Staged { mut scheduler, directory, .. } = staged("replan-2", &[journey("kept", 60)], at(0));
         let now = Now { wall: at(0), mono: Mono(Duration::from_secs(100)) };
         scheduler.plan(now);
         let slot = scheduler.entries[0].slot;

@@ -187,9 +187,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::clock::Clock;
-    use crate::runner::Runner;
-    use crate::runner::switchboard::Switchboard;
+    use crate::scheduler::staging::{Staged, staged};
     use crate::time::later;
 
     fn at(second: i64) -> Timestamp {
@@ -217,22 +215,7 @@ mod tests {
 
     impl Stage {
         fn new(name: &str, journeys: &[Arc<Journey>]) -> Stage {
-            let directory = std::env::temp_dir().join(format!("journeyman-shift-{}-{name}", std::process::id()));
-            let clock = Clock::derived(at(0));
-            let mint = Arc::new(crate::journey::token::Mint::new([1; 32], 0));
-            let runner = Arc::new(Runner {
-                channels: BTreeMap::new().into(),
-                switchboard: Arc::new(Switchboard::new(mint.clone(), Default::default(), [])),
-                store: Arc::new(crate::store::sqlite::Sqlite::open(&directory.join("state.db")).unwrap()),
-                clock,
-                mint,
-                redactor: crate::secret::Redactor::new(),
-                observer: None,
-                sieve: None,
-            });
-            let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());
-            let (observations, observed) = mpsc::channel(64);
-            let scheduler = Scheduler::new(journeys, at(0), runner, 4, observations, metrics, clock);
+            let Staged { scheduler, observed, directory } = staged(name, journeys, at(0));
             Stage { scheduler: scheduler.sharing(mpsc::channel(1).1), observed, directory }
         }
 
@@ -266,7 +249,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_daemon_runs_the_journeys_of_its_shards_and_no_others() {
         let all = journeys(40);
-        let mut stage = Stage::new("runs", &all);
+        let mut stage = Stage::new("shift-runs", &all);
         let now = Now { wall: at(0), mono: crate::time::Mono(Duration::from_secs(100)) };
         assert!(stage.names().is_empty());
         let (some, more): (Vec<i32>, Vec<i32>) = ((1..=16).collect(), (17..=32).collect());
@@ -303,7 +286,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_what_was_given_goes_on_after_the_last_slot() {
-        let mut stage = Stage::new("given", &journeys(4));
+        let mut stage = Stage::new("shift-given", &journeys(4));
         let now = Now { wall: at(60), mono: crate::time::Mono(Duration::from_secs(100)) };
         let given = at(55);
         stage.gain(&(1..=32).collect::<Vec<_>>(), Some(given), now).await;

@@ -163,22 +163,6 @@ impl Lease {
         Ok(())
     }
 
-    /// Says that this daemon is there, for whoever asks for all of them. Those that were not seen for an hour are forgotten.
-    ///
-    /// # Errors
-    /// The server does not answer.
-    pub async fn introduce(&self, member: &Member) -> Result<(), StoreError> {
-        self.line.ask(|session| async move { introduce(&session, &self.holder, member).await }).await
-    }
-
-    /// Says that it is there no longer.
-    ///
-    /// # Errors
-    /// The server does not answer: it is forgotten after an hour.
-    pub async fn leave(&self) -> Result<(), StoreError> {
-        self.line.ask(|session| async move { goodbye(&session, &self.holder).await }).await
-    }
-
     /// Who has it, if anybody does. Nothing is changed.
     ///
     /// # Errors
