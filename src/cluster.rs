@@ -1,11 +1,12 @@
 //! How daemons that share a store share its journeys: each journey belongs to a shard, and each shard to one daemon at a time.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use sha2::{Digest, Sha256};
 
 use crate::drill;
-use crate::journey::own;
+use crate::journey::{own, vantage};
 
 /// Journeys are spread over so many shards, numbered from one. It never changes: what was written under a number stays there.
 pub const SHARDS: i32 = 32;
@@ -13,15 +14,38 @@ pub const SHARDS: i32 = 32;
 /// The shard of what belongs to the daemon that decides: its lease, the monitor's own journey, and what is made for drills.
 pub const LEAD: i32 = 0;
 
-/// The shard of a journey: the first eight bytes of its name's SHA-256, big endian, modulo [`SHARDS`], plus one.
+/// The journeys that are run from one place are spread over so many shards of that place, numbered from [`first_at`].
+pub const SHARDS_AT: i32 = 8;
+
+/// The shard of a journey, by the first eight bytes of its name's SHA-256, big endian: modulo [`SHARDS`], plus one; of one that is
+/// run from one place of several, modulo [`SHARDS_AT`], plus that place's first.
 pub fn shard_of(journey: &str) -> i32 {
     if own::is_own(journey) || drill::is_shadow(journey) {
         return LEAD;
     }
-    let digest = Sha256::digest(journey.as_bytes());
-    let first = digest.iter().take(8).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
-    // Less than SHARDS, which an i32 holds.
-    1 + (first % SHARDS.unsigned_abs() as u64) as i32
+    // A remainder is less than what an i32 held.
+    let nth = |shards: i32| (hash(journey) % shards.unsigned_abs() as u64) as i32;
+    match vantage::location_of(journey) {
+        Some(location) => first_at(location) + nth(SHARDS_AT),
+        None => 1 + nth(SHARDS),
+    }
+}
+
+/// The first of a place's shards: by 24 bits of the SHA-256 of its name, so that who knows the name knows it. Two of a hundred
+/// places share theirs with a probability of 0.03 %, for which the configuration is refused.
+pub fn first_at(location: &str) -> i32 {
+    // 24 bits times eight, plus what comes before, are 27 bits.
+    (64 + (hash(location) >> 40) * SHARDS_AT.unsigned_abs() as u64) as i32
+}
+
+/// The shards that daemons at `location` share: with all others, and with those of their place.
+pub fn groups(location: Option<&str>) -> Vec<RangeInclusive<i32>> {
+    let place = location.map(first_at).map(|first| first..=first + SHARDS_AT - 1);
+    [Some(1..=SHARDS), place].into_iter().flatten().collect()
+}
+
+fn hash(text: &str) -> u64 {
+    Sha256::digest(text.as_bytes()).iter().take(8).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
 /// What a daemon should do about its shards.
@@ -35,14 +59,14 @@ pub enum Wish {
     Stay,
 }
 
-/// What the daemon at `who` should do, where every living daemon holds so many of `shares`, in an order that all of them know,
-/// and `free` shards are nobody's.
+/// What the daemon at `who` should do, where every living daemon holds so many of `shards` as `shares` says, in an order that all of
+/// them know, and `free` are nobody's.
 ///
 /// Each is due the same number, but for a remainder of one each: that stays with those who have most, the first of those that
 /// have as many. So nobody gives back what it would be due again, and all who see the same agree.
-pub fn wish(who: usize, shares: &[usize], free: usize) -> Wish {
+pub fn wish(who: usize, shares: &[usize], free: usize, shards: usize) -> Wish {
     let held = shares.get(who).copied().unwrap_or(0);
-    let (shards, members) = (SHARDS.unsigned_abs() as usize, shares.len().max(1));
+    let members = shares.len().max(1);
     let is_before = |nth: usize, share: usize| share > held || (share == held && nth < who);
     let before = shares.iter().enumerate().filter(|(nth, share)| is_before(*nth, **share)).count();
     let due = shards / members + usize::from(before < shards % members);
@@ -69,6 +93,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_run_from_one_place_is_in_a_shard_of_that_place() {
+        assert_eq!(first_at("london-1"), FIRST_OF_LONDON);
+        let shards: std::collections::BTreeSet<i32> =
+            (0..200).map(|nth| shard_of(&format!("j{nth}@london-1"))).collect();
+        assert_eq!(shards, (FIRST_OF_LONDON..FIRST_OF_LONDON + SHARDS_AT).collect());
+        assert_eq!(groups(Some("london-1")), [1..=SHARDS, FIRST_OF_LONDON..=FIRST_OF_LONDON + SHARDS_AT - 1]);
+        assert_eq!(groups(None), [1..=SHARDS]);
+        let firsts: std::collections::BTreeSet<i32> = (0..300).map(|nth| first_at(&format!("place-{nth}"))).collect();
+        assert!(firsts.len() == 300 && firsts.iter().all(|first| *first > SHARDS && (first - 64) % SHARDS_AT == 0));
+    }
+
+    /// By `printf london-1 | sha256sum | cut -c1-6`.
+    const FIRST_OF_LONDON: i32 = 64 + 8 * 0xdd23ad;
+
+    #[test]
     fn each_takes_its_due_and_gives_back_what_is_more() {
         for (who, shares, free, expected) in [
             (0, &[0][..], 32, Wish::Take(32)),
@@ -89,7 +128,7 @@ mod tests {
             // Somebody who is not there has the rest.
             (0, &[16], 0, Wish::Stay),
         ] {
-            assert_eq!(wish(who, shares, free), expected, "{who} of {shares:?}, {free} free");
+            assert_eq!(wish(who, shares, free, 32), expected, "{who} of {shares:?}, {free} free");
         }
     }
 
@@ -122,7 +161,7 @@ mod tests {
 
         fn look(&self, name: u8) -> Wish {
             let who = self.living.iter().position(|other| *other == name).unwrap();
-            wish(who, &self.shares(), self.free().len())
+            wish(who, &self.shares(), self.free().len(), 32)
         }
 
         /// What it does may be about what it saw before.

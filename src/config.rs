@@ -17,6 +17,7 @@ mod files;
 mod fingerprint;
 mod journeys;
 mod lint;
+mod locations;
 mod maintenance;
 mod merge;
 mod names;

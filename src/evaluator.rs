@@ -10,6 +10,7 @@ mod notices;
 mod show;
 mod storing;
 mod tail;
+mod together;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,6 +32,7 @@ use crate::detect::{Detector, Finding, Severity};
 pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
 use crate::evaluator::storing::RETRY_STORE;
+use crate::evaluator::together::Together;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
 use crate::incident::{Desk, Profile};
@@ -131,6 +133,7 @@ pub struct Evaluator {
     /// Who depends on a journey, or on something else of a name.
     dependants: HashMap<Name, Vec<Name>>,
     channels: Channels,
+    together: Together,
     /// The alerts of channels and of the daemon's parts.
     conditions: BTreeMap<Subject, AlertState>,
     desk: Desk,
@@ -205,6 +208,7 @@ impl Evaluator {
             parts,
             key,
             channels,
+            together: Together::default(),
             journeys: HashMap::with_capacity(journeys.len()),
             dependants: HashMap::new(),
             conditions: BTreeMap::new(),
@@ -231,6 +235,7 @@ impl Evaluator {
             blind = if own::is_own(&journey.name) { blind } else { blind.max(missed) };
         }
         evaluator.learn_dependants();
+        evaluator.learn_places();
         // Whoever comes later waits for nothing of before.
         evaluator.parts.waiting.clear();
         let mut gone = Vec::new();
@@ -266,6 +271,7 @@ impl Evaluator {
             evaluator.tell_of_before(STORAGE, finding, &mut round, at);
         }
         let now = evaluator.parts.clock.now();
+        evaluator.weigh(&mut round, now.wall);
         evaluator.decide(&mut round, now.wall);
         evaluator.parts.store.apply(round.take_changes()).await?;
         round.shows_all(&evaluator.desk);
@@ -372,10 +378,10 @@ impl Evaluator {
 
     fn named(&self, which: Which) -> Result<Name, Refusal> {
         match which {
-            Which::Journey(name) if self.journeys.contains_key(&name) => Ok(name),
+            Which::Journey(name) if self.journeys.contains_key(&name) => Ok(self.run_for(name)),
             Which::Journey(name) => Err(Refusal::Unknown(format!("no journey is named `{name}`"))),
             Which::Incident(id) => match self.desk.lead(&id) {
-                Some(lead) => lead.journey().cloned().ok_or_else(|| {
+                Some(lead) => lead.journey().map(|name| self.run_for(name.clone())).ok_or_else(|| {
                     Refusal::Unknown(format!("incident {id} is about {lead}, of which there are no runs"))
                 }),
                 None => Err(Refusal::Unknown(format!("no incident {id} is open"))),
@@ -433,6 +439,7 @@ impl Evaluator {
 
     /// Decides, writes, and shows what a round came to.
     async fn finish(&mut self, mut round: Round, now: Now) {
+        self.weigh(&mut round, now.wall);
         self.decide(&mut round, now.wall);
         for name in &round.touched {
             if let Some(watched) = self.journeys.get_mut(name) {
@@ -670,6 +677,11 @@ impl Evaluator {
         for name in due {
             let is_held = self.parts.observer.as_ref().is_some_and(|observer| observer.holds(&name));
             if let Some(watched) = self.journeys.get_mut(&name) {
+                if !watched.journey.is_run() {
+                    // Its places are asked again at the end of the round.
+                    round.touched.insert(name);
+                    continue;
+                }
                 if is_held {
                     watched.alerts.detectors.heard = Some(now);
                 }

@@ -16,6 +16,7 @@ pub mod token;
 pub mod trace_url;
 pub mod trend;
 pub mod value;
+pub mod vantage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::journey::objective::{USUAL_WINDOW, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::template::{Medium, Scope, Template, TemplateError};
 use crate::journey::token::Token;
+use crate::journey::vantage::{Places, Vantage};
 use crate::time::Mono;
 
 /// A name of a journey, channel, notifier or step.
@@ -68,6 +70,8 @@ pub struct Journey {
     pub steps: Vec<Step>,
     /// Times in which its slots do not count.
     pub maintenance: Vec<Maintenance>,
+    /// From where it is run; `None` is from wherever one daemon does.
+    pub vantage: Option<Vantage>,
     /// Why this build cannot run it, if it cannot. Its slots are then `unknown`, and it goes stale, which people are told.
     pub unavailable: Option<String>,
     /// Where it was defined: `file:line`.
@@ -483,10 +487,46 @@ impl Journey {
         self.schedule.count(before, window.length(now))
     }
 
-    /// What matchers of silences and routes see of it, seen from `location`.
+    /// Whether it is run itself, and not only its parts in several places.
+    pub fn is_run(&self) -> bool {
+        self.places().is_none()
+    }
+
+    /// The places that see it together.
+    pub fn places(&self) -> Option<&Places> {
+        match &self.vantage {
+            Some(Vantage::Together(places)) => Some(places),
+            _ => None,
+        }
+    }
+
+    /// The journey that people are told of: another one, if this is what one place of several sees.
+    pub fn told_as(&self) -> &Name {
+        match &self.vantage {
+            Some(Vantage::Place { of, .. }) => of,
+            _ => &self.name,
+        }
+    }
+
+    /// Whether it is what one place of several sees: people are told of what they see together.
+    pub fn is_part(&self) -> bool {
+        matches!(self.vantage, Some(Vantage::Place { .. }))
+    }
+
+    /// From where it is seen; `here` is where whoever asks looks from.
+    pub fn seen_from<'a>(&'a self, here: Option<&'a str>) -> Option<&'a str> {
+        match &self.vantage {
+            None => here,
+            Some(Vantage::Place { location, .. }) => Some(location),
+            Some(Vantage::Together(_)) => None,
+        }
+    }
+
+    /// What matchers of silences and routes see of it, seen from `location` if it is not seen from a place of its own.
     pub fn alert_labels(&self, location: Option<&str>) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
-        let own = [("journey", Some(&*self.name)), ("owner", self.owner.as_deref()), ("location", location)];
+        let location = self.seen_from(location);
+        let own = [("journey", Some(&**self.told_as())), ("owner", self.owner.as_deref()), ("location", location)];
         labels.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
         labels.insert("critical".to_owned(), self.critical.to_string());
         labels

@@ -29,7 +29,7 @@ pub fn profiles(journey: &Journey, location: Option<&str>, group_by: &[ResourceK
     let dependencies = journey.depends_on.iter().cloned().map(Resource::Dependency);
     let channels = journey.channels().into_iter().map(Resource::Channel);
     let labelled = journey.labels.iter().map(|(name, value)| Resource::Label(name.clone(), value.clone()));
-    let place = location.map(|location| Resource::Location(location.to_owned()));
+    let place = journey.seen_from(location).map(|location| Resource::Location(location.to_owned()));
     let all = dependencies.chain(channels).chain(labelled).chain(place);
     let resources: Vec<_> = all.filter(|resource| group_by.contains(&resource.kind())).collect();
     let profile = |subject: Subject| Profile {

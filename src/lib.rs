@@ -55,6 +55,7 @@ pub mod notifier;
 pub mod observer;
 pub mod program;
 pub mod proxy;
+pub mod quorum;
 pub mod rehearsal;
 pub mod replay;
 pub mod runner;

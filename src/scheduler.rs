@@ -375,7 +375,7 @@ impl Scheduler {
         });
         let entry = |journey: &Arc<Journey>| Entry::new(journey.clone(), hands.clone(), counted);
         Scheduler {
-            entries: journeys.iter().map(entry).collect(),
+            entries: journeys.iter().filter(|journey| journey.is_run()).map(entry).collect(),
             heap: BinaryHeap::with_capacity(journeys.len()),
             clock,
             hands,

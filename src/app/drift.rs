@@ -23,7 +23,8 @@ pub(super) struct Course {
 
 /// The journeys whose drift somebody wants to hear of.
 pub(super) fn courses(journeys: &[Arc<Journey>], spending: &Spending) -> Vec<Course> {
-    let wanted = journeys.iter().filter(|journey| journey.alert.drift && journey.unavailable.is_none());
+    let wanted =
+        journeys.iter().filter(|journey| journey.alert.drift && journey.unavailable.is_none() && journey.is_run());
     let course = |journey: &Arc<Journey>| Course {
         thinning: Thinning::new(spending.slowdown(&journey.name)),
         journey: journey.clone(),

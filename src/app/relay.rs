@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
-use crate::cluster::SHARDS;
 use crate::evaluator::Evaluator;
 use crate::scheduler::Observation;
 use crate::store::postgres::{Relayed, Share};
@@ -208,8 +207,8 @@ pub(super) async fn listen(
                 }
                 match is_all {
                     false => Duration::ZERO,
-                    // Who has all shards is told nothing by others.
-                    true if share.held().shards().len() > SHARDS.unsigned_abs() as usize => RETRY,
+                    // Nobody says anything, but for what one said that is gone.
+                    true if !share.has_others() => RETRY,
                     true => LISTEN,
                 }
             }

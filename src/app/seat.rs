@@ -90,6 +90,8 @@ mod shared {
         endpoint: Endpoint,
         /// Where its pages are.
         listens: String,
+        /// Where it looks from.
+        location: Option<String>,
         /// The lease, if it is ours from the start; otherwise who has it.
         pub(in crate::app) turn: Turn,
     }
@@ -112,7 +114,7 @@ mod shared {
         let failed = |error: StoreError| store_failure(plan, &error);
         let name = own_name()?;
         let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
-        let share = Arc::new(Share::new(endpoint.clone(), name, TTL));
+        let share = Arc::new(Share::new(endpoint.clone(), name, TTL, plan.location.as_deref()));
         let turn = lease.take().await.map_err(failed)?;
         let opened = Postgres::open_resting(endpoint.clone(), None, Some(share.sharing()), clock, REST);
         // To migrate a large store takes longer than the lease lasts.
@@ -121,7 +123,8 @@ mod shared {
             never = renew(&lease, &turn, clock) => match never {},
         };
         let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        let shared = Shared { share, lease, endpoint, listens, turn };
+        let location = plan.location.clone();
+        let shared = Shared { share, lease, endpoint, listens, location, turn };
         Ok(Seat { store: Arc::new(opened), listener, door, shared: Some(shared) })
     }
 
@@ -150,7 +153,12 @@ mod shared {
     impl Shared {
         /// What this daemon says of itself, with this configuration.
         pub(in crate::app) fn member(&self, configuration: String) -> Member {
-            Member { version: env!("CARGO_PKG_VERSION").to_owned(), configuration, listens: self.listens.clone() }
+            Member {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                configuration,
+                listens: self.listens.clone(),
+                location: self.location.clone(),
+            }
         }
 
         /// Waits for the lease, as a task; says meanwhile who has it.

@@ -12,13 +12,13 @@ use crate::app::heritage::{Found, Heritage};
 use crate::app::relay::Flush;
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::cluster::{SHARDS, Wish};
+use crate::cluster::Wish;
 use crate::journey::Journey;
 use crate::journey::message::Arrival;
 use crate::metrics::ShareMetrics;
 use crate::runner::Runner;
 use crate::scheduler::{Gain, Shift};
-use crate::store::postgres::{Handed, Member, Share, Standing, Taken};
+use crate::store::postgres::{Group, Handed, Member, Share, Standing, Taken};
 use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now, between, earlier};
 
@@ -77,7 +77,7 @@ impl Keeper {
             let kept = match self.share.renew(&about).await {
                 Ok(standing) => {
                     // What is given to us is not to be without a daemon for longer than it takes.
-                    waits = standing.held.len() < SHARDS.unsigned_abs() as usize / standing.members.max(1);
+                    waits = standing.groups.iter().any(Group::is_short);
                     others.send_replace(standing.members > 1);
                     self.show(&standing);
                     self.settle(standing, stop).await
@@ -98,21 +98,21 @@ impl Keeper {
         }
     }
 
-    fn show(&self, Standing { members, held, .. }: &Standing) {
+    fn show(&self, Standing { members, held, groups, .. }: &Standing) {
         let beside = match members.saturating_sub(1) {
             0 => "no other daemon is there".to_owned(),
             1 => "beside one other daemon".to_owned(),
             others => format!("beside {others} other daemons"),
         };
-        let said = format!("{} of {SHARDS}, {beside}", held.len());
+        let of = groups.iter().map(|group| group.shards.clone().count()).sum::<usize>();
+        let said = format!("{} of {of}, {beside}", held.len());
         self.board.set_component(COMPONENT, true, false, said, self.clock.now().wall);
         self.metrics.set(held.len(), *members);
     }
 
     /// What follows from how things stand.
     async fn settle(&self, standing: Standing, stop: &CancellationToken) -> Result<(), StoreError> {
-        let wish = standing.wish();
-        let Standing { members, held, lost, .. } = standing;
+        let Standing { members, held, lost, groups, .. } = standing;
         if !lost.is_empty() {
             tracing::warn!(shards = ?lost, "other daemons have taken over shards of this one");
             self.lose(lost, true).await;
@@ -120,17 +120,21 @@ impl Keeper {
         if stop.is_cancelled() {
             return Ok(());
         }
-        match wish {
-            Wish::Stay => Ok(()),
-            Wish::Take(count) => self.take(count).await,
-            Wish::GiveBack(count) => {
-                let given: Vec<_> = held.into_iter().rev().take(count).collect();
-                tracing::info!(shards = ?given, members, "giving shards to other daemons");
-                let counted = self.lose(given.clone(), false).await;
-                self.said().await;
-                self.share.give_back(&given, counted).await
+        for group in groups {
+            match group.wish() {
+                Wish::Stay => {}
+                Wish::Take(count) => self.take(count, &group).await?,
+                Wish::GiveBack(count) => {
+                    let of_it = held.iter().copied().filter(|shard| group.shards.contains(shard));
+                    let given: Vec<_> = of_it.rev().take(count).collect();
+                    tracing::info!(shards = ?given, members, "giving shards to other daemons");
+                    let counted = self.lose(given.clone(), false).await;
+                    self.said().await;
+                    self.share.give_back(&given, counted).await?;
+                }
             }
         }
+        Ok(())
     }
 
     /// Runs the journeys of these shards no more; gives up to when their slots are counted.
@@ -148,8 +152,8 @@ impl Keeper {
         }
     }
 
-    async fn take(&self, count: usize) -> Result<(), StoreError> {
-        let taken = self.share.take(count).await?;
+    async fn take(&self, count: usize, of: &Group) -> Result<(), StoreError> {
+        let taken = self.share.take(count, &of.shards).await?;
         if taken.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::Format;
-use crate::cluster::SHARDS;
 use crate::store::reading::{Backlog, Cluster, Daemon, Held};
 use crate::time::Human;
 
@@ -31,8 +30,8 @@ pub fn print_cluster(cluster: &Cluster, format: Format) -> String {
         Format::Text => {
             let width = daemons.iter().map(|daemon| daemon.name.chars().count()).max().unwrap_or(0).max("daemon".len());
             let mut text = format!(
-                "{:width$}  {:7}  {:9}  {:8}  {:13}  {:21}  {:6}  lease\n",
-                "daemon", "is", "seen", "version", "configuration", "listens", "shards"
+                "{:width$}  {:7}  {:9}  {:8}  {:13}  {:21}  {:10}  {:6}  lease\n",
+                "daemon", "is", "seen", "version", "configuration", "listens", "location", "shards"
             );
             daemons.iter().for_each(|daemon| line(&mut text, daemon, width));
             if !is_one {
@@ -43,7 +42,8 @@ pub fn print_cluster(cluster: &Cluster, format: Format) -> String {
             }
             if *free > 0 {
                 let are = if *free == 1 { "is" } else { "are" };
-                let _ = writeln!(text, "\n{free} of {SHARDS} shards {are} nobody's: the journeys in them are not run");
+                let them = if *free == 1 { "shard" } else { "shards" };
+                let _ = writeln!(text, "\n{free} {them} {are} nobody's: the journeys in them are not run");
             }
             if let Backlog { rows, oldest: Some(oldest) } = relay {
                 let waits = if *rows == 1 { "row waits" } else { "rows wait" };
@@ -67,6 +67,7 @@ fn document(daemon: &Daemon) -> serde_json::Value {
         "version": said.map(|said| &said.version),
         "configuration": said.map(|said| &said.configuration),
         "listens": said.map(|said| &said.listens),
+        "location": said.and_then(|said| said.location.as_deref()),
     })
 }
 
@@ -90,12 +91,13 @@ fn line(text: &mut String, daemon: &Daemon, width: usize) {
         Some(Held { epoch, left: None }) => format!("epoch {epoch}, over"),
         None => String::new(),
     };
-    let (seen, version, configuration, listens) = match &daemon.said {
-        Some(said) => (format!("{} ago", Human(said.ago)), &*said.version, &*said.configuration, &*said.listens),
-        None => ("-".to_owned(), "-", "-", "-"),
-    };
+    let said = daemon.said.as_ref();
+    let seen = said.map_or("-".to_owned(), |said| format!("{} ago", Human(said.ago)));
+    let (version, configuration, listens) =
+        said.map_or(("-", "-", "-"), |said| (&*said.version, &*said.configuration, &*said.listens));
+    let location = said.and_then(|said| said.location.as_deref()).unwrap_or("-");
     let line = format!(
-        "{:width$}  {:7}  {seen:9}  {version:8}  {configuration:13}  {listens:21}  {:6}  {lease}",
+        "{:width$}  {:7}  {seen:9}  {version:8}  {configuration:13}  {listens:21}  {location:10}  {:6}  {lease}",
         daemon.name,
         role(daemon),
         daemon.shards.len(),
@@ -114,6 +116,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             configuration: configuration.to_owned(),
             listens: "127.0.0.1:9464".to_owned(),
+            location: Some("london-1".to_owned()),
         };
         let shards = (1..=shards).map(|shard| (shard, 4)).collect();
         Daemon { name: name.to_owned(), said: Some(said), lease, shards }
@@ -132,9 +135,9 @@ mod tests {
         ]);
         assert_eq!(
             text,
-            "daemon          is       seen       version   configuration  listens                shards  lease\n\
-             one, process 7  leads    1.2s ago   0.1.0     aa             127.0.0.1:9464             16  epoch 3, for 5s unless renewed\n\
-             two, process 8  runs     1.2s ago   0.1.0     aa             127.0.0.1:9464             16\n"
+            "daemon          is       seen       version   configuration  listens                location    shards  lease\n\
+             one, process 7  leads    1.2s ago   0.1.0     aa             127.0.0.1:9464         london-1        16  epoch 3, for 5s unless renewed\n\
+             two, process 8  runs     1.2s ago   0.1.0     aa             127.0.0.1:9464         london-1        16\n"
         );
         let text = print(&[daemon("one", "aa", held(None), 0), daemon("two", "bb", None, 0)]);
         assert!(text.contains("their configurations differ") && text.contains("nobody leads"), "{text}");
@@ -153,7 +156,7 @@ mod tests {
         let relay = Backlog { rows: 12, oldest: Some(Duration::from_secs(4)) };
         let cluster = Cluster { daemons: vec![daemon("one", "aa", lease, 2)], free: 30, relay };
         let text = print_cluster(&cluster, Format::Text);
-        let end = "\n30 of 32 shards are nobody's: the journeys in them are not run\n\
+        let end = "\n30 shards are nobody's: the journeys in them are not run\n\
                    \n12 rows wait for the daemon that leads, the oldest for 4s\n";
         assert!(text.ends_with(end), "{text}");
         let document: serde_json::Value = serde_json::from_str(&print_cluster(&cluster, Format::Json)).unwrap();

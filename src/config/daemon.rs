@@ -17,7 +17,7 @@ use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
     ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, drill, files, fingerprint,
-    maintenance, spend, status_page, steps, values, watcher, web,
+    locations, maintenance, spend, status_page, steps, values, watcher, web,
 };
 use crate::control::Route;
 use crate::journey::trace_url::TraceUrl;
@@ -85,10 +85,8 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     notifiers::check_rung(context, get("channels"), &channels, &notifiers);
     let routes = alerting::routes(context, get("route"), &notifiers);
     let operators = get("alerting").and_then(|node| alerting::operators(context, node, &notifiers));
-    let location = root.as_ref().and_then(|root| root.text("location"));
-    if location.is_some_and(str::is_empty) {
-        context.add(Problem::error(&main.get("location").unwrap_or(main).place, "`location` is empty"));
-    }
+    let location = get("location").and_then(|node| locations::own(context, node));
+    let location = location.as_deref();
     let files = || [main].into_iter().chain(probes);
     let catalog = Catalog {
         channels: &channels,
@@ -98,6 +96,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
         defaults: get("defaults"),
         location,
+        shares: get("store").is_some_and(|store| store.get("url").is_some()),
         needs_implicit: Cell::new(false),
         allow_exec: root.as_ref().is_some_and(|root| root.bool("allow_exec", false)),
         needs_exec: Cell::new(false),
@@ -174,7 +173,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         reload_on_change: root.as_ref().is_none_or(|root| root.bool("reload_on_change", true)),
         watcher,
         drill,
-        fingerprint: fingerprint::of(std::iter::once(main).chain(probes)),
+        fingerprint: fingerprint::of(std::iter::once(&locations::without_own(main)).chain(probes)),
         redactor: context.redactor.clone(),
         definitions,
         sections: KEYS.iter().filter_map(|key| Some((*key, Identity::of([get(key)?])))).collect(),

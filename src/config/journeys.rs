@@ -14,7 +14,7 @@ use crate::config::merge::{Fragments, Variant, merge, variants};
 use crate::config::notifiers::Notifier;
 use crate::config::problem::{Place, Problem};
 use crate::config::steps::Steps;
-use crate::config::{dependencies, fingerprint, lint, values};
+use crate::config::{dependencies, fingerprint, lint, locations, values};
 use crate::journey::objective::{Period, PeriodUnit, USUAL_START, USUAL_WINDOW, Window};
 use crate::journey::schedule::{Calendar, Schedule};
 use crate::journey::{AlertPolicy, Journey, Name, Objective};
@@ -72,6 +72,8 @@ pub(super) struct Catalog<'a> {
     pub(super) fragments: Fragments,
     pub(super) defaults: Option<&'a Node>,
     pub(super) location: Option<&'a str>,
+    /// Whether daemons share the journeys.
+    pub(super) shares: bool,
     /// A step asks a whole address.
     pub(super) needs_implicit: Cell<bool>,
     /// Whether journeys may run programs.
@@ -81,6 +83,7 @@ pub(super) struct Catalog<'a> {
 }
 
 /// A journey with what is needed to check it further.
+#[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) journey: Journey,
     /// The definition with defaults, fragment and matrix worked in.
@@ -114,7 +117,7 @@ pub(super) fn read<'a>(
         }
         let node = catalog.fragments.apply(context, node);
         let node = catalog.defaults.map_or_else(|| node.clone(), |defaults| merge(&node, defaults));
-        journeys.extend(variants(context, node).into_iter().filter_map(|variant| journey(context, catalog, variant)));
+        journeys.extend(variants(context, node).into_iter().flat_map(|variant| journey(context, catalog, variant)));
     }
     let mut seen: BTreeMap<Name, Place> = BTreeMap::new();
     for loaded in journeys.iter().filter(|loaded| !loaded.journey.name.is_empty()) {
@@ -127,9 +130,10 @@ pub(super) fn read<'a>(
     journeys
 }
 
-fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option<Loaded> {
+/// The journey, and what each of its places sees of it.
+fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Vec<Loaded> {
     let errors = context.error_count();
-    let section = Section::open(context, &variant.node, "journey", KEYS)?;
+    let Some(section) = Section::open(context, &variant.node, "journey", KEYS) else { return Vec::new() };
     let name = name(&section, &variant.values);
     let place = section.get("name").map_or(&section.node.place, |node| &node.place).clone();
     let schedule = schedule(&section, &name);
@@ -148,11 +152,8 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
     let notify = receivers(&section, catalog.notifiers);
     let labels = labels(&section, &variant.values);
     let (is_enabled, muted) = (section.bool("enabled", true), section.bool("muted", false));
-    let is_active = is_enabled && is_here(&section, catalog, &name);
-    if let Some(2..) = section.whole("quorum", 1..=1_000) {
-        let problem = Problem::warning(section.place_of("quorum"), "`quorum` is not evaluated by this version yet");
-        context.add(problem.hint("people are told as soon as one location sees a failure"));
-    }
+    let from = locations::read(&section, catalog, &name);
+    let is_active = is_enabled && !matches!(from, locations::From::Elsewhere);
     let nodes: Vec<Node> = section
         .require("step", "what it does: one `[[journey.step]]` or more")
         .and_then(|node| context.list(node, "step", "a list of tables: `[[journey.step]]`"))
@@ -192,6 +193,7 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
         critical: section.bool("critical", false),
         steps,
         maintenance: Vec::new(),
+        vantage: None,
         unavailable,
         defined_at: format!("{}:{}", variant.node.place.source().name(), variant.node.place.line()),
         // The steps as they come to be with their fragments.
@@ -210,7 +212,10 @@ fn journey(context: &Context, catalog: &Catalog<'_>, variant: Variant) -> Option
     if context.error_count() == errors {
         lint::journey(context, catalog, &loaded);
     }
-    Some(loaded)
+    match from {
+        locations::From::Here | locations::From::Elsewhere => vec![loaded],
+        locations::From::Places(places, quorum) => locations::expand(loaded, &places, quorum),
+    }
 }
 
 /// The name with a matrix's values: `checkout-api[eu]`.
@@ -414,17 +419,4 @@ fn labels(section: &Section<'_>, values: &[(String, String)]) -> BTreeMap<String
         }
     }
     labels
-}
-
-/// Whether the journey runs at this daemon's location.
-fn is_here(section: &Section<'_>, catalog: &Catalog<'_>, name: &str) -> bool {
-    let Some(locations) = section.strings("locations") else { return true };
-    let is_here = locations.iter().any(|(location, _)| Some(*location) == catalog.location);
-    if !is_here {
-        let here =
-            catalog.location.map_or("this daemon has no `location`".to_owned(), |here| format!("this is `{here}`"));
-        let problem = format!("journey `{name}` runs at other locations: {here}");
-        section.context.add(Problem::note(section.place_of("locations"), problem));
-    }
-    is_here
 }

@@ -75,6 +75,7 @@ impl Evaluator {
             }
         }
         self.learn_dependants();
+        self.learn_places();
         let Policy { certificate_warnings, breakers, .. } = &self.parts.policy;
         self.desk.block_only(breakers);
         for name in self.channels.adopt(journeys, certificate_warnings, breakers) {
@@ -111,8 +112,11 @@ impl Evaluator {
         }
         watched.refresh(now);
         let [health, budget] = judge::profiles(journey, self.parts.location.as_deref(), &self.parts.policy.group_by);
-        self.desk.enrol(health, watched.alerts.health.clone());
-        self.desk.enrol(budget, watched.alerts.budget.clone());
+        // Of what one place sees nobody is told by itself.
+        if !journey.is_part() {
+            self.desk.enrol(health, watched.alerts.health.clone());
+            self.desk.enrol(budget, watched.alerts.budget.clone());
+        }
         self.journeys.insert(journey.name.clone(), Box::new(watched));
         round.touched.insert(journey.name.clone());
         blind

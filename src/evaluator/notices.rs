@@ -188,6 +188,7 @@ impl Evaluator {
         }
         let Some(watched) = lead.journey().and_then(|name| self.journeys.get(name)) else { return notification };
         let journey = &watched.journey;
+        notification.location = journey.seen_from(self.parts.location.as_deref()).map(str::to_owned);
         notification.owner.clone_from(&journey.owner);
         notification.runbook.clone_from(&journey.runbook);
         notification.labels.clone_from(&journey.labels);

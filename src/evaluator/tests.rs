@@ -180,7 +180,7 @@ impl Life {
     }
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         dependencies: BTreeMap::new(),
         slowdowns: HashMap::new(),

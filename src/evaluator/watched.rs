@@ -22,6 +22,7 @@ use crate::journey::token::Token;
 use crate::judge;
 use crate::ledger::Settled;
 use crate::metrics::JourneyMetrics;
+use crate::quorum::Streak;
 use crate::slo::{self, Composition, History, SloStatus, SpanChange};
 use crate::store::{Change, SavedJourney};
 use crate::time::{Human, between, later};
@@ -55,6 +56,12 @@ pub(super) struct Watched {
     pub(super) composition: Option<Arc<Composition>>,
     /// How much rarer than by its schedule it runs, because of what its messages cost.
     thinning: Thinning,
+    /// Its last runs that came to the same.
+    pub(super) streak: Option<Streak>,
+    /// Since when it is watched.
+    pub(super) began: Timestamp,
+    /// When what several places see together can be told at last.
+    pub(super) due: Option<Timestamp>,
 }
 
 impl Watched {
@@ -82,14 +89,20 @@ impl Watched {
             slo: None,
             composition: None,
             thinning,
+            streak: None,
+            began: now,
+            due: None,
             journey,
         }
     }
 
     /// Takes over what was seen before its definition changed.
     pub(super) fn remember(&mut self, before: Watched) {
-        let Watched { last, last_bad, last_good, good_evidence, incident, waiting, missed_until, .. } = before;
+        let Watched {
+            last, last_bad, last_good, good_evidence, incident, waiting, missed_until, streak, began, ..
+        } = before;
         (self.waiting, self.missed_until) = (waiting, missed_until);
+        (self.streak, self.began) = (streak, began);
         (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
         (self.last_good, self.good_evidence) = (last_good.or(self.last_good.take()), good_evidence);
     }
@@ -194,12 +207,15 @@ impl Watched {
             self.alerts.detectors.heard = Some(now);
         }
         let is_bad_run = matches!(verdict, Verdict::Failed | Verdict::Slow | Verdict::Late);
+        if is_bad_run || verdict == Verdict::Good {
+            self.streak = Some(Streak::with(self.streak, is_bad_run, report.slot));
+        }
         self.look(is_bad_run, desk, round, now);
     }
 
     /// A run in a silence that is maintenance is excluded, whatever it came to.
     fn leave_out(&self, report: &mut Report, desk: &Desk) {
-        let silence = desk.excluded_by(&Subject::Journey(self.journey.name.clone()), report.slot);
+        let silence = desk.excluded_by(&Subject::Journey(self.journey.told_as().clone()), report.slot);
         if let Some(silence) = silence.filter(|_| report.outcome.verdict() != Verdict::Excluded) {
             report.note = Some(format!("in maintenance ({}); it was: {}", silence.reason, report.verdict_line()));
             report.outcome = Outcome::Excluded { why: ExcludedWhy::Maintenance };
@@ -297,10 +313,22 @@ impl Watched {
 
     /// Looks what the detectors find, and tells the desk.
     pub(super) fn look(&mut self, is_bad_run: bool, desk: &mut Desk, round: &mut Round, now: Timestamp) {
-        let mut before = self.alerts.clone();
+        let before = self.alerts.clone();
         let name = &self.journey.name;
         let blamed = self.last.as_ref().and_then(|report| report.failed_step()?.channel.clone()).map(Resource::Channel);
         judge::look_at_health(name, &self.rules, &mut self.alerts, is_bad_run, blamed, desk, now);
+        self.judge_budget(before, desk, round, now);
+    }
+
+    /// Looks at the budget, too, and takes down what has changed since `before`.
+    pub(super) fn judge_budget(
+        &mut self,
+        mut before: JourneyAlerts,
+        desk: &mut Desk,
+        round: &mut Round,
+        now: Timestamp,
+    ) {
+        let name = &self.journey.name;
         if let Some(status) = self.slo_status(now) {
             judge::look_at_budget(name, &self.history, &status, &mut self.alerts.budget, desk, now);
         }
@@ -316,7 +344,17 @@ impl Watched {
 
     /// When time alone can change its alerts.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
+        if !self.journey.is_run() {
+            let flapping = [self.alerts.health.deadline(), self.alerts.budget.deadline(), self.due];
+            return flapping.into_iter().flatten().min();
+        }
         judge::deadline(&self.rules, &self.alerts)
+    }
+
+    /// What a slot came to that several places saw.
+    pub(super) fn see_together(&mut self, slot: Timestamp, verdict: Verdict) -> Option<SpanChange> {
+        let excluded = self.journey.is_excluded(slot);
+        self.observe(slot, verdict, excluded)
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {

@@ -61,8 +61,8 @@ pub(super) async fn journeys(State(shared): State<Arc<Shared>>, Query(filter): Q
 pub(super) async fn journey(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.views.board.journey(&name) {
         Some(status) => {
-            let (docket, now) = (shared.views.board.docket(), shared.views.clock.now().wall);
-            answer(&shared, "journey", JourneyDetail::new(&status, &docket, now))
+            let now = shared.views.clock.now().wall;
+            answer(&shared, "journey", JourneyDetail::new(&status, &shared.views.board, now))
         }
         None => refuse(StatusCode::NOT_FOUND, "no journey has this name"),
     }

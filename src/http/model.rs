@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::alert::Phase;
-use crate::board::{Docket, JourneyStatus, STRIP_CELLS};
+use crate::board::{Board, Docket, JourneyStatus, STRIP_CELLS};
 use crate::control::Ack;
 use crate::detect::{Detector, Severity};
 use crate::incident::Incident;
@@ -133,6 +133,11 @@ pub(super) struct JourneyView {
     /// Until when somebody wants it not to be run.
     paused: Option<Timestamp>,
     unavailable: Option<String>,
+    /// The place that it is run from, and the journey that it is a part of.
+    location: Option<Name>,
+    part_of: Option<Name>,
+    /// In so many of its places it has to fail before people are told; null where it has none.
+    quorum: Option<usize>,
     interval_seconds: f64,
     budget_seconds: Option<f64>,
     deadline_seconds: f64,
@@ -164,6 +169,9 @@ impl JourneyView {
                 .map(|pause| pause.until)
                 .max(),
             unavailable: journey.unavailable.clone(),
+            location: journey.seen_from(None).map(Name::from),
+            part_of: journey.is_part().then(|| journey.told_as().clone()),
+            quorum: journey.places().map(|places| places.quorum),
             interval_seconds: seconds(journey.schedule.interval(now)),
             budget_seconds: journey.budget.map(seconds),
             deadline_seconds: seconds(journey.deadline),
@@ -254,12 +262,44 @@ pub(super) struct JourneyDetail {
     policy: String,
     notify: Vec<Name>,
     steps: Vec<StepPlan>,
+    /// What each of its places sees of it.
+    places: Vec<PlaceView>,
     /// Its share beside what its dependencies would make of it.
     composition: Option<Composition>,
     depends_on: Vec<Name>,
     last_24_hours: Vec<Cell>,
     last_report: Option<ReportView>,
     last_good_report: Option<ReportView>,
+}
+
+/// What a place sees of a journey.
+#[derive(Debug, Serialize)]
+pub(super) struct PlaceView {
+    location: Name,
+    /// The journey that is run from there.
+    journey: Name,
+    state: State,
+    /// What is wrong, if something is.
+    finding: Option<String>,
+    last_run: Option<LastRun>,
+}
+
+impl PlaceView {
+    /// What each place of a journey sees of it; nothing, if it is not run from several.
+    pub(super) fn all(journey: &Journey, board: &Board) -> Vec<PlaceView> {
+        let parts = journey.places().map(|places| places.parts.as_slice()).unwrap_or_default();
+        let view = |(location, part): &(Name, Name)| {
+            let status = board.journey(part)?;
+            Some(PlaceView {
+                location: location.clone(),
+                journey: part.clone(),
+                state: State::of(&status),
+                finding: status.findings.first().map(|finding| finding.said.clone()),
+                last_run: status.last.as_deref().map(LastRun::new),
+            })
+        };
+        parts.iter().filter_map(view).collect()
+    }
 }
 
 /// A step as it is defined.
@@ -281,8 +321,8 @@ struct Cell {
 }
 
 impl JourneyDetail {
-    pub(super) fn new(status: &JourneyStatus, docket: &Docket, now: Timestamp) -> JourneyDetail {
-        let journey = &*status.journey;
+    pub(super) fn new(status: &JourneyStatus, board: &Board, now: Timestamp) -> JourneyDetail {
+        let (journey, docket) = (&*status.journey, &*board.docket());
         let cells = status.strip.cells().into_iter().enumerate();
         let good = |last: &Report| status.last_good.as_deref().filter(|good| good.token != last.token);
         let slo = status.slo.as_deref().map(SloView::exact);
@@ -297,6 +337,7 @@ impl JourneyDetail {
             notify: journey.notify.clone(),
             composition: status.composition.as_deref().cloned(),
             depends_on: journey.depends_on.clone(),
+            places: PlaceView::all(journey, board),
             steps: journey
                 .steps
                 .iter()

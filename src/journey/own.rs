@@ -81,6 +81,7 @@ pub fn journey(every: Duration, call: Call, notify: Vec<Name>) -> Journey {
         steps: vec![out, step("in", Verb::Receive(receive))],
         maintenance: Vec::new(),
         unavailable: None,
+        vantage: None,
         defined_at: "the monitor itself".to_owned(),
         fingerprint: env!("CARGO_PKG_VERSION").to_owned(),
     }

@@ -188,7 +188,7 @@ fn may_start(at: Position) -> bool {
 impl Spending {
     /// The accounts of these channels, from which these journeys send.
     pub fn new(limits: impl IntoIterator<Item = (Name, SpendLimit)>, journeys: &[Arc<Journey>]) -> Spending {
-        let journeys: Vec<_> = journeys.iter().map(|journey| &**journey).collect();
+        let journeys: Vec<_> = journeys.iter().map(|journey| &**journey).filter(|journey| journey.is_run()).collect();
         let account = |(name, limit): (Name, SpendLimit)| {
             let demands = demands(&name, &limit, &journeys);
             let demand = demands.values().map(|demand| demand.per_day).sum();
@@ -442,6 +442,7 @@ mod tests {
             steps: (0..sends).map(step).collect(),
             maintenance: Vec::new(),
             unavailable: None,
+            vantage: None,
             defined_at: String::new(),
             fingerprint: String::new(),
         })

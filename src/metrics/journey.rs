@@ -20,6 +20,8 @@ pub(super) const OUTCOMES: [Verdict; 5] =
 /// What is exposed of a journey. `None` is not.
 #[derive(Default)]
 pub(super) struct Numbers {
+    /// From where it is seen, if that is not from where the others are: nowhere, if the text is empty.
+    pub(super) seen_from: Option<Box<str>>,
     /// The configuration has it no more.
     pub(super) is_gone: bool,
     pub(super) runs: [u64; OUTCOMES.len()],
@@ -73,6 +75,8 @@ impl Numbers {
             |name: &Name| before.iter_mut().find(|(step, _)| step == name).map(|(_, known)| std::mem::take(known));
         self.steps = journey.steps.iter().map(|step| (step.name.clone(), of(&step.name).unwrap_or_default())).collect();
         self.is_gone = false;
+        let place = || journey.seen_from(None).unwrap_or_default().into();
+        self.seen_from = journey.vantage.is_some().then(place);
         self.budget = journey.budget.map(|budget| budget.as_secs_f64());
         // Half of what is known of the last run is about another budget.
         self.budget_ratio = self.budget_ratio.filter(|_| journey.budget.is_some());
@@ -156,6 +160,15 @@ impl JourneyMetrics {
                 took.sum += step.took.as_secs_f64();
                 took.count += 1;
             }
+        }
+    }
+
+    /// Another journey's run ended that is a part of this one.
+    pub fn heard(&self, is_success: bool, now: Timestamp) {
+        let mut numbers = self.numbers();
+        numbers.last_run = seconds(now);
+        if is_success {
+            numbers.last_success = seconds(now);
         }
     }
 

@@ -24,12 +24,7 @@ pub(super) struct Journeys {
 
 impl Journeys {
     pub(super) fn new(edges: &[f64], location: Option<&str>) -> Journeys {
-        let mut label = String::new();
-        if let Some(location) = location {
-            render::label(&mut label, "location", location);
-            label.push(',');
-        }
-        Journeys { of: Mutex::default(), edges: Arc::new(Edges::new(edges)), location: label }
+        Journeys { of: Mutex::default(), edges: Arc::new(Edges::new(edges)), location: labelled(location) }
     }
 
     fn of<T>(&self, act: impl FnOnce(&mut BTreeMap<Name, Arc<Mutex<Numbers>>>) -> T) -> T {
@@ -40,7 +35,8 @@ impl Journeys {
     pub(super) fn render(&self, text: &mut Text<'_>) {
         let there = self.of(|of| of.iter().map(|(name, numbers)| (name.clone(), numbers.clone())).collect::<Vec<_>>());
         let rows = there.into_iter().filter(|(_, numbers)| !lock(numbers).is_gone).map(|(name, numbers)| {
-            let mut labels = self.location.clone();
+            let seen_from = lock(&numbers).seen_from.as_deref().map(|place| labelled(Some(place)));
+            let mut labels = seen_from.unwrap_or_else(|| self.location.clone());
             render::label(&mut labels, "journey", &name);
             Row { labels, numbers }
         });
@@ -48,6 +44,16 @@ impl Journeys {
         page.runs();
         page.objectives();
     }
+}
+
+/// The label that says from where it is seen, with a comma; nothing, if that is nowhere.
+fn labelled(location: Option<&str>) -> String {
+    let mut label = String::new();
+    if let Some(location) = location.filter(|location| !location.is_empty()) {
+        render::label(&mut label, "location", location);
+        label.push(',');
+    }
+    label
 }
 
 impl Metrics {

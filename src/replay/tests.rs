@@ -40,6 +40,7 @@ fn journey(name: &str, down_after: u32) -> Arc<Journey> {
         steps: Vec::new(),
         maintenance: Vec::new(),
         unavailable: None,
+        vantage: None,
         defined_at: "here:1".to_owned(),
     })
 }

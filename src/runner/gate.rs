@@ -47,7 +47,7 @@ impl Users {
     pub fn of(channel: &Name, journeys: &[Arc<Journey>], now: Timestamp) -> Users {
         let mut users = Users::default();
         let mut best = None;
-        for journey in journeys.iter().filter(|journey| journey.unavailable.is_none()) {
+        for journey in journeys.iter().filter(|journey| journey.unavailable.is_none() && journey.is_run()) {
             let mut steps = journey.steps.iter().filter(|step| step.verb.channel() == Some(channel)).peekable();
             if steps.peek().is_none() {
                 continue;

@@ -33,6 +33,7 @@ impl Scheduler {
         let before = std::mem::take(&mut self.entries).into_iter();
         let mut before: HashMap<Name, Entry> = before.map(|entry| (entry.journey.name.clone(), entry)).collect();
         self.heap.clear();
+        let journeys: Vec<_> = journeys.into_iter().filter(|journey| journey.is_run()).collect();
         let journeys = match &mut self.shares {
             Some(shares) => shares.ours_of(journeys),
             None => journeys,

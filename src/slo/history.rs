@@ -225,6 +225,15 @@ impl History {
         counts
     }
 
+    /// What the first slot in `(from, until]` came to, if there is one; one in maintenance is left out, whatever it came to.
+    pub fn verdict_in(&self, from: Timestamp, until: Timestamp) -> Option<Verdict> {
+        let (after, until) = (from.as_millisecond(), until.as_millisecond());
+        let first = self.spans.partition_point(|span| span.end() <= after);
+        let span = self.spans.get(first)?;
+        let verdict = if span.excluded { Verdict::Excluded } else { span.verdict };
+        span.first_after(after).filter(|slot| *slot <= until).map(|_| verdict)
+    }
+
     /// What the slots of the last so much time sum to, up to the last [`History::advance`]; those in maintenance are left out. At
     /// hand for each of [`BURN_WINDOWS`]; any other length is counted.
     pub fn window(&self, length: Duration) -> Counts {

@@ -63,7 +63,7 @@ pub use self::lease::{Fence, Lease, Member, Turn};
 pub(super) use self::link::place_of;
 pub use self::link::{Endpoint, check_url, password_of};
 pub(super) use self::look::Look;
-pub use self::share::{Estate, Handed, Held, Relayed, Share, Sharing, Standing, Taken};
+pub use self::share::{Estate, Group, Handed, Held, Relayed, Share, Sharing, Standing, Taken};
 
 /// Questions that are asked at once: pages must not take the sessions of others away.
 const READERS: usize = 2;

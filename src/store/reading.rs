@@ -81,7 +81,7 @@ pub struct Daemon {
     pub said: Option<Said>,
     /// The lease, if it has that.
     pub lease: Option<Held>,
-    /// The shards of journeys that it holds, each with how often it has changed hands.
+    /// The shards of journeys that it holds, in their order, each with how often it has changed hands.
     pub shards: Vec<(i32, u64)>,
 }
 
@@ -96,6 +96,8 @@ pub struct Said {
     pub configuration: String,
     /// Where its pages are.
     pub listens: String,
+    /// Where it looks from.
+    pub location: Option<String>,
 }
 
 /// A lease that somebody has, or had last.

@@ -42,18 +42,18 @@ fn configuration(target: &Target, slack: &FakeSlack) -> (String, String) {
     (main, (0..JOURNEYS).map(journey).collect())
 }
 
-fn setup(name: &str, url: &str) -> Setup {
+pub(crate) fn setup(name: &str, url: &str) -> Setup {
     let setup = Setup::new(name).store_url(url);
     setup.write("token", TOKEN);
     setup
 }
 
-async fn number(client: &Client, sql: &str) -> i64 {
+pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
 /// The slots of each journey, in order.
-async fn slots(client: &Client) -> BTreeMap<String, Vec<i64>> {
+pub(crate) async fn slots(client: &Client) -> BTreeMap<String, Vec<i64>> {
     let sql = "select name, start, step, count from span join journey on journey.id = journey order by name, start";
     let mut slots: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for row in client.query(sql, &[]).await.unwrap() {
@@ -111,11 +111,11 @@ async fn settled(client: &Client, daemons: &[&Daemon]) -> Duration {
 }
 
 /// Whether the daemon decides: it answers questions of the API.
-async fn leads(daemon: &Daemon) -> bool {
+pub(crate) async fn leads(daemon: &Daemon) -> bool {
     daemon.try_get("/api/v1/journeys").await.is_ok_and(|(status, _)| status == StatusCode::OK)
 }
 
-fn told(slack: &FakeSlack) -> Vec<String> {
+pub(crate) fn told(slack: &FakeSlack) -> Vec<String> {
     slack.messages(CHANNEL).into_iter().map(|message| message.text).collect()
 }
 

@@ -106,7 +106,11 @@ fn slower_than_in_the_days_before_is_a_warning_until_it_is_not() {
         let shown = wait_for("the page", BOUND, shown).await;
         assert_eq!(shown["incident"]["detectors"], serde_json::json!(["drift"]));
 
-        // A crash forgets nothing and tells nothing twice.
+        // A crash forgets nothing and tells nothing twice, once it is on disk that it was told.
+        wait_for("the receipt on disk", BOUND, async || {
+            daemon.metric("journeyman_outbox_pending", &[]).await.filter(|owed| *owed == 0.0)
+        })
+        .await;
         daemon.kill().await;
         daemon.start_again().await;
         assert_eq!(journey(&daemon).await["state"], "slow");

@@ -57,6 +57,7 @@ mod notify_webhook;
 mod openapi;
 mod packages;
 #[cfg(feature = "postgres")]
+mod places;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_store;

@@ -94,6 +94,13 @@ fn shape(row: &Row, at: Where, tables: &dyn Fn(&str) -> Option<Value>) -> Value 
         "any value" | "value" => json!({}),
         "duration" | "share" | "rate" | "size" | "secret" => refer(kind),
         "URL or secret" | "string or secret" => refer("secret"),
+        "string or variable" => any_of(&[
+            text,
+            json!({
+                "type": "object", "additionalProperties": false, "required": ["env"],
+                "properties": { "env": { "type": "string", "description": "the name of an environment variable" } },
+            }),
+        ]),
         "duration, or `\"never\"`" | "duration or `\"never\"`" => {
             any_of(&[refer("duration"), json!({ "const": "never" })])
         }

@@ -70,7 +70,7 @@ pub(in crate::http) async fn journey(
         let table: Vec<_> = runs.iter().skip((number - 1) * TABLE_RUNS).take(TABLE_RUNS).map(RunView::new).collect();
         let has_more = runs.len() > number * TABLE_RUNS && number < PAGES;
         let mut context = vec![
-            ("journey", safe(shared, &JourneyDetail::new(&status, &docket, now))),
+            ("journey", safe(shared, &JourneyDetail::new(&status, &shared.views.board, now))),
             ("strip", svg(charts::strip(&status.strip.cells(), |cell| cell_start(&status, cell), true))),
             ("chart", svg(charts::latency(charted, status.journey.budget, status.journey.deadline))),
             ("quantiles", quantiles(shared, charted)),

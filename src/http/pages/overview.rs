@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{page, safe, svg};
 use crate::board::{Docket, JourneyStatus};
 use crate::http::model::{
-    self, ChannelView, Filter, GROUP, JourneyView, NoticeView, OWNER, SilenceView, Users, cell_start,
+    self, ChannelView, Filter, GROUP, JourneyView, NoticeView, OWNER, PlaceView, SilenceView, Users, cell_start,
 };
 use crate::http::template::path;
 use crate::http::{Shared, charts};
@@ -27,7 +27,9 @@ pub(in crate::http) async fn overview(State(shared): State<Arc<Shared>>, Query(f
     let (notifiers, notices) = tokio::join!(shared.outbox_summary(), shared.outbox(None, None, RECENT_NOTICES));
     page(&shared, StatusCode::OK, "status.html", move |shared| {
         let now = shared.views.clock.now().wall;
-        let (statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
+        let (mut statuses, docket) = (shared.views.board.journeys(), shared.views.board.docket());
+        // What one place sees is on the page of what all of them see.
+        statuses.retain(|status| !status.journey.is_part());
         let found: Vec<_> = statuses.iter().filter(|status| filter.finds(&status.journey)).collect();
         let counts = counts(&found);
         let matching = found.len();
@@ -138,6 +140,7 @@ fn row(shared: &Shared, status: &JourneyStatus, docket: &Docket, now: jiff::Time
     let bar = latency.zip(status.journey.budget).map(|(latency, budget)| svg(charts::budget_bar(latency, budget)));
     Value::from_pairs([
         ("journey", safe(shared, &JourneyView::new(status, docket, now))),
+        ("places", safe(shared, &PlaceView::all(&status.journey, &shared.views.board))),
         ("strip", svg(charts::strip(&status.strip.cells(), |cell| cell_start(status, cell), false))),
         ("bar", Value::from(bar)),
     ])

@@ -89,6 +89,7 @@ pub(super) fn journey(steps: Vec<Step>) -> Journey {
         steps,
         maintenance: Vec::new(),
         unavailable: None,
+        vantage: None,
         defined_at: String::new(),
         fingerprint: String::new(),
     }

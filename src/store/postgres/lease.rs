@@ -54,6 +54,8 @@ pub struct Member {
     pub configuration: String,
     /// Where its pages are.
     pub listens: String,
+    /// Where it looks from.
+    pub location: Option<String>,
 }
 
 /// The lease of a shard, as somebody sees it who wants it.
@@ -181,14 +183,14 @@ impl Lease {
 
 /// Says that this daemon is there; forgets those that were not seen for long.
 pub(super) async fn introduce(session: &Session, name: &str, member: &Member) -> Result<(), Fault> {
-    let Member { version, configuration, listens } = member;
-    let sql = "INSERT INTO member (name, seen, version, configuration, listens)
-        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3, $4)
+    let Member { version, configuration, listens, location } = member;
+    let sql = "INSERT INTO member (name, seen, version, configuration, listens, location)
+        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3, $4, $5)
         ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, version = excluded.version,
-        configuration = excluded.configuration, listens = excluded.listens";
+        configuration = excluded.configuration, listens = excluded.listens, location = excluded.location";
     let gone = "DELETE FROM member WHERE seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1";
     let (name, forget) = (&name, millis(FORGET));
-    let said = async { session.execute(sql, &[name, version, configuration, listens]).await };
+    let said = async { session.execute(sql, &[name, version, configuration, listens, location]).await };
     futures_util::future::try_join(said, async { session.execute(gone, &[&forget]).await }).await.map(drop)
 }
 

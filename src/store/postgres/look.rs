@@ -10,7 +10,6 @@ use tokio_postgres::Row;
 use super::link::{Endpoint, Fault, Session, Value};
 use super::rows::{boot, from_json, get, incident_row, ledger_entry, outbox_row, parse, run_row, span, text};
 use super::{incident, outbox, schema, text_of, whole};
-use crate::cluster::SHARDS;
 use crate::control::Silence;
 use crate::journey::Name;
 use crate::journey::outcome::Verdict;
@@ -73,7 +72,9 @@ impl Look {
             AND until >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint ORDER BY shard";
         let read = |row: &Row| Ok((get::<String>(row, 0)?, get(row, 1)?, get::<i64>(row, 2)?.unsigned_abs()));
         let held = self.all(sql, &[], read).await?;
-        let free = (SHARDS.unsigned_abs() as usize).saturating_sub(held.len());
+        let sql = "SELECT count(*) FROM lease WHERE shard > 0";
+        let shards = self.first(sql, &[], |row| get::<i64>(row, 0)).await?.unwrap_or(0).unsigned_abs() as usize;
+        let free = shards.saturating_sub(held.len());
         for (holder, shard, epoch) in held {
             if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.name == holder) {
                 daemon.shards.push((shard, epoch));
@@ -92,7 +93,7 @@ impl Look {
         let sql = "WITH moment AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now),
                 lead AS (SELECT holder, epoch, until FROM lease WHERE shard = 0)
             SELECT coalesce(member.name, lead.holder) COLLATE \"C\" AS who, now - seen, version, configuration, listens,
-                epoch, until - now
+                location, epoch, until - now
             FROM moment CROSS JOIN (member FULL JOIN lead ON lead.holder = member.name)
             WHERE coalesce(member.name, lead.holder) <> '' ORDER BY who";
         self.all(sql, &[], |row| {
@@ -103,10 +104,11 @@ impl Look {
                     version: get(row, 2)?,
                     configuration: get(row, 3)?,
                     listens: get(row, 4)?,
+                    location: get(row, 5)?,
                 }),
             };
-            let lease = get::<Option<i64>>(row, 5)?
-                .zip(get::<Option<i64>>(row, 6)?)
+            let lease = get::<Option<i64>>(row, 6)?
+                .zip(get::<Option<i64>>(row, 7)?)
                 .map(|(epoch, left)| Held { epoch: epoch.unsigned_abs(), left: (left > 0).then(|| length(left)) });
             Ok(Daemon { name: get(row, 0)?, said, lease, shards: Vec::new() })
         })

@@ -2,7 +2,7 @@
 -- JSON as text: what is searched for has a column of its own. Ids sort by their bytes, whatever the database's language.
 -- Each statement may run again: not every engine takes them in one transaction.
 
--- Shard 0 is had by the daemon that leads; the others are of journeys.
+-- Shard 0 is had by the daemon that leads; the others are of journeys. Those of a place come with its first daemon.
 CREATE TABLE IF NOT EXISTS lease (
     shard  integer PRIMARY KEY,
     holder text COLLATE "C" NOT NULL,
@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS member (
     seen          bigint NOT NULL,
     version       text NOT NULL,
     configuration text NOT NULL,
-    listens       text NOT NULL
+    listens       text NOT NULL,
+    location      text
 );
 
 -- The last transaction of each writer: whether one was committed whose answer was lost.

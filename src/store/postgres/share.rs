@@ -5,6 +5,7 @@
 //! What it holds it proves in every transaction of a run's. What it sees of runs it leaves for the daemon that leads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::line::Line;
 use super::link::{Endpoint, Fault, Session};
 use super::rows::{arrival, from_json, get, ledger_entry, read, readable, token};
 use super::{LONGEST_READ, READ, text_of, whole};
-use crate::cluster::{self, LEAD, SHARDS, Wish};
+use crate::cluster::{self, LEAD, Wish};
 use crate::journey::message::Arrival;
 use crate::journey::run::checkpoint::Checkpoint;
 use crate::journey::token::Token;
@@ -135,16 +136,32 @@ pub struct Standing {
     pub lost: Vec<i32>,
     /// Whether somebody has seen what nobody has heard of yet.
     pub left_over: bool,
-    /// How many shards each living daemon holds, in the order of their names.
+    /// The shards that we share with all, and with those of our place.
+    pub groups: Vec<Group>,
+}
+
+/// Shards that some daemons share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Which.
+    pub shards: RangeInclusive<i32>,
+    /// How many of them are nobody's.
+    free: usize,
+    /// How many each of these daemons holds while it lives, in the order of their names.
     shares: Vec<usize>,
     /// Which of them is ours.
     who: usize,
 }
 
-impl Standing {
-    /// What to do about our shards.
+impl Group {
+    /// What to do about our part of them.
     pub fn wish(&self) -> Wish {
-        cluster::wish(self.who, &self.shares, self.free)
+        cluster::wish(self.who, &self.shares, self.free, self.shards.clone().count())
+    }
+
+    /// Whether we have less than everybody is due.
+    pub fn is_short(&self) -> bool {
+        self.shares.get(self.who).copied().unwrap_or(0) < self.shards.clone().count() / self.shares.len().max(1)
     }
 }
 
@@ -198,33 +215,43 @@ pub struct Share {
     post: Line,
     name: String,
     ttl: Duration,
+    /// Shards that others share with us.
+    groups: Vec<RangeInclusive<i32>>,
     held: Held,
     /// Rows of messages that were handed over, while they are there.
     handed: Mutex<BTreeSet<i64>>,
     /// The number that was last read of each writer. There are no more than daemons were started while this one leads.
     read: Mutex<HashMap<String, i64>>,
     is_prepared: AtomicBool,
+    has_others: AtomicBool,
 }
 
 impl Share {
     /// Nothing is asked yet. `name` is this process, and no other one, also for people; what it holds lasts for `ttl` without
-    /// being renewed.
-    pub fn new(endpoint: Endpoint, name: String, ttl: Duration) -> Share {
+    /// being renewed; `location` is its place, if it has one.
+    pub fn new(endpoint: Endpoint, name: String, ttl: Duration, location: Option<&str>) -> Share {
         Share {
             line: Line::new(endpoint.clone(), "journeyman share"),
             post: Line::new(endpoint, "journeyman post"),
             name: text_of(&name),
             ttl,
+            groups: cluster::groups(location),
             held: Held::default(),
             handed: Mutex::default(),
             read: Mutex::default(),
             is_prepared: AtomicBool::new(false),
+            has_others: AtomicBool::new(true),
         }
     }
 
     /// What is ours, as it is at any time.
     pub fn held(&self) -> Held {
         self.held.clone()
+    }
+
+    /// Whether other daemons lived when it was last renewed.
+    pub fn has_others(&self) -> bool {
+        self.has_others.load(Ordering::Acquire)
     }
 
     /// For [`super::Postgres::open_resting`].
@@ -240,22 +267,48 @@ impl Share {
     pub async fn renew(&self, about: &Member) -> Result<Standing, StoreError> {
         if !self.is_prepared.load(Ordering::Acquire) {
             super::prepare(self.line.endpoint(), false).await?;
+            self.line.ask(|session| async move { self.found(&session).await }).await?;
             self.is_prepared.store(true, Ordering::Release);
         }
         let (members, free, left_over) =
             self.line.ask(|session| async move { self.renew_in(&session, about).await }).await?;
         let held: Vec<_> = self.held.shards().into_iter().filter(|shard| *shard != LEAD).collect();
-        // Nobody knows better than we what we hold.
-        let mut shares: Vec<usize> = members.iter().map(|(_, share)| *share).collect();
-        let who = members.iter().position(|(name, _)| *name == self.name).unwrap_or(shares.len());
-        shares.resize(shares.len().max(who + 1), 0);
-        shares[who] = held.len();
-        Ok(Standing { members: shares.len(), held, free, lost: self.held.lost(), left_over, shares, who })
+        let who = members.iter().position(|member| member.name == self.name);
+        let group = |(nth, shards): (usize, &RangeInclusive<i32>)| {
+            // Who is not of our place has no part in what is shared there.
+            let peers = members.iter().filter(|member| nth == 0 || member.location == about.location);
+            let mut shares: Vec<usize> = peers.clone().map(|member| member.shares[nth.min(1)]).collect();
+            let who = peers.clone().position(|member| member.name == self.name).unwrap_or(shares.len());
+            shares.resize(shares.len().max(who + 1), 0);
+            // Nobody knows better than we what we hold.
+            shares[who] = held.iter().filter(|shard| shards.contains(shard)).count();
+            Group { shards: shards.clone(), free: free[nth.min(1)], shares, who }
+        };
+        let groups: Vec<_> = self.groups.iter().enumerate().map(group).collect();
+        let alive = members.len() + usize::from(who.is_none());
+        self.has_others.store(alive > 1, Ordering::Release);
+        let free = groups.iter().map(|group| group.free).sum();
+        Ok(Standing { members: alive, held, free, lost: self.held.lost(), left_over, groups })
     }
 
-    async fn renew_in(&self, session: &Session, about: &Member) -> Result<(Vec<(String, usize)>, usize, bool), Fault> {
+    /// The shards of our place have rows from the first daemon there on.
+    async fn found(&self, session: &Session) -> Result<(), Fault> {
+        let Some((first, last)) = self.at_our_place() else { return Ok(()) };
+        let sql =
+            "INSERT INTO lease (shard, holder, epoch, until) SELECT generate_series($1::integer, $2::integer), '', 0, 0
+            ON CONFLICT (shard) DO NOTHING";
+        session.execute(sql, &[&first, &last]).await.map(drop)
+    }
+
+    fn at_our_place(&self) -> Option<(i32, i32)> {
+        self.groups.get(1).map(|shards| (*shards.start(), *shards.end()))
+    }
+
+    async fn renew_in(&self, session: &Session, about: &Member) -> Result<(Vec<Other>, [usize; 2], bool), Fault> {
         let ours = self.held.all();
         let (shards, ttl): (Vec<i32>, i64) = (ours.keys().copied().collect(), millis(self.ttl));
+        // Of nobody's place there are none.
+        let (first, last) = self.at_our_place().unwrap_or((0, -1));
         // In order, so that nobody waits for somebody who waits for them.
         let renewed = async {
             let sql =
@@ -265,18 +318,20 @@ impl Share {
             session.rows(sql, &[&self.name, &shards, &ttl]).await
         };
         let members = async {
-            let sql = "SELECT member.name, count(lease.shard) FROM member LEFT JOIN lease
-                    ON lease.holder = member.name AND lease.shard > 0
+            let sql = "SELECT member.name, member.location, count(lease.shard) FILTER (WHERE lease.shard <= $4),
+                    count(lease.shard) FILTER (WHERE lease.shard BETWEEN $2 AND $3)
+                FROM member LEFT JOIN lease ON lease.holder = member.name AND lease.shard > 0
                     AND lease.until >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint
                 WHERE seen > (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1
-                GROUP BY member.name ORDER BY member.name";
-            session.rows(sql, &[&ttl]).await
+                GROUP BY member.name, member.location ORDER BY member.name";
+            session.rows(sql, &[&ttl, &first, &last, &cluster::SHARDS]).await
         };
         let rest = async {
-            let sql = "SELECT (SELECT count(*) FROM lease WHERE shard > 0
-                    AND (holder = '' OR until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint)),
-                EXISTS (SELECT 1 FROM relay)";
-            session.rows(sql, &[]).await
+            let sql = "SELECT count(*) FILTER (WHERE shard <= $3), count(*) FILTER (WHERE shard BETWEEN $1 AND $2),
+                    EXISTS (SELECT 1 FROM relay)
+                FROM lease WHERE shard > 0
+                    AND (holder = '' OR until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
+            session.rows(sql, &[&first, &last, &cluster::SHARDS]).await
         };
         let ((), renewed, members, rest) =
             future::try_join4(introduce(session, &self.name, about), renewed, members, rest).await?;
@@ -284,31 +339,40 @@ impl Share {
         for (shard, epoch) in ours.iter().filter(|(shard, epoch)| still.get(shard) != Some(epoch)) {
             self.held.lose(*shard, *epoch);
         }
-        let members = members.iter().map(|row| Ok((read(row, 0)?, count(row, 1)?))).collect::<Result<_, Fault>>()?;
+        let other = |row| {
+            let shares = [count(row, 2)?, count(row, 3)?];
+            Ok(Other { name: read(row, 0)?, location: read(row, 1)?, shares })
+        };
+        let members = members.iter().map(other).collect::<Result<_, Fault>>()?;
         let Some(rest) = rest.first() else { return Err(Fault::Refused("nothing was counted".to_owned())) };
-        Ok((members, count(rest, 0)?, read(rest, 1)?))
+        Ok((members, [count(rest, 0)?, count(rest, 1)?], read(rest, 2)?))
     }
 
-    /// Takes free shards; they are in [`Share::held`] from then on, each in a new epoch.
+    /// Takes free shards of these; they are in [`Share::held`] from then on, each in a new epoch.
     ///
     /// # Errors
     /// The server does not answer. What was taken all the same is free again when its time is over.
-    pub async fn take(&self, at_most: usize) -> Result<Vec<Taken>, StoreError> {
+    pub async fn take(&self, at_most: usize, of: &RangeInclusive<i32>) -> Result<Vec<Taken>, StoreError> {
         let (epochs, taken) =
-            self.line.ask(|session| async move { self.take_in(&session, whole(at_most)).await }).await?;
+            self.line.ask(|session| async move { self.take_in(&session, whole(at_most), of).await }).await?;
         self.held.gain(&epochs);
         Ok(taken)
     }
 
-    async fn take_in(&self, session: &Session, at_most: i64) -> Result<(Vec<(i32, i64)>, Vec<Taken>), Fault> {
+    async fn take_in(
+        &self,
+        session: &Session,
+        at_most: i64,
+        of: &RangeInclusive<i32>,
+    ) -> Result<(Vec<(i32, i64)>, Vec<Taken>), Fault> {
         // What is ours and was not renewed in time is not taken anew: it is renewed, or lost, and that is said before.
         let (ours, ttl) = (self.held.settled_by_renewing(), millis(self.ttl));
         let free = async {
             let sql =
-                "SELECT shard, CASE WHEN holder = '' THEN counted END FROM lease WHERE shard > 0 AND shard <> ALL($2)
+                "SELECT shard, CASE WHEN holder = '' THEN counted END FROM lease WHERE shard BETWEEN $3 AND $4 AND shard <> ALL($2)
                 AND (holder = '' OR until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
                 ORDER BY shard LIMIT $1 FOR UPDATE SKIP LOCKED";
-            session.rows(sql, &[&at_most, &ours]).await
+            session.rows(sql, &[&at_most, &ours, of.start(), of.end()]).await
         };
         let (free, ()) = session.begin(free, async { Ok(()) }).await?;
         let found = |row| Ok(Taken { shard: read(row, 0)?, counted: read::<Option<i64>>(row, 1)?.map(time) });
@@ -442,7 +506,7 @@ impl Share {
     pub async fn leave(&self, counted: Timestamp) -> Result<(), StoreError> {
         self.held.drop(&self.held.shards());
         // Also what was taken without our hearing of it.
-        let all: Vec<i32> = (1..=SHARDS).collect();
+        let all: Vec<i32> = self.groups.iter().cloned().flatten().collect();
         let all = &all;
         let leave = |session: Arc<Session>| async move {
             future::try_join(self.free(&session, all, counted), goodbye(&session, &self.name)).await.map(drop)
@@ -451,6 +515,14 @@ impl Share {
         future::join(self.line.close(), self.post.close()).await;
         left
     }
+}
+
+/// A daemon that lives, as its row says.
+struct Other {
+    name: String,
+    location: Option<String>,
+    /// How many shards it holds of those that all share, and of those of our place.
+    shares: [usize; 2],
 }
 
 /// What one of the sets knows. Nothing is waited for while it is looked at.

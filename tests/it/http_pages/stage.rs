@@ -188,6 +188,7 @@ pub(crate) fn journey(name: &str) -> Journey {
         steps: Vec::new(),
         maintenance: Vec::new(),
         unavailable: None,
+        vantage: None,
         defined_at: "probes/sms.toml:2".to_owned(),
         fingerprint: String::new(),
     }

@@ -146,9 +146,9 @@ async fn live(nth: usize, url: &str, journeys: &HashMap<i32, Name>, told: &Mutex
 
 /// Takes or gives back what is its due.
 async fn settle(share: &Share, name: &str, standing: &Standing, told: &Mutex<Told>) {
-    match standing.wish() {
+    match standing.groups[0].wish() {
         Wish::Take(many) => {
-            let taken = share.take(many).await.unwrap_or_default();
+            let taken = share.take(many, &(1..=SHARDS)).await.unwrap_or_default();
             let mut told = told.lock().unwrap();
             for Taken { shard, .. } in taken {
                 let epoch = share.held().epoch(shard).unwrap();

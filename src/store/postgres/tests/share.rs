@@ -12,12 +12,19 @@ pub(super) const TTL: Duration = Duration::from_millis(300);
 /// Up to when whoever gives shards back has counted their slots.
 pub(super) const GIVEN: Timestamp = Timestamp::constant(1_790_000_000, 0);
 
+/// Those that all daemons share.
+const ALL: std::ops::RangeInclusive<i32> = 1..=SHARDS;
+
+fn wish(standing: &Standing) -> Wish {
+    standing.groups[0].wish()
+}
+
 pub(super) fn share(url: &str, name: &str, ttl: Duration) -> Share {
-    Share::new(endpoint(url), name.to_owned(), ttl)
+    Share::new(endpoint(url), name.to_owned(), ttl, None)
 }
 
 pub(super) fn about() -> Member {
-    Member { version: "0".to_owned(), configuration: "aa".to_owned(), listens: String::new() }
+    Member { version: "0".to_owned(), configuration: "aa".to_owned(), listens: String::new(), location: None }
 }
 
 /// A store that writes what is of our runs alone, or, with a fence, all.
@@ -50,28 +57,28 @@ fn shards_are_taken_made_to_last_given_back_and_lost() {
         let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
         let standing = one.renew(&about()).await.unwrap();
         assert_eq!((standing.members, standing.free, standing.left_over), (1, 32, false));
-        assert_eq!((standing.held.len(), standing.lost.len(), standing.wish()), (0, 0, Wish::Take(32)));
-        assert_eq!(shards(one.take(32).await.unwrap()), (1..=SHARDS).collect::<Vec<_>>());
-        assert_eq!(shards(two.take(32).await.unwrap()), NONE, "nobody takes what is another's");
+        assert_eq!((standing.held.len(), standing.lost.len(), wish(&standing)), (0, 0, Wish::Take(32)));
+        assert_eq!(shards(one.take(32, &ALL).await.unwrap()), (1..=SHARDS).collect::<Vec<_>>());
+        assert_eq!(shards(two.take(32, &ALL).await.unwrap()), NONE, "nobody takes what is another's");
         assert!(one.held().has(7) && !two.held().has(7));
         assert_eq!((one.held().epoch(7), one.held().shards().len()), (Some(1), 32));
 
         let standing = two.renew(&about()).await.unwrap();
-        assert_eq!((standing.members, standing.free, standing.wish()), (2, 0, Wish::Stay));
-        assert_eq!(one.renew(&about()).await.unwrap().wish(), Wish::GiveBack(16));
+        assert_eq!((standing.members, standing.free, wish(&standing)), (2, 0, Wish::Stay));
+        assert_eq!(wish(&one.renew(&about()).await.unwrap()), Wish::GiveBack(16));
         one.give_back(&(17..=SHARDS).collect::<Vec<_>>(), GIVEN).await.unwrap();
         assert_eq!(one.held().shards(), (1..=16).collect::<Vec<_>>());
-        assert_eq!(two.renew(&about()).await.unwrap().wish(), Wish::Take(16));
-        assert_eq!(shards(two.take(16).await.unwrap()), (17..=SHARDS).collect::<Vec<_>>());
+        assert_eq!(wish(&two.renew(&about()).await.unwrap()), Wish::Take(16));
+        assert_eq!(shards(two.take(16, &ALL).await.unwrap()), (17..=SHARDS).collect::<Vec<_>>());
         assert_eq!(two.held().epoch(17), Some(2), "it has changed hands");
         let (first, second) = (one.renew(&about()).await.unwrap(), two.renew(&about()).await.unwrap());
-        assert_eq!((first.wish(), second.wish()), (Wish::Stay, Wish::Stay));
+        assert_eq!((wish(&first), wish(&second)), (Wish::Stay, Wish::Stay));
         assert_eq!((first.lost, second.lost), (vec![], vec![]), "what is given back is not lost");
 
         // Its time is over, and nobody has taken it: it lasts again. Of what another has taken nothing is ours.
         database.run("UPDATE lease SET until = 1 WHERE shard IN (3, 4, 5)").await;
-        assert_eq!(shards(one.take(9).await.unwrap()), NONE, "what is ours is renewed, and not taken anew");
-        assert_eq!(shards(two.take(1).await.unwrap()), [3]);
+        assert_eq!(shards(one.take(9, &ALL).await.unwrap()), NONE, "what is ours is renewed, and not taken anew");
+        assert_eq!(shards(two.take(1, &ALL).await.unwrap()), [3]);
         let standing = one.renew(&about()).await.unwrap();
         assert_eq!((standing.lost, standing.free, standing.held.len()), (vec![3], 0, 15));
         assert_eq!(one.held().epoch(4), Some(1));
@@ -94,7 +101,7 @@ fn whoever_says_nothing_is_counted_for_as_long_as_it_would_hold() {
         let url = database.url();
         let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
         two.renew(&about()).await.unwrap();
-        two.take(8).await.unwrap();
+        two.take(8, &ALL).await.unwrap();
         let standing = one.renew(&about()).await.unwrap();
         assert_eq!((standing.members, standing.free), (2, 24));
         let silent = format!("UPDATE member SET seen = seen - {} WHERE name = 'two'", BOUND.as_millis() - 1_000);
@@ -113,7 +120,7 @@ fn what_is_of_a_run_is_written_by_whoever_holds_its_shard_and_nobody_else() {
         let url = database.url();
         let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
         let store = store_of(&url, &one, None, Clock::system()).await;
-        assert_eq!(shards(one.take(3).await.unwrap()), [1, 2, 3]);
+        assert_eq!(shards(one.take(3, &ALL).await.unwrap()), [1, 2, 3]);
         let moved = |result: Result<(), StoreError>, shard: i32| {
             let error = result.unwrap_err();
             assert!(matches!(error, StoreError::Moved(_)), "{error}");
@@ -130,7 +137,7 @@ fn what_is_of_a_run_is_written_by_whoever_holds_its_shard_and_nobody_else() {
 
         // What another has taken, without our having heard of it: that batch fails, and no other of the same commit.
         database.run("UPDATE lease SET until = 1 WHERE shard = 2").await;
-        assert_eq!(shards(two.take(1).await.unwrap()), [2]);
+        assert_eq!(shards(two.take(1, &ALL).await.unwrap()), [2]);
         assert!(one.held().has(2));
         let batches = (0..12).map(|nth| store.apply(relay(1 + nth % 3, &format!("a{nth}"))));
         for (nth, result) in futures_util::future::join_all(batches).await.into_iter().enumerate() {
@@ -141,8 +148,8 @@ fn what_is_of_a_run_is_written_by_whoever_holds_its_shard_and_nobody_else() {
         }
         assert!(!one.held().has(2), "the writer has found it");
         two.give_back(&[2], GIVEN).await.unwrap();
-        assert_eq!(shards(one.take(1).await.unwrap()), [4], "that it was lost is said before it is ours again");
-        assert_eq!(shards(two.take(1).await.unwrap()), [2]);
+        assert_eq!(shards(one.take(1, &ALL).await.unwrap()), [4], "that it was lost is said before it is ours again");
+        assert_eq!(shards(two.take(1, &ALL).await.unwrap()), [2]);
         assert_eq!(one.renew(&about()).await.unwrap().lost, [2]);
         let mut both = relay(1, "both");
         both.extend(relay(2, "both"));
@@ -151,9 +158,9 @@ fn what_is_of_a_run_is_written_by_whoever_holds_its_shard_and_nobody_else() {
         // What is ours again is of another epoch: what was handed in before is not.
         let before = store.proof(&relay(3, "before")).unwrap();
         one.give_back(&[3], GIVEN).await.unwrap();
-        assert_eq!(shards(two.take(1).await.unwrap()), [3]);
+        assert_eq!(shards(two.take(1, &ALL).await.unwrap()), [3]);
         two.give_back(&[3], GIVEN).await.unwrap();
-        assert_eq!(shards(one.take(1).await.unwrap()), [3]);
+        assert_eq!(shards(one.take(1, &ALL).await.unwrap()), [3]);
         let changes = relay(3, "before");
         let late = store.send(|answer| Job::Apply(Batch { changes, proof: before, answer })).await;
         moved(late, 3);
@@ -177,7 +184,7 @@ fn nobody_takes_a_shard_while_something_is_written_in_it() {
         // What it holds is over at once.
         let (one, two) = (share(&url, "one", Duration::ZERO), share(&url, "two", BOUND));
         let store = store_of(&url, &one, None, Clock::system()).await;
-        assert_eq!(shards(one.take(2).await.unwrap()), [1, 2]);
+        assert_eq!(shards(one.take(2, &ALL).await.unwrap()), [1, 2]);
         let (blocker, _driver) = Server::shared().await.unwrap().session(&database.name).await;
         blocker.batch_execute("BEGIN; LOCK TABLE relay").await.unwrap();
         let taking = async {
@@ -187,13 +194,13 @@ fn nobody_takes_a_shard_while_something_is_written_in_it() {
                 (count(&database.client, sql).await > 0).then_some(())
             })
             .await;
-            let taken = shards(two.take(32).await.unwrap());
+            let taken = shards(two.take(32, &ALL).await.unwrap());
             assert!(!taken.contains(&1) && taken.contains(&2) && taken.len() == 31, "{taken:?}");
             blocker.batch_execute("ROLLBACK").await.unwrap();
         };
         let (written, ()) = futures_util::future::join(store.apply(relay(1, "in time")), taking).await;
         written.unwrap();
-        assert_eq!(shards(two.take(32).await.unwrap()), [1]);
+        assert_eq!(shards(two.take(32, &ALL).await.unwrap()), [1]);
         assert!(matches!(store.apply(relay(1, "late")).await, Err(StoreError::Moved(_))));
         assert_eq!(documents(&two.relayed(99).await.unwrap()), ["in time"]);
     });
@@ -215,7 +222,7 @@ fn what_is_relayed_is_heard_once_with_what_followed_from_it() {
         let url = database.url();
         let (one, leader) = (share(&url, "one", BOUND), share(&url, "leader", BOUND));
         let store = store_of(&url, &one, None, Clock::system()).await;
-        one.take(32).await.unwrap();
+        one.take(32, &ALL).await.unwrap();
         let run = checkpoint(&journey_of(6), 100);
         let begun = Change::Begun { checkpoint: Box::new(run.clone()) };
         store.apply(vec![expected(&run), begun.clone()]).await.unwrap();
@@ -275,7 +282,7 @@ fn a_message_that_another_daemon_took_is_handed_over_once_with_its_age() {
         let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
         let clock = Clock::system();
         let (first, second) = (store_of(&url, &one, None, clock).await, store_of(&url, &two, None, clock).await);
-        one.take(16).await.unwrap();
+        one.take(16, &ALL).await.unwrap();
         let runs = [1, 2].map(|shard| checkpoint(&journey_of(shard), i64::from(shard)));
         first.apply(runs.iter().map(expected).collect()).await.unwrap();
         assert!(one.arrivals().await.unwrap().is_empty());
@@ -309,14 +316,14 @@ fn whoever_takes_a_shard_over_finds_what_was_left_in_it() {
         let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
         let clock = Clock::system();
         let first = store_of(&url, &one, None, clock).await;
-        one.take(3).await.unwrap();
+        one.take(3, &ALL).await.unwrap();
         let runs = [3, 1, 2].map(|shard| checkpoint(&journey_of(shard), i64::from(shard)));
         for run in &runs {
             let begun = Change::Begun { checkpoint: Box::new(run.clone()) };
             first.apply(vec![expected(run), begun, call(run, "left", clock.now().mono)]).await.unwrap();
         }
         one.give_back(&[1, 3], GIVEN).await.unwrap();
-        assert_eq!(shards(two.take(2).await.unwrap()), [1, 3]);
+        assert_eq!(shards(two.take(2, &ALL).await.unwrap()), [1, 3]);
         let late = first.apply(vec![Change::Waits { checkpoint: Box::new(runs[0].clone()) }]).await;
         assert!(matches!(late, Err(StoreError::Moved(_))), "{late:?}");
         let estate = two.left_in(&[1, 3]).await.unwrap();
@@ -338,9 +345,9 @@ fn daemons_that_come_at_once_agree_where_everything_is_serializable() {
         let all: Vec<_> = (0..5).map(|nth| share(&url, &format!("daemon {nth}"), BOUND)).collect();
         let live = async |share: &Share| {
             let standing = share.renew(&about()).await.unwrap();
-            let wish = standing.wish();
+            let wish = wish(&standing);
             match wish {
-                Wish::Take(many) => drop(share.take(many).await.unwrap()),
+                Wish::Take(many) => drop(share.take(many, &ALL).await.unwrap()),
                 Wish::GiveBack(many) => share.give_back(&standing.held[..many], GIVEN).await.unwrap(),
                 Wish::Stay => {}
             }
@@ -367,7 +374,7 @@ fn the_command_line_sees_who_leads_and_who_runs_what() {
         let store = store_of(&url, &two, None, Clock::system()).await;
         for (share, many) in [(&one, 2), (&two, 30)] {
             share.renew(&about()).await.unwrap();
-            share.take(many).await.unwrap();
+            share.take(many, &ALL).await.unwrap();
         }
         two.give_back(&[32], GIVEN).await.unwrap();
         store.apply(relay(3, "seen")).await.unwrap();
@@ -392,7 +399,7 @@ fn each_call_can_be_made_from_a_task() {
     let share = share("postgres://u@h/d", "one", TTL);
     let about = about();
     is_send(&share.renew(&about));
-    is_send(&share.take(1));
+    is_send(&share.take(1, &ALL));
     is_send(&share.give_back(&[1], GIVEN));
     is_send(&share.left_in(&[1]));
     is_send(&share.arrivals());
@@ -410,13 +417,13 @@ fn who_takes_what_was_given_back_knows_up_to_when_it_was_counted() {
             daemon.renew(&about()).await.unwrap();
         }
         let taken = |shard, counted| Taken { shard, counted };
-        assert_eq!(two.take(3).await.unwrap(), [1, 2, 3].map(|shard| taken(shard, None)), "nobody had them");
+        assert_eq!(two.take(3, &ALL).await.unwrap(), [1, 2, 3].map(|shard| taken(shard, None)), "nobody had them");
         two.give_back(&[2], GIVEN).await.unwrap();
-        assert_eq!(one.take(1).await.unwrap(), [taken(2, Some(GIVEN))]);
+        assert_eq!(one.take(1, &ALL).await.unwrap(), [taken(2, Some(GIVEN))]);
         // The others end by themselves: nobody says up to when they were counted.
         let mut found = Vec::new();
         wait_for("their time to be over", BOUND, async || {
-            found.extend(one.take(2).await.unwrap().into_iter().filter(|taken| taken.shard < 4));
+            found.extend(one.take(2, &ALL).await.unwrap().into_iter().filter(|taken| taken.shard < 4));
             (found.len() == 2).then_some(())
         })
         .await;
@@ -424,7 +431,7 @@ fn who_takes_what_was_given_back_knows_up_to_when_it_was_counted() {
         one.leave(GIVEN).await.unwrap();
         let three = share(&url, "three", BOUND);
         three.renew(&about()).await.unwrap();
-        let all = three.take(32).await.unwrap();
+        let all = three.take(32, &ALL).await.unwrap();
         let given: Vec<_> = all.iter().filter(|taken| taken.counted == Some(GIVEN)).map(|taken| taken.shard).collect();
         assert!(given.starts_with(&[1, 2, 3]), "{all:?}");
     });
