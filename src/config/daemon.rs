@@ -87,6 +87,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
     let operators = get("alerting").and_then(|node| alerting::operators(context, node, &notifiers));
     let location = get("location").and_then(|node| locations::own(context, node));
     let location = location.as_deref();
+    let store = store(context, get("store"));
     let files = || [main].into_iter().chain(probes);
     let catalog = Catalog {
         channels: &channels,
@@ -96,7 +97,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         fragments: Fragments::read(context, files().filter_map(|file| file.get("fragment"))),
         defaults: get("defaults"),
         location,
-        shares: get("store").is_some_and(|store| store.get("url").is_some()),
+        shares: store.home.is_shared(),
         needs_implicit: Cell::new(false),
         allow_exec: root.as_ref().is_some_and(|root| root.bool("allow_exec", false)),
         needs_exec: Cell::new(false),
@@ -166,7 +167,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         http,
         status_page,
         hooks,
-        store: store(context, get("store")),
+        store,
         log: log(context, get("log")),
         location,
         max_runs,

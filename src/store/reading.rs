@@ -31,6 +31,13 @@ pub enum Home {
     Postgres(Secret),
 }
 
+impl Home {
+    /// Whether several daemons may have it.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Home::Sqlite(_))
+    }
+}
+
 impl fmt::Display for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

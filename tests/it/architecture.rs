@@ -25,6 +25,7 @@ const CORE: &[&str] = &[
     "cluster",
     "drill",
     "experiment",
+    "quorum",
 ];
 /// What every room above the core may rely on.
 const GROUND: &[&str] = &["time", "secret", "clock", "tls", "exit", "commands", "gate", "text", "alarm"];
@@ -52,6 +53,7 @@ const HOUSE: &[(&str, &[&[&str]])] = &[
     ("cluster",   &[&["journey", "drill"]]),
     ("drill",     &[&["journey", "time", "incident", "notice"]]),
     ("experiment", &[&["journey", "time"]]),
+    ("quorum",    &[&["journey", "detect"]]),
     // Ground.
     ("secret",    &[]),
     ("tls",       &[]),
