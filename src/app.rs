@@ -10,6 +10,8 @@ mod dead_man;
 pub mod demo;
 mod drift;
 mod drills;
+#[cfg(feature = "postgres")]
+mod errands;
 pub mod experiment;
 pub mod explain;
 mod gates;
@@ -84,7 +86,7 @@ use crate::observer::Observer;
 use crate::runner::Runner;
 use crate::runner::resume::{self, Left};
 use crate::runner::switchboard::Switchboard;
-use crate::scheduler::{Observation, Scheduler, Shift};
+use crate::scheduler::{Observation, Scheduler, Shift, Wish};
 use crate::secret::Redactor;
 use crate::store::reading::Home;
 use crate::store::sqlite::{REST, Sqlite};
@@ -204,7 +206,7 @@ pub async fn run(
         reloads: source.is_some().then(|| reloads.clone()),
     };
     #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "nobody shares"))]
-    let mut shifts: Option<mpsc::Receiver<Shift>> = None;
+    let mut shifts: Option<(mpsc::Receiver<Shift>, mpsc::Sender<Wish>)> = None;
     let planned = watch::channel(plan.journeys.clone()).0;
     let mut place = match shared {
         None => {
@@ -219,9 +221,21 @@ pub async fn run(
         Some(shared) => {
             let (runner, store, arrivals) = (runner.clone(), store.clone(), inlets.noted.1.clone());
             let (journeys, configuration) = (planned.subscribe(), running.subscribe());
-            let parts = Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals };
+            let (passed, elsewhere) = mpsc::channel(WISHES);
+            let parts = Parts {
+                shared,
+                observed,
+                commanded,
+                shown,
+                configuration,
+                journeys,
+                runner,
+                store,
+                arrivals,
+                elsewhere,
+            };
             let (member, shifted) = Box::pin(Member::new(parts, &plan, &ground, &spending, &mut tasks)).await?;
-            shifts = Some(shifted);
+            shifts = Some((shifted, passed));
             Place::Shared(Box::new(member))
         }
         #[cfg(not(feature = "postgres"))]
@@ -242,7 +256,7 @@ pub async fn run(
     .with_left(left)
     .after_crashes(place.crashes());
     let scheduler = match shifts {
-        Some(shifts) => scheduler.sharing(shifts),
+        Some((shifts, elsewhere)) => scheduler.sharing(shifts).passing_on(elsewhere),
         None => scheduler,
     };
 

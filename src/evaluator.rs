@@ -363,7 +363,7 @@ impl Evaluator {
     /// Hands a wish for a run to whoever starts runs, and does not wait for it.
     fn pass_on(&self, which: Which, by: String, answer: oneshot::Sender<Result<AskedRun, Refusal>>) {
         let refused = match self.named(which) {
-            Ok(journey) => match self.parts.wishes.try_send(Wish { journey, by, answer }) {
+            Ok(journey) => match self.parts.wishes.try_send(Wish { journey, by, may_pass: true, answer }) {
                 Ok(()) => return,
                 Err(mpsc::error::TrySendError::Full(wish)) => {
                     (wish.answer, Refusal::Unavailable("too many runs are asked for already; try again".to_owned()))

@@ -200,6 +200,8 @@ pub struct Scheduler {
     /// Where several daemons share the journeys: those of the shards that this one has.
     shares: Option<Shares>,
     wishes: mpsc::Receiver<Wish>,
+    /// Where wishes for what other daemons run are passed on.
+    elsewhere: Option<mpsc::Sender<Wish>>,
     replans: mpsc::Receiver<Replan>,
     board: Arc<Board>,
     /// Where the wall clock should be: its offset from the monotonic clock.
@@ -382,6 +384,7 @@ impl Scheduler {
             shares: None,
             // Nobody wishes for anything.
             wishes: mpsc::channel(1).1,
+            elsewhere: None,
             // Nor changes anything.
             replans: mpsc::channel(1).1,
             board: Arc::default(),
@@ -413,6 +416,11 @@ impl Scheduler {
     /// Runs what people ask for, too, and shows it until it has ended.
     pub fn with_wishes(self, wishes: mpsc::Receiver<Wish>, board: Arc<Board>) -> Scheduler {
         Scheduler { wishes, board, ..self }
+    }
+
+    /// Passes wishes on for what other daemons run.
+    pub fn passing_on(self, elsewhere: mpsc::Sender<Wish>) -> Scheduler {
+        Scheduler { elsewhere: Some(elsewhere), ..self }
     }
 
     /// Takes up other journeys while it runs.
@@ -583,18 +591,10 @@ impl Scheduler {
 
     /// Runs a journey because somebody asked for it, or says why not.
     fn answer(&mut self, wish: Wish, now: Now) {
-        let Wish { journey, by, answer } = wish;
-        let Some(index) = self.entries.iter().position(|entry| entry.journey.name == journey) else {
-            let is_elsewhere = self.shares.as_ref().is_some_and(|shares| shares.knows(&journey));
-            let refusal = match is_elsewhere {
-                true => Refusal::Unavailable(format!(
-                    "`{journey}` is run by another daemon at the moment; `journeyman once {journey}` runs it from here"
-                )),
-                false => Refusal::Unknown(format!("no journey is named `{journey}`")),
-            };
-            let _ = answer.send(Err(refusal));
-            return;
+        let Some(index) = self.entries.iter().position(|entry| entry.journey.name == wish.journey) else {
+            return self.pass_on(wish);
         };
+        let Wish { journey, by, answer, .. } = wish;
         let entry = &self.entries[index];
         let going = Turn::asked(&entry.turn);
         let may_spend = self.spending.allows_beside(&journey, now.wall);
@@ -607,6 +607,30 @@ impl Scheduler {
             tracing::info!(%journey, by, %why, "asked for a run, in vain");
         }
         let _ = answer.send(answered);
+    }
+
+    /// Another daemon may have the journey.
+    fn pass_on(&self, wish: Wish) {
+        let journey = &wish.journey;
+        let is_elsewhere = self.shares.as_ref().is_some_and(|shares| shares.knows(journey));
+        let (wish, refusal) = match &self.elsewhere {
+            _ if !is_elsewhere => {
+                let refusal = Refusal::Unknown(format!("no journey is named `{journey}`"));
+                (wish, refusal)
+            }
+            Some(elsewhere) if wish.may_pass => match elsewhere.try_send(wish) {
+                Ok(()) => return,
+                Err(error) => (
+                    error.into_inner(),
+                    Refusal::Unavailable("too many runs are asked for already; try again".to_owned()),
+                ),
+            },
+            _ => {
+                let refusal = Refusal::Unavailable(format!("another daemon has just taken `{journey}` up; try again"));
+                (wish, refusal)
+            }
+        };
+        let _ = wish.answer.send(Err(refusal));
     }
 
     /// One run beside the schedule, in the journey's next turn.

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::errands::Errander;
 use crate::app::lead::{Counted, Ground, Lead, Ready, Shown};
 use crate::app::relay::{self, Flush, Relay};
 use crate::app::reload::Live;
@@ -28,7 +29,7 @@ use crate::journey::Journey;
 use crate::journey::message::Arrival;
 use crate::journey::spend::Spending;
 use crate::runner::Runner;
-use crate::scheduler::{Gain, Observation, Shift};
+use crate::scheduler::{Gain, Observation, Shift, Wish};
 use crate::store::Store;
 use crate::store::postgres::{Fence, Turn};
 
@@ -51,6 +52,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
     /// Where messages go that other daemons took for us.
     pub(super) arrivals: mpsc::Sender<Arrival>,
+    /// Wishes for what other daemons run.
+    pub(super) elsewhere: mpsc::Receiver<Wish>,
 }
 
 /// One of several.
@@ -61,6 +64,7 @@ pub(super) struct Member {
     /// Until it is put to work.
     ready: Option<(Ready, Parting)>,
     keeper: Option<Keeper>,
+    errander: Option<Errander>,
     shifts: mpsc::Sender<Shift>,
     tenure: Option<Tenure>,
     won: (mpsc::Sender<Fence>, mpsc::Receiver<Fence>),
@@ -101,7 +105,8 @@ impl Member {
         spending: &Spending,
         tasks: &mut Tasks,
     ) -> Result<(Member, mpsc::Receiver<Shift>), Failure> {
-        let Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals } = parts;
+        let Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals, elsewhere } =
+            parts;
         let (shifts, shifted) = mpsc::channel(SHIFTS);
         let (flushes, flushed) = mpsc::channel::<Flush>(1);
         let keeper = Keeper {
@@ -118,8 +123,17 @@ impl Member {
             configuration,
             clock: ground.clock,
         };
+        let errander = Errander {
+            errands: shared.errands(),
+            share: shared.share.clone(),
+            wishes: ground.wishes.clone(),
+            elsewhere,
+            board: ground.board.clone(),
+            clock: ground.clock,
+        };
         let mut member = Member {
             keeper: Some(keeper),
+            errander: Some(errander),
             waiting: None,
             ready: None,
             shifts,
@@ -186,6 +200,9 @@ impl Member {
     pub(super) fn spawn(&mut self, plan: &Plan, ground: &Ground, tasks: &mut Tasks) -> Result<Option<Lead>, Failure> {
         if let Some(keeper) = self.keeper.take() {
             tasks.spawn("shards", keeper.run(self.stop.clone(), self.end.clone()));
+        }
+        if let Some(errander) = self.errander.take() {
+            let _ = tasks.spawn_until("errands", &self.stop, errander.run(self.stop.clone()));
         }
         if let Some((ready, parting)) = self.ready.take() {
             return Ok(self.decide(ready, parting, plan, ground, tasks));

@@ -70,7 +70,7 @@ mod shared {
     use crate::exit;
     use crate::secret::Secret;
     use crate::store::StoreError;
-    use crate::store::postgres::{Endpoint, Fence, Lease, Member, Postgres, Share, Turn};
+    use crate::store::postgres::{Endpoint, Errands, Fence, Lease, Member, Postgres, Share, Turn};
     use crate::store::sqlite::REST;
 
     /// How long a lease lasts without being renewed. A daemon that was killed is followed by another within 10 s: after this, a
@@ -159,6 +159,11 @@ mod shared {
                 listens: self.listens.clone(),
                 location: self.location.clone(),
             }
+        }
+
+        /// What the daemons ask of each other.
+        pub(in crate::app) fn errands(&self) -> Errands {
+            Errands::new(self.endpoint.clone(), self.share.held())
         }
 
         /// Waits for the lease, as a task; says meanwhile who has it.

@@ -24,6 +24,8 @@ pub struct Wish {
     pub journey: Name,
     /// Who asks.
     pub by: String,
+    /// If another daemon runs the journey, that one may be asked.
+    pub may_pass: bool,
     /// The run, or why there is none; whoever asked may be gone.
     pub answer: oneshot::Sender<Result<AskedRun, Refusal>>,
 }

@@ -5,6 +5,7 @@
 //! more than rows, transactions and row locks.
 
 mod changes;
+mod errand;
 mod lease;
 mod line;
 mod link;
@@ -59,6 +60,7 @@ use crate::store::{
 };
 use crate::time::earlier;
 
+pub use self::errand::{Answer, Errand, Errands, PATIENCE};
 pub use self::lease::{Fence, Lease, Member, Turn};
 pub(super) use self::link::place_of;
 pub use self::link::{Endpoint, check_url, password_of};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use journeyman::clock::Clock;
+use journeyman::cluster::shard_of;
 use reqwest::StatusCode;
 use tokio_postgres::Client;
 
@@ -270,5 +271,70 @@ fn a_webhook_may_come_to_any_daemon() {
         }
         let used = "select count(*) from arrival join ledger using (token) where settled is not null";
         assert_eq!(number(client, used).await, 0, "nothing is kept that was used");
+    });
+}
+
+#[test]
+fn a_run_that_is_asked_for_is_made_by_whoever_has_the_journey() {
+    block_on(async {
+        let Some(server) = Server::shared().await else { return };
+        let database = server.database().await;
+        let client = &database.client;
+        let target = Target::start(16).await;
+        // But for a minute of New Year, whatever runs was asked for.
+        let journey = |part: usize| {
+            format!(
+                "[[journey]]\nname = \"part-{part}\"\ncron = \"0 0 1 1 *\"\ndeadline = \"2s\"\nmuted = true\n\
+                 step = [{{ request = \"web\", path = \"/{part}\" }}]\n"
+            )
+        };
+        let main = format!(
+            "[http]\nadmin_token = {{ file = \"token\" }}\n[alerting]\nnotify = []\n\
+             [channels.web]\ntype = \"http\"\nurl = \"{}\"\n",
+            target.url()
+        );
+        let probes: String = (0..16).map(journey).collect();
+        let start = async |name: &str| setup(name, &database.url()).start(&main, &probes).await;
+        let first = start("errand-first").await;
+        let mut second = start("errand-second").await;
+        settled(client, &[&first, &second]).await;
+        let ask = async |part: usize| {
+            let url = format!("{}/api/v1/journeys/part-{part}/run", first.http_url());
+            let answer = reqwest::Client::new().post(url).bearer_auth(TOKEN).body("{\"by\": \"ada\"}").send().await;
+            let answer = answer.expect("an answer");
+            (answer.status(), answer.text().await.expect("a text"))
+        };
+        let of = async |daemon: &Daemon| {
+            let sql = format!("select shard from lease where holder like '%process {}-%'", daemon.pid());
+            let held: Vec<i32> = client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+            let is_its = |part: &usize| held.contains(&shard_of(&format!("part-{part}")));
+            (0..16usize).find(is_its).expect("one of sixteen")
+        };
+        let (ours, theirs) = (of(&first).await, of(&second).await);
+        for part in [ours, theirs] {
+            let (status, said) = ask(part).await;
+            assert_eq!(status, StatusCode::ACCEPTED, "{said}");
+            let run: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+            let token = run["asked"]["token"].as_str().expect("a token").to_owned();
+            let path = format!("/api/v1/runs/{token}");
+            let ended = wait_for("the run to have ended", SOON, async || {
+                let (status, said) = first.get(&path).await;
+                (status == StatusCode::OK).then_some(said)
+            })
+            .await;
+            assert!(ended.contains("\"verdict\":\"good\""), "{ended}");
+        }
+        // The rules of whoever has it hold: not twice within ten seconds.
+        let (status, said) = ask(theirs).await;
+        assert!(status == StatusCode::TOO_MANY_REQUESTS && said.contains("was run on request"), "{status} {said}");
+        assert!(target.answered().iter().all(|answered| [ours, theirs].contains(&answered.part)));
+        // Of one that is stopped nobody waits long for an answer.
+        second.signal("STOP");
+        let (status, said) = ask(theirs).await;
+        second.signal("CONT");
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert!(said.contains("has not answered within 5 s") || said.contains("taken"), "{said}");
+        assert_eq!(number(client, "select count(*) from errand").await, 0, "what is answered is forgotten");
+        assert_eq!(second.terminate().await, 0, "{}", second.log());
     });
 }
