@@ -128,8 +128,12 @@ impl Evaluator {
         let Some(journey) = self.together.journeys.get(name).cloned() else { return };
         let Some(places) = journey.places() else { return };
         let views = self.together.views(places);
-        let vote = self.vote(&views, places.quorum);
-        let findings = self.agreed(places, &views, vote);
+        let is_firing = self.journeys.get(name).is_some_and(|watched| watched.alerts.health.phase.is_firing());
+        // That a place turns out to be odd ends nothing: it is over when the places see that it is.
+        let nobody = BTreeSet::new();
+        let out = if is_firing { &nobody } else { &self.together.out };
+        let vote = self.vote(&views, places.quorum, out);
+        let findings = self.agreed(places, &views, vote, out);
         let parts: Vec<_> = places.parts.iter().filter_map(|(_, part)| self.journeys.get(part)).collect();
         let newest = |of: fn(&Watched) -> Option<&Arc<crate::journey::report::Report>>| {
             parts.iter().filter_map(|part| of(part)).max_by_key(|report| report.started).cloned()
@@ -176,14 +180,14 @@ impl Evaluator {
     }
 
     /// Asks the places. If none of those that see anything may vote, all of them do: nobody is left untold.
-    fn vote(&self, views: &[(&str, View)], quorum: usize) -> Vote {
+    fn vote(&self, views: &[(&str, View)], quorum: usize, out: &BTreeSet<String>) -> Vote {
         let seen = || views.iter().map(|(place, view)| (*place, view.seen));
-        let vote = quorum::vote(seen(), quorum, &self.together.out);
+        let vote = quorum::vote(seen(), quorum, out);
         if vote.able > 0 { vote } else { quorum::vote(seen(), quorum, &BTreeSet::new()) }
     }
 
     /// What so many places agree on, with what each of them says.
-    fn agreed(&self, places: &Places, views: &[(&str, View)], vote: Vote) -> Vec<Finding> {
+    fn agreed(&self, places: &Places, views: &[(&str, View)], vote: Vote, out: &BTreeSet<String>) -> Vec<Finding> {
         let health = |part: &Name| self.journeys.get(part).map(|watched| &watched.alerts.health);
         let mut detector: Option<(Severity, Detector)> = None;
         let mut said = Vec::new();
@@ -205,7 +209,7 @@ impl Evaluator {
                 (Seen::Unsure, _) => "not enough bad runs yet",
                 _ => "well",
             };
-            let vote = if self.together.out.contains(*place) { " (no vote)" } else { "" };
+            let vote = if out.contains(*place) { " (no vote)" } else { "" };
             said.push(format!("{place}{vote}: {words}"));
         }
         let Vote { able, bad, needed, severity } = vote;

@@ -250,6 +250,17 @@ async fn a_real_outage_blames_no_place_neither_at_its_begin_nor_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_a_place_turns_out_to_be_odd_ends_nothing() {
+    let mut stage = Stage::new("turns").await;
+    stage.live(60, well).await;
+    // `buy` fails in all places, and all fails in one: which of the two is known first is chance.
+    let mut told = stage.live(90, |of, place| Some(of != "buy" && place != "c")).await;
+    told.extend(stage.live(90, well).await);
+    let of = |subject: &str| told.iter().filter(|told| told.starts_with(subject)).count();
+    assert_eq!((of("first buy"), of("resolved buy"), of("first pay")), (1, 1, 0), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn places_that_are_away_are_not_waited_for_and_nobody_is_left_untold() {
     let mut stage = Stage::new("away").await;
     stage.live(60, well).await;
