@@ -6,6 +6,7 @@
 
 mod adopt;
 mod channels;
+mod handover;
 mod notices;
 mod show;
 mod storing;
@@ -30,6 +31,7 @@ use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
 pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
+pub use crate::evaluator::handover::Handover;
 use crate::evaluator::storing::RETRY_STORE;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
@@ -95,6 +97,18 @@ pub struct Parts {
     pub levers: Arc<Levers>,
     /// What the plan says.
     pub policy: Policy,
+    /// Why people are told although another daemon decides; nothing where that is as it should be.
+    pub alone: Option<Alone>,
+    /// What goes on in place of the store once that is another daemon's.
+    pub spare: Option<Arc<dyn Store>>,
+}
+
+/// A daemon that decides for itself because it cannot ask whoever decides.
+pub struct Alone {
+    /// No other daemon has this name: its incidents are no other's.
+    pub name: String,
+    /// Who tells and why, in a line of each notice.
+    pub said: String,
 }
 
 /// What of a plan the evaluator goes by, beside the journeys.
@@ -136,6 +150,7 @@ pub struct Evaluator {
     desk: Desk,
     commands: mpsc::Receiver<Command>,
     adoptions: mpsc::Receiver<Adoption>,
+    handovers: mpsc::Receiver<Handover>,
     /// Journeys whose alert time alone can change, by when.
     deadlines: BTreeSet<(Timestamp, Name)>,
     deadline_of: HashMap<Name, Timestamp>,
@@ -144,6 +159,8 @@ pub struct Evaluator {
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
+    /// Incidents that people know of and the store does not.
+    told_alone: BTreeSet<String>,
     /// What people are told because of the time before the start: the first verdict ends that.
     told_of_before: BTreeSet<Subject>,
 }
@@ -153,6 +170,7 @@ enum Next {
     Round,
     Obey(Command),
     Adopt(Adoption),
+    HandOver(Handover),
     End,
 }
 
@@ -197,7 +215,8 @@ impl Evaluator {
         commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, StoreError> {
         let desk = Desk::new(parts.policy.routes.clone(), parts.policy.updatable.clone())
-            .with_digest_after(parts.policy.digest_after);
+            .with_digest_after(parts.policy.digest_after)
+            .with_origin(parts.alone.as_ref().map(|alone| alone.name.clone()).unwrap_or_default());
         let key = parts.store.key().await?;
         let (warnings, breakers) = (&parts.policy.certificate_warnings, &parts.policy.breakers);
         let channels = Channels::new(journeys, warnings, breakers, parts.metrics.clone());
@@ -212,12 +231,14 @@ impl Evaluator {
             commands,
             // Nobody changes anything.
             adoptions: mpsc::channel(1).1,
+            handovers: mpsc::channel(1).1,
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
+            told_alone: BTreeSet::new(),
             told_of_before: BTreeSet::new(),
         };
         let mut round = Round::default();
@@ -278,6 +299,11 @@ impl Evaluator {
         Evaluator { adoptions, ..self }
     }
 
+    /// Leaves what it told to another, and ends, when it is asked to.
+    pub fn with_handovers(self, handovers: mpsc::Receiver<Handover>) -> Evaluator {
+        Evaluator { handovers, ..self }
+    }
+
     /// Takes up what was seen before it begins to work.
     pub async fn catch_up(&mut self, seen: impl Iterator<Item = Observation>) {
         self.round(seen).await;
@@ -305,6 +331,7 @@ impl Evaluator {
                 }
                 Some(command) = self.commands.recv() => Next::Obey(command),
                 Some(adoption) = self.adoptions.recv() => Next::Adopt(adoption),
+                Some(handover) = self.handovers.recv() => Next::HandOver(handover),
                 () = self.parts.clock.sleep_until(until) => Next::Round,
             };
             // Whoever asks for something asks it of what was seen before, and finds that done.
@@ -316,6 +343,7 @@ impl Evaluator {
                 Next::Round => {}
                 Next::Obey(command) => self.obey(command).await,
                 Next::Adopt(adoption) => self.adopt(adoption).await,
+                Next::HandOver(handover) => return self.hand_over(handover).await,
                 Next::End => break,
             }
         }
@@ -459,11 +487,13 @@ impl Evaluator {
                 round.changes.push(Change::Heard { writer, number });
                 match what.map(|what| *what) {
                     // Of what was said while the store was away nobody knows whether it was heard: it is said again.
-                    Some(Observation::Finished(report)) if self.knows(&report) => {}
+                    Some(Observation::Finished(report)) if self.knows(&report) => self.learn(*report, round),
                     Some(what) => self.observe(what, round, now),
                     None => {}
                 }
             }
+            Observation::Belated(report) if self.knows(&report) => self.learn(*report, round),
+            Observation::Belated(report) => self.observe_run(Observation::Finished(report), round, now),
             Observation::TakenUp { journeys, until, waiting } => self.taken_up(journeys, until, waiting, round, now),
             Observation::Measured { journey, measured } => self.measured(&journey, measured, round, now),
             Observation::Condition { subject, findings } => self.condition(subject, findings, round, now),
@@ -490,6 +520,15 @@ impl Evaluator {
     /// Whether the run's slot is counted already.
     fn knows(&self, report: &Report) -> bool {
         self.journeys.get(&report.journey).is_some_and(|watched| watched.has_counted(report.slot))
+    }
+
+    /// A slot that was counted as one that nobody knows of.
+    fn learn(&mut self, report: Report, round: &mut Round) {
+        let name = report.journey.clone();
+        if let Some(watched) = self.journeys.get_mut(&name) {
+            watched.learn(report, round);
+            round.touched.insert(name);
+        }
     }
 
     /// What became of a slot, or of a run beside them.
@@ -526,6 +565,7 @@ impl Evaluator {
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. }
+            | Observation::Belated(_)
             | Observation::TakenUp { .. }
             | Observation::Elsewhere { .. }
             | Observation::Reading { .. }

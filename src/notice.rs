@@ -75,6 +75,10 @@ pub struct Notification {
     /// That nobody has to act on it, and why it is told all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// Whoever told it tells no more of it, and who does: whether it is over, this notice does not know. It is the last of its
+    /// incident all the same, with [`NotifyReason::Resolved`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<String>,
 }
 
 labelled! {
@@ -98,9 +102,10 @@ impl Mark {
 }
 
 impl Notification {
-    /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over.
+    /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over; `HANDED OVER` when another tells of it.
     pub fn state_word(&self) -> &'static str {
         match (self.reason, self.incident.flapping, self.incident.detector()) {
+            (NotifyReason::Resolved, ..) if self.handed_over.is_some() => "HANDED OVER",
             (NotifyReason::Resolved, ..) if self.is_whole => "WAS DOWN",
             (NotifyReason::Resolved, ..) => "WELL AGAIN",
             (_, Some(_), _) => "FLAPPING",
@@ -135,6 +140,9 @@ impl Notification {
     fn unmarked_headline(&self) -> String {
         let lasted = Human(between(self.incident.since, self.at));
         match (self.reason, &self.report) {
+            (NotifyReason::Resolved, _) if let Some(said) = &self.handed_over => {
+                format!("{} {} · {said}", self.state_word(), self.subject)
+            }
             (NotifyReason::Resolved, _) if self.is_whole => {
                 format!(
                     "{} {} · for {lasted}, {} bad runs; it is well again",

@@ -33,6 +33,14 @@ pub(super) struct Seat {
 #[cfg(not(feature = "postgres"))]
 pub(super) enum Shared {}
 
+#[cfg(not(feature = "postgres"))]
+impl Shared {
+    /// What stands in for the store.
+    pub(super) fn spare(&self) -> Arc<dyn Store> {
+        match *self {}
+    }
+}
+
 /// Opens the store and the listener.
 ///
 /// # Errors
@@ -63,11 +71,14 @@ mod shared {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::app::cut::CUT;
+    use crate::app::shelter::Shelter;
     use crate::app::store_failure;
     use crate::app::tasks::Tasks;
     use crate::board::Board;
     use crate::cluster::LEAD;
     use crate::exit;
+    use crate::metrics::ShareMetrics;
     use crate::secret::Secret;
     use crate::store::StoreError;
     use crate::store::postgres::{Endpoint, Fence, Lease, Member, Postgres, Share, Turn};
@@ -90,6 +101,8 @@ mod shared {
         endpoint: Endpoint,
         /// Where its pages are.
         listens: String,
+        /// What it keeps for itself.
+        pub(in crate::app) shelter: Shelter,
         /// The lease, if it is ours from the start; otherwise who has it.
         pub(in crate::app) turn: Turn,
     }
@@ -111,6 +124,7 @@ mod shared {
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         let failed = |error: StoreError| store_failure(plan, &error);
         let name = own_name()?;
+        let shelter = Shelter::open(plan.store.spool.as_deref(), clock.now().wall).await?;
         let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
         let share = Arc::new(Share::new(endpoint.clone(), name, TTL));
         let turn = lease.take().await.map_err(failed)?;
@@ -121,7 +135,7 @@ mod shared {
             never = renew(&lease, &turn, clock) => match never {},
         };
         let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        let shared = Shared { share, lease, endpoint, listens, turn };
+        let shared = Shared { share, lease, endpoint, listens, shelter, turn };
         Ok(Seat { store: Arc::new(opened), listener, door, shared: Some(shared) })
     }
 
@@ -151,6 +165,11 @@ mod shared {
         /// What this daemon says of itself, with this configuration.
         pub(in crate::app) fn member(&self, configuration: String) -> Member {
             Member { version: env!("CARGO_PKG_VERSION").to_owned(), configuration, listens: self.listens.clone() }
+        }
+
+        /// What stands in for the store.
+        pub(in crate::app) fn spare(&self) -> Arc<dyn Store> {
+            self.shelter.store.clone()
         }
 
         /// Waits for the lease, as a task; says meanwhile who has it.
@@ -184,7 +203,7 @@ mod shared {
             &self,
             fence: Fence,
             tasks: &mut Tasks,
-            board: &Arc<Board>,
+            (board, metrics): (&Arc<Board>, ShareMetrics),
             clock: Clock,
         ) -> Result<(Arc<dyn Store>, Tenure), StoreError> {
             let turn = Turn::Ours(fence.clone());
@@ -195,7 +214,7 @@ mod shared {
                 never = renew(&self.lease, &turn, clock) => match never {},
             };
             let stop = CancellationToken::new();
-            let keeping = keep(self.lease.clone(), fence.clone(), opened.fenced(), board.clone(), clock);
+            let keeping = keep(self.lease.clone(), fence.clone(), opened.fenced(), (board.clone(), metrics), clock);
             let stopped = stop.clone();
             let _ = tasks.spawn_until(LEASE, &stop, async move {
                 tokio::select! {
@@ -258,7 +277,13 @@ mod shared {
     }
 
     /// Until another daemon has taken over.
-    async fn keep(lease: Arc<Lease>, fence: Fence, fenced: CancellationToken, board: Arc<Board>, clock: Clock) {
+    async fn keep(
+        lease: Arc<Lease>,
+        fence: Fence,
+        fenced: CancellationToken,
+        (board, metrics): (Arc<Board>, ShareMetrics),
+        clock: Clock,
+    ) {
         let mut renewed = clock.now().mono;
         let ours = format!("ours, epoch {}", fence.epoch());
         board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
@@ -271,11 +296,13 @@ mod shared {
                         tracing::info!("the lease is renewed again");
                     }
                     renewed = asked;
+                    metrics.set_cut_off(false);
                     board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
                 }
                 Ok(false) => return tracing::error!("another daemon has taken over"),
                 Err(error) => {
                     let since = clock.now().mono.since(renewed);
+                    metrics.set_cut_off(since >= CUT);
                     let said = match since > TTL {
                         true => format!("not renewed for {} s, another daemon may have it: {error}", since.as_secs()),
                         false => format!("could not be renewed: {error}"),

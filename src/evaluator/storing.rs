@@ -40,6 +40,7 @@ impl Evaluator {
         match result {
             Ok(()) => {
                 self.unwritten.clear();
+                self.told_alone.clear();
                 self.store_works(now.wall);
                 if !round.owed.is_empty() || had_unwritten || round.is_own {
                     self.parts.outbox.wake();
@@ -57,6 +58,9 @@ impl Evaluator {
     /// Nobody waits for a disk to hear that something is down.
     fn go_without_store(&mut self, round: &Round) {
         for row in &round.owed {
+            if row.sequence == 1 {
+                self.told_alone.insert(row.incident.clone());
+            }
             self.parts.outbox.tell_without_store(row.clone());
         }
         self.shed();

@@ -245,6 +245,19 @@ impl Watched {
         self.look(false, desk, round, now);
     }
 
+    /// What became of a slot of which nobody knew, long after: its place in the history, and nothing that anybody is told.
+    pub(super) fn learn(&mut self, report: Report, round: &mut Round) {
+        let verdict = report.beneath.unwrap_or(report.outcome.verdict());
+        let changes = self.history.learn(report.slot, verdict);
+        settle(report.token, verdict, round);
+        if changes.is_empty() {
+            return;
+        }
+        push_spans(&mut round.changes, &self.journey.name, changes);
+        let keep_evidence = self.keeps_evidence(&report);
+        round.changes.push(Change::Run { report: Box::new(report), keep_evidence });
+    }
+
     /// A slot without a run.
     pub(super) fn skipped(&mut self, slot: Timestamp, outcome: Outcome, round: &mut Round) {
         let outcome = self.without_run(outcome);

@@ -133,6 +133,7 @@ pub(super) async fn start(
         redactor: plan.redactor.clone(),
         observer: None,
         sieve: None,
+        spare: None,
     });
     let late = observations.clone();
     tokio::spawn(async move {
