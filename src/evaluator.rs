@@ -35,7 +35,7 @@ pub use crate::evaluator::handover::Handover;
 use crate::evaluator::storing::RETRY_STORE;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
-use crate::incident::{Desk, Profile};
+use crate::incident::{Desk, Incident, Profile};
 use crate::journey::outcome::{Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
@@ -159,6 +159,8 @@ pub struct Evaluator {
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
+    /// What people were told of it, until they are told that it is over.
+    store_story: Option<Incident>,
     /// Incidents that people know of and the store does not.
     told_alone: BTreeSet<String>,
     /// What people are told because of the time before the start: the first verdict ends that.
@@ -238,6 +240,7 @@ impl Evaluator {
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
+            store_story: None,
             told_alone: BTreeSet::new(),
             told_of_before: BTreeSet::new(),
         };
@@ -485,11 +488,15 @@ impl Evaluator {
             Observation::Elsewhere { writer, number, what } => {
                 // What follows from it, and that it need not be said again, is on disk together.
                 round.changes.push(Change::Heard { writer, number });
+                let name = what.as_ref().and_then(|what| what.journey().cloned());
                 match what.map(|what| *what) {
                     // Of what was said while the store was away nobody knows whether it was heard: it is said again.
                     Some(Observation::Finished(report)) if self.knows(&report) => self.learn(*report, round),
                     Some(what) => self.observe(what, round, now),
                     None => {}
+                }
+                if let Some(watched) = name.and_then(|name| self.journeys.get_mut(&name)) {
+                    watched.is_elsewhere = true;
                 }
             }
             Observation::Belated(report) if self.knows(&report) => self.learn(*report, round),
@@ -554,6 +561,7 @@ impl Evaluator {
             }
         }
         let Some(watched) = self.journeys.get_mut(&name) else { return };
+        watched.is_elsewhere = false;
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
             Observation::Confirmed(report) => watched.beside(*report, true, &mut self.desk, round, now),
@@ -710,7 +718,8 @@ impl Evaluator {
         for name in due {
             let is_held = self.parts.observer.as_ref().is_some_and(|observer| observer.holds(&name));
             if let Some(watched) = self.journeys.get_mut(&name) {
-                if is_held {
+                // What another runs is heard of through the store alone.
+                if is_held || watched.is_elsewhere && self.store_failed.is_some() {
                     watched.alerts.detectors.heard = Some(now);
                 }
                 watched.look(false, &mut self.desk, round, now);

@@ -1,6 +1,6 @@
 //! A daemon that is cut off from the store that it shares: it decides about the journeys that it runs, and tells people, for itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::delivery::{self, Workplace};
 use crate::detect::{Detector, Finding};
 use crate::evaluator::{self, Evaluator, Handover, Parts};
 use crate::exit::Failure;
+use crate::journey::Journey;
 use crate::journey::spend::Spending;
 use crate::metrics::Metrics;
 use crate::scheduler::Observation;
@@ -70,11 +71,15 @@ impl Kit {
     /// # Errors
     /// What is kept cannot be read, or something cannot be built.
     pub(super) async fn begin(&self, why: &str) -> Result<Alone, Failure> {
+        let ours = |journey: &Journey| self.held.has(shard_of(&journey.name));
+        self.begin_with(why, &ours).await
+    }
+
+    async fn begin_with(&self, why: &str, is_watched: &(dyn Fn(&Journey) -> bool + Sync)) -> Result<Alone, Failure> {
         let Ground { clock, metrics, levers, key, observer, wishes, .. } = &self.ground;
         let (plan, clock) = (self.plans.borrow().clone(), *clock);
         let now = clock.now().wall;
-        let is_ours = |journey: &&Arc<_>| self.held.has(shard_of(&name_of(journey)));
-        let journeys: Vec<_> = plan.journeys.iter().filter(is_ours).cloned().collect();
+        let journeys: Vec<_> = plan.journeys.iter().filter(|journey| is_watched(journey)).cloned().collect();
         let failed = |error| store_failure(&plan, &error);
         // What people wanted quiet is to stay so.
         let silences = self.ground.board.docket().silences.clone();
@@ -99,6 +104,12 @@ impl Kit {
              the same",
             self.name
         );
+        let mut policy = policy(&plan, &Spending::new(BTreeMap::new(), &journeys), now);
+        if policy.operators.is_empty() {
+            // As with a disk that is full: somebody has to hear of it.
+            let told: BTreeSet<_> = journeys.iter().flat_map(|journey| journey.notify.iter().cloned()).collect();
+            policy.operators.extend(told);
+        }
         let parts = Parts {
             store: self.store.clone(),
             daemon: Arc::new(shown.daemon()),
@@ -115,7 +126,7 @@ impl Kit {
             own: None,
             observer: observer.clone(),
             levers: levers.clone(),
-            policy: policy(&plan, &Spending::new(BTreeMap::new(), &journeys), now),
+            policy,
             alone: Some(evaluator::Alone { name: self.name.clone(), said }),
             spare: None,
         };
@@ -134,29 +145,30 @@ impl Kit {
     }
 
     /// Whether a process before this one has told what it has not taken back, or owes people something.
-    pub(super) async fn has_left_overs(&self) -> bool {
+    async fn has_left_overs(&self) -> bool {
         let open = self.store.open_incidents().await.is_ok_and(|open| !open.is_empty());
         let is_owed =
             async { self.store.outbox_summary().await.is_ok_and(|sums| sums.iter().any(|sum| sum.pending > 0)) };
         open || is_owed.await
     }
 
-    /// Says the last words of a process that was cut off and was killed, until all is told or `stop`.
-    pub(super) async fn settle_left_overs(self, stop: CancellationToken) {
-        if self.has_left_overs().await {
-            match self.begin("a process before it was").await {
-                Ok(alone) => {
-                    let said = "the daemon that told this has ended; whoever decides tells it if it still fails";
-                    alone.hand_over(said.to_owned()).await.end(&stop).await;
-                }
-                Err(error) => tracing::error!(%error, "what was told while cut off cannot be taken back"),
+    /// Says the last words of a process that was cut off and was killed, if there was one.
+    pub(super) async fn leave_for_another(&self) -> Option<Leaving> {
+        if !self.has_left_overs().await {
+            return None;
+        }
+        // Whoever's its journeys are by now: of one that is not watched nobody would know that it was not well.
+        match self.begin_with("the process before it was", &|_| true).await {
+            Ok(alone) => {
+                let said = "the daemon that told this has ended; whoever decides tells it if it still fails";
+                Some(alone.hand_over(said.to_owned()).await)
+            }
+            Err(error) => {
+                tracing::error!(%error, "what a process before this one told while it was cut off cannot be taken back");
+                None
             }
         }
     }
-}
-
-fn name_of(journey: &crate::journey::Journey) -> crate::journey::Name {
-    journey.name.clone()
 }
 
 impl Alone {

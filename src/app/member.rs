@@ -224,7 +224,13 @@ impl Member {
         }
         if let Some(kit) = self.left_overs.take() {
             let stop = self.stop.clone();
-            let _ = tasks.spawn_until("alone", &stop, kit.settle_left_overs(stop.clone()));
+            let stopped = stop.clone();
+            let _ = tasks.spawn_until("alone", &stop, async move {
+                if let Some(leaving) = kit.leave_for_another().await {
+                    leaving.end(&stopped).await;
+                }
+                stopped.cancelled().await;
+            });
         }
         if let Some((ready, parting)) = self.ready.take() {
             return Ok(self.decide(ready, parting, plan, ground, tasks));

@@ -28,6 +28,8 @@ const TOGETHER: usize = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
 /// What is unsaid in the end is tried for so long.
 const LAST: Duration = Duration::from_secs(2);
+/// A store that has not been asked for anything for so long is asked whether it is there.
+const IDLE: Duration = Duration::from_secs(5);
 /// Whoever decides asks for what the others saw this often.
 const LISTEN: Duration = Duration::from_millis(100);
 /// What it asks for at once.
@@ -94,25 +96,18 @@ impl Relay {
         over: oneshot::Sender<mpsc::Receiver<Observation>>,
     ) {
         let mut course = Course { is_on_disk: !self.unsaid.is_empty(), ..Course::default() };
-        if self.kit.has_left_overs().await {
-            let why = "the process before it was";
-            course.alone = self.begin(why).await;
-            self.hand_over(
-                &mut course,
-                "the daemon that told this has ended; whoever decides tells it if it still fails",
-            )
-            .await;
-        }
+        course.leaving = self.kit.leave_for_another().await;
         let mut seen = Vec::with_capacity(TOGETHER);
         let mut attempt: Option<BoxFuture<'static, Said>> = None;
         loop {
             let now = self.clock.now().mono;
             pulse.beat(now);
-            let is_due = !self.unsaid.is_empty() || course.cut.is_in_doubt();
+            // Who sees nothing asks now and then.
+            let is_due = !self.unsaid.is_empty() || course.cut.is_in_doubt() || now.since(course.next) >= IDLE;
             if attempt.is_none() && is_due && now >= course.next {
                 attempt = Some(Box::pin(self.attempt(now)));
             }
-            let until = if attempt.is_none() && is_due { course.next } else { now + BEAT };
+            let until = if attempt.is_none() && is_due { course.next } else { now + BEAT.min(IDLE) };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

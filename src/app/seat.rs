@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::store::reading::Home;
 
 #[cfg(feature = "postgres")]
-pub(super) use self::shared::{Shared, Tenure};
+pub(super) use self::shared::{RETURNED, Shared, Tenure};
 
 /// The task that keeps the lease: it ends by itself only when another daemon has taken over.
 pub(super) const LEASE: &str = "lease";
@@ -83,6 +83,7 @@ mod shared {
     use crate::store::StoreError;
     use crate::store::postgres::{Endpoint, Fence, Lease, Member, Postgres, Share, Turn};
     use crate::store::sqlite::REST;
+    use crate::time::Mono;
 
     /// How long a lease lasts without being renewed. A daemon that was killed is followed by another within 10 s: after this, a
     /// look, and a start.
@@ -91,6 +92,8 @@ mod shared {
     const RENEW: Duration = Duration::from_secs(1);
     /// Whoever has not got it looks so often whether it is free.
     const LOOK: Duration = Duration::from_millis(500);
+    /// A server that was away answers all at once. Whoever had the lease renews it within this, and need not be followed.
+    pub(in crate::app) const RETURNED: Duration = Duration::from_secs(2);
     /// The lease among the board's components.
     const COMPONENT: &str = "lease";
 
@@ -239,14 +242,22 @@ mod shared {
     }
 
     async fn wait(lease: &Lease, said: &watch::Sender<String>, clock: Clock) -> Fence {
-        let mut is_failing = false;
+        let (mut is_failing, mut not_before) = (false, Mono::default());
         loop {
             clock.sleep_until(clock.now().mono + LOOK).await;
-            let now_said = match lease.take().await {
-                Ok(Turn::Ours(fence)) => return fence,
-                Ok(Turn::Held { by, .. }) => {
+            let turn = match is_failing || clock.now().mono < not_before {
+                true => lease.holder().await.map(|holder| holder.unwrap_or_else(|| "nobody".to_owned())),
+                false => match lease.take().await {
+                    Ok(Turn::Ours(fence)) => return fence,
+                    Ok(Turn::Held { by, .. }) => Ok(by),
+                    Err(error) => Err(error),
+                },
+            };
+            let now_said = match turn {
+                Ok(by) => {
                     if std::mem::take(&mut is_failing) {
                         tracing::info!(holder = by, "the store answers again");
+                        not_before = clock.now().mono + RETURNED;
                     }
                     words(&by)
                 }

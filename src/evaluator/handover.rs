@@ -46,6 +46,7 @@ impl Evaluator {
             tracing::info!(incident = incident.id, subject = incident.title(), said, "an incident is another's now");
             self.record(incident, &lead, Some(now), &mut links, &mut round);
         }
+        round.owed.extend(self.end_store_story(Some(&said), now));
         if self.parts.alone.is_some() {
             // Whoever is on its own again begins anew.
             round.changes.extend(self.forgotten());

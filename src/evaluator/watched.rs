@@ -47,6 +47,8 @@ pub(super) struct Watched {
     /// The incident that its health is part of, as people see it.
     pub(super) incident: Option<Arc<Incident>>,
     good_evidence: Option<Timestamp>,
+    /// Another daemon runs it, as far as was heard.
+    pub(super) is_elsewhere: bool,
     /// Slots whose runs another process began, and whose verdicts are still to come.
     waiting: BTreeSet<Timestamp>,
     /// Until then what went by without a run is counted after them.
@@ -79,6 +81,7 @@ impl Watched {
             last_good: saved.last_good.map(Arc::new),
             waiting: parts.waiting.get(&journey.name).into_iter().flatten().copied().collect(),
             missed_until: Timestamp::MIN,
+            is_elsewhere: false,
             slo: None,
             composition: None,
             thinning,
@@ -88,7 +91,9 @@ impl Watched {
 
     /// Takes over what was seen before its definition changed.
     pub(super) fn remember(&mut self, before: Watched) {
-        let Watched { last, last_bad, last_good, good_evidence, incident, waiting, missed_until, .. } = before;
+        let Watched { last, last_bad, last_good, good_evidence, incident, waiting, missed_until, is_elsewhere, .. } =
+            before;
+        self.is_elsewhere = is_elsewhere;
         (self.waiting, self.missed_until) = (waiting, missed_until);
         (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
         (self.last_good, self.good_evidence) = (last_good.or(self.last_good.take()), good_evidence);

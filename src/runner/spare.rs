@@ -11,6 +11,9 @@ use crate::time::Mono;
 /// A store that said no is asked again this often, by one run: that one may wait for as long as a connection takes.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// A store that takes so long says no: slots do not wait for it.
+const WITHIN: Duration = Duration::from_secs(2);
+
 /// A store of this daemon alone, for want of the one that it shares.
 pub struct Spare {
     store: Arc<dyn Store>,
@@ -53,11 +56,14 @@ impl Runner {
     pub async fn write(&self, batch: Vec<Change>) -> Result<(), StoreError> {
         let Some(spare) = &self.spare else { return self.store.apply(batch).await };
         if spare.may_ask() {
-            let written = self.store.apply(batch.clone()).await;
-            let is_away = matches!(written, Err(StoreError::Unwritable(_)));
-            spare.note(is_away);
-            if !is_away {
-                return written;
+            let written = tokio::time::timeout(WITHIN, self.store.apply(batch.clone())).await;
+            match written {
+                // If it is written after all, it is so in two places, which harms nobody.
+                Err(_) | Ok(Err(StoreError::Unwritable(_))) => spare.note(true),
+                Ok(written) => {
+                    spare.note(false);
+                    return written;
+                }
             }
         }
         spare.store.apply(batch).await
