@@ -316,3 +316,20 @@ impl Notification {
 pub fn delivery_id(incident: &str, sequence: u32, notifier: &Name) -> String {
     format!("{incident}.{sequence}.{notifier}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_is_not_well_again() {
+        let said = "the store is back, and one decides and tells again: if it still fails, that one tells";
+        for is_whole in [false, true] {
+            let over = Notification { is_whole, ..sample::sample(NotifyReason::Resolved) };
+            assert!(!over.headline().contains("HANDED OVER"), "{}", over.headline());
+            let handed = Notification { handed_over: Some(said.to_owned()), ..over };
+            assert_eq!(handed.headline(), format!("HANDED OVER {} · {said}", handed.subject));
+            assert!(!handed.text().to_lowercase().contains("well again"), "{}", handed.text());
+        }
+    }
+}

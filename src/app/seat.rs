@@ -93,7 +93,7 @@ mod shared {
     /// Whoever has not got it looks so often whether it is free.
     const LOOK: Duration = Duration::from_millis(500);
     /// A server that was away answers all at once. Whoever had the lease renews it within this, and need not be followed.
-    pub(in crate::app) const RETURNED: Duration = Duration::from_secs(2);
+    pub(in crate::app) const RETURNED: Duration = Duration::from_millis(1_200);
     /// The lease among the board's components.
     const COMPONENT: &str = "lease";
 

@@ -58,8 +58,9 @@ impl Runner {
         if spare.may_ask() {
             let written = tokio::time::timeout(WITHIN, self.store.apply(batch.clone())).await;
             match written {
-                // If it is written after all, it is so in two places, which harms nobody.
-                Err(_) | Ok(Err(StoreError::Unwritable(_))) => spare.note(true),
+                // Slow is not away. If it is written after all, it is so in two places, which harms nobody.
+                Err(_) => {}
+                Ok(Err(StoreError::Unwritable(_))) => spare.note(true),
                 Ok(written) => {
                     spare.note(false);
                     return written;

@@ -379,7 +379,7 @@ fn a_way_that_comes_and_goes_costs_nobody_a_word() {
         // The fault itself takes this long: there is nothing to wait for in it.
         for _ in 0..5 {
             second.way.shut().await;
-            clock.sleep_until(clock.now().mono + Duration::from_secs(5)).await;
+            clock.sleep_until(clock.now().mono + Duration::from_secs(4)).await;
             second.way.reopen().await;
             clock.sleep_until(clock.now().mono + Duration::from_secs(2)).await;
         }
