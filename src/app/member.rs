@@ -85,10 +85,17 @@ struct Waiting {
     /// Gives what is to be seen back, once the relay has stopped.
     over: Option<oneshot::Receiver<mpsc::Receiver<Observation>>>,
     relay: Option<Box<Relay>>,
-    /// Who decides, in words; and that we are cut off from that one.
-    said: Option<(watch::Sender<String>, watch::Receiver<String>, watch::Receiver<Option<String>>)>,
+    words: Option<Words>,
     store: Arc<dyn Store>,
     holder: String,
+}
+
+/// What is said of who decides.
+struct Words {
+    say: watch::Sender<String>,
+    said: watch::Receiver<String>,
+    /// That we are cut off from that one, and why.
+    cut_off: watch::Receiver<Option<String>>,
 }
 
 /// What goes on to whoever decides.
@@ -175,10 +182,9 @@ impl Member {
                     cut_off,
                 };
                 let parting = Parting { shown, observed: None };
-                let said = (say, leader, is_cut_off);
+                let words = Some(Words { say, said: leader, cut_off: is_cut_off });
                 let relay = Some(Box::new(relay));
-                member.waiting =
-                    Some(Waiting { parting, commanded, over: None, relay, said: Some(said), store, holder: by });
+                member.waiting = Some(Waiting { parting, commanded, over: None, relay, words, store, holder: by });
             }
         }
         Ok((member, shifted))
@@ -240,7 +246,7 @@ impl Member {
             .map_err(|error| Failure::new(exit::SOFTWARE, format!("the listener cannot be had twice: {error}")))?;
         waiting.parting.shown.listener = listener;
         tracing::info!(holder = waiting.holder, "another daemon decides and tells; this one runs its part");
-        let Some((say, said, cut_off)) = waiting.said.take() else { return Ok(None) };
+        let Some(Words { say, said, cut_off }) = waiting.words.take() else { return Ok(None) };
         let standby = Standby {
             said,
             cut_off,
@@ -272,7 +278,7 @@ impl Member {
             let (over, given) = oneshot::channel();
             waiting.over = Some(given);
             let pulse = ground.board.pulse("relay", ground.clock.now().mono);
-            let _ = tasks.spawn_until("relay", &stop, relay.run(pulse, stop.clone(), over));
+            let _ = tasks.spawn_until("relay", &stop, relay.run(pulse, (stop.clone(), self.stop.clone()), over));
         }
         Ok(None)
     }

@@ -88,11 +88,12 @@ struct Said {
 }
 
 impl Relay {
-    /// Until nobody sees anything any more; or until `stop`, and gives what is still to be seen to whoever takes over.
+    /// Until nobody sees anything any more; or until `stop`, and gives what is still to be seen to whoever takes over. Last words are
+    /// told after that, and until `end`.
     pub(super) async fn run(
         mut self,
         pulse: Arc<Pulse>,
-        stop: CancellationToken,
+        (stop, end): (CancellationToken, CancellationToken),
         over: oneshot::Sender<mpsc::Receiver<Observation>>,
     ) {
         let mut course = Course { is_on_disk: !self.unsaid.is_empty(), ..Course::default() };
@@ -158,7 +159,7 @@ impl Relay {
         self.hand_over(&mut course, words).await;
         let _ = over.send(self.observed);
         if let Some(leaving) = course.leaving {
-            leaving.end(&stop).await;
+            leaving.end(&end).await;
         }
     }
 
