@@ -1,11 +1,15 @@
 //! The composition root: builds every part, spawns every task, waits, and drains in order.
 
 mod alarms;
+#[cfg(feature = "postgres")]
+mod alone;
 mod bench;
 mod breakers;
 mod channels;
 pub mod cluster;
 pub mod connect;
+#[cfg(feature = "postgres")]
+mod cut;
 mod dead_man;
 pub mod demo;
 mod drift;
@@ -35,6 +39,8 @@ pub mod runs;
 mod seat;
 #[cfg(feature = "postgres")]
 mod shards;
+#[cfg(feature = "postgres")]
+mod shelter;
 pub mod slo;
 mod staff;
 mod tasks;
@@ -85,6 +91,7 @@ use crate::notifier::{self, Notifier};
 use crate::observer::Observer;
 use crate::runner::Runner;
 use crate::runner::resume::{self, Left};
+use crate::runner::spare::Spare;
 use crate::runner::switchboard::Switchboard;
 use crate::scheduler::{Observation, Scheduler, Shift, Wish};
 use crate::secret::Redactor;
@@ -163,7 +170,9 @@ pub async fn run(
         // It comes with the shards.
         Some(_) => Heritage::default(),
     };
-    let (runner, left, before) = build_runner(&plan, clock, &store, mint, &mut opened, observer.clone(), heritage);
+    let spare = shared.as_ref().map(|shared| shared.spare());
+    let stores = (&store, spare.as_ref());
+    let (runner, left, before) = build_runner(&plan, clock, stores, mint, &mut opened, observer.clone(), heritage);
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
     let (wishes, wished) = mpsc::channel(WISHES);
@@ -183,6 +192,7 @@ pub async fn run(
         observations: observations.downgrade(),
         alarms,
         runner: runner.clone(),
+        spare,
         stop_scheduler: stop_scheduler.clone(),
         stop_readers: stop_readers.clone(),
         stop_workers: stop_workers.clone(),
@@ -208,6 +218,7 @@ pub async fn run(
     #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "nobody shares"))]
     let mut shifts: Option<(mpsc::Receiver<Shift>, mpsc::Sender<Wish>)> = None;
     let planned = watch::channel(plan.journeys.clone()).0;
+    let plans = watch::channel(Arc::new(plan.clone())).0;
     let mut place = match shared {
         None => {
             let share = metrics.share();
@@ -220,7 +231,7 @@ pub async fn run(
         #[cfg(feature = "postgres")]
         Some(shared) => {
             let (runner, store, arrivals) = (runner.clone(), store.clone(), inlets.noted.1.clone());
-            let (journeys, configuration) = (planned.subscribe(), running.subscribe());
+            let (journeys, configuration, plans) = (planned.subscribe(), running.subscribe(), plans.subscribe());
             let (passed, elsewhere) = mpsc::channel(WISHES);
             let parts = Parts {
                 shared,
@@ -229,6 +240,7 @@ pub async fn run(
                 shown,
                 configuration,
                 journeys,
+                plans,
                 runner,
                 store,
                 arrivals,
@@ -317,6 +329,7 @@ pub async fn run(
         lead,
         ground,
         planned,
+        plans,
         readers,
         replans,
         hooks: hooks_address,
@@ -339,12 +352,18 @@ pub async fn run(
             }
         }
     };
+    let handovers = live.lead.as_ref().map(|lead| lead.handovers.clone());
     // Nothing is taken up any more.
     let (store, decided) =
         (live.store.clone(), live.lead.as_ref().map(|lead| (lead.workplace.store.clone(), lead.boot.clone())));
     drop(live);
     if ended == Some(LEASE) {
-        // What is still to be done is the other's.
+        // What is still to be done is the other's, but for what that one does not know.
+        if let Some(handovers) = handovers {
+            place.concede(handovers, &store).await;
+            stop_workers.cancel();
+            tasks.wait_for(&["delivery"], DRAIN_NOTICES + DRAIN_PART).await;
+        }
         tasks.abort();
         let why = "another daemon has taken over the lease of the store: this one ends, and runs beside it when it is started again";
         return Err(Failure::new(exit::TEMPORARY, why));
@@ -369,7 +388,7 @@ pub async fn run(
     // the one who does by then.
     tasks.wait_for(&["evaluator", "relay"], DRAIN_PART).await;
     stop_workers.cancel();
-    tasks.wait_for(&["delivery", "pipeline", "dead man", "keeper"], DRAIN_NOTICES + DRAIN_PART).await;
+    tasks.wait_for(&["delivery", "pipeline", "dead man", "keeper", "relay", "alone"], DRAIN_NOTICES + DRAIN_PART).await;
     if let Some((decided, boot)) = decided {
         if ended.is_none() {
             // Not a crash, however short it lived. If that cannot be written, it looks like one.
@@ -555,7 +574,7 @@ async fn open_spending(
 fn build_runner(
     plan: &Plan,
     clock: Clock,
-    store: &Arc<dyn Store>,
+    (store, spare): (&Arc<dyn Store>, Option<&Arc<dyn Store>>),
     mint: Arc<Mint>,
     opened: &mut BTreeMap<Name, Opened>,
     observer: Option<Arc<Observer>>,
@@ -577,6 +596,7 @@ fn build_runner(
         redactor: plan.redactor.clone(),
         observer,
         sieve: None,
+        spare: spare.map(|spare| Spare::new(spare.clone(), clock)),
     });
     (runner, heritage.left, before)
 }

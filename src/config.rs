@@ -199,7 +199,7 @@ fn probe_files(context: &Context, node: &Node) -> Vec<(PathBuf, Place)> {
 }
 
 /// All that a process needs to know, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The journeys, in the order of their files. Disabled ones are not among them.
     pub journeys: Vec<Arc<Journey>>,
@@ -317,6 +317,8 @@ pub struct StorePlan {
     pub home: Home,
     /// How long runs are kept.
     pub keep_runs: Duration,
+    /// Where a daemon that is cut off from the server keeps what it sees and tells: in which directory.
+    pub spool: Option<PathBuf>,
 }
 
 /// How to log.

@@ -59,6 +59,8 @@ pub struct Outbox {
     lanes: RwLock<BTreeMap<Name, Lane>>,
     /// Where tests come to the workers.
     alarms: Alarms,
+    /// The store is another daemon's: from then on workers have what stands in for it, and nothing else.
+    conceded: CancellationToken,
 }
 
 struct Lane {
@@ -72,6 +74,11 @@ impl Outbox {
         for lane in self.lanes.read().unwrap_or_else(PoisonError::into_inner).values() {
             lane.wake.notify_one();
         }
+    }
+
+    /// What is owed in the store is another daemon's to tell.
+    pub fn concede(&self) {
+        self.conceded.cancel();
     }
 
     /// Tells people although the row could not be stored. Best effort: it is lost if the process ends now.
@@ -90,6 +97,8 @@ pub struct Worker {
     notifier: Arc<dyn Notifier>,
     fallback: Option<(Name, Duration)>,
     store: Arc<dyn Store>,
+    /// What stands in for it once it is another daemon's.
+    spare: Option<Arc<dyn Store>>,
     clock: Clock,
     board: Arc<Board>,
     metrics: NotifierMetrics,
@@ -152,6 +161,8 @@ pub struct Lender {
 pub struct Workplace {
     /// Where notices are kept.
     pub store: Arc<dyn Store>,
+    /// Where they are once the store is another daemon's: if nowhere, nobody is told any more.
+    pub spare: Option<Arc<dyn Store>>,
     /// The process's clock.
     pub clock: Clock,
     /// Where it is shown how they do.
@@ -189,6 +200,7 @@ impl Outbox {
             fallback: lender.fallback,
             metrics: lender.metrics,
             store: place.store.clone(),
+            spare: place.spare.clone(),
             clock: place.clock,
             board: place.board.clone(),
             outbox: self.clone(),
@@ -261,6 +273,9 @@ impl Worker {
 
     /// Makes an attempt at the row that is due, if any. Gives how long there is nothing to do.
     async fn round(&mut self, pulse: &Pulse, now: Timestamp) -> Duration {
+        if self.outbox.conceded.is_cancelled() {
+            self.go_with_spare();
+        }
         self.hand_back().await;
         let refusal = self.heed_breaker(now);
         if self.failing_since.is_some() || refusal.is_some() || self.hold.is_some_and(|until| until > now) {
@@ -318,7 +333,12 @@ impl Worker {
         let leased =
             OutboxState { status: OutboxStatus::Leased, attempt, at: self.clock.now().wall, ..row.state.clone() };
         // Nobody waits for a disk to hear that something is down: what cannot be recorded is told all the same.
+        let had_spare = self.spare.is_some();
         if self.record(vec![Change::Outbox { id: row.id.clone(), state: leased }]).await > Duration::ZERO {
+            if had_spare && self.spare.is_none() {
+                // It was in the other daemon's store.
+                return Duration::ZERO;
+            }
             self.in_memory.push_front(row.clone());
             self.take_over().await;
             self.in_memory.retain(|kept| kept.id != row.id);
@@ -430,8 +450,15 @@ impl Worker {
                 self.is_store_failing = false;
                 Duration::ZERO
             }
-            // Whoever has taken over tells what is to be told; this process is about to end.
-            Err(StoreError::Fenced(_)) => std::future::pending().await,
+            // Whoever has taken over tells what is to be told; this process is about to end, with a last word.
+            Err(StoreError::Fenced(_)) => {
+                if self.spare.is_none() {
+                    return std::future::pending().await;
+                }
+                self.outbox.conceded.cancelled().await;
+                self.go_with_spare();
+                STORE_RETRY
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_store_failing, true) {
                     tracing::error!(notifier = %self.name, %error, "cannot record what becomes of notices; they are told all the same");

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod channels;
+mod handover;
 mod notices;
 mod show;
 mod storing;
@@ -31,11 +32,12 @@ use crate::detect::drift::Measured;
 use crate::detect::{Detector, Finding, Severity};
 pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
+pub use crate::evaluator::handover::Handover;
 use crate::evaluator::storing::RETRY_STORE;
 use crate::evaluator::together::Together;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};
-use crate::incident::{Desk, Profile};
+use crate::incident::{Desk, Incident, Profile};
 use crate::journey::outcome::{Outcome, UnknownWhy};
 use crate::journey::report::Report;
 use crate::journey::token::Token;
@@ -97,6 +99,18 @@ pub struct Parts {
     pub levers: Arc<Levers>,
     /// What the plan says.
     pub policy: Policy,
+    /// Why people are told although another daemon decides; nothing where that is as it should be.
+    pub alone: Option<Alone>,
+    /// What goes on in place of the store once that is another daemon's.
+    pub spare: Option<Arc<dyn Store>>,
+}
+
+/// A daemon that decides for itself because it cannot ask whoever decides.
+pub struct Alone {
+    /// No other daemon has this name: its incidents are no other's.
+    pub name: String,
+    /// Who tells and why, in a line of each notice.
+    pub said: String,
 }
 
 /// What of a plan the evaluator goes by, beside the journeys.
@@ -139,6 +153,7 @@ pub struct Evaluator {
     desk: Desk,
     commands: mpsc::Receiver<Command>,
     adoptions: mpsc::Receiver<Adoption>,
+    handovers: mpsc::Receiver<Handover>,
     /// Journeys whose alert time alone can change, by when.
     deadlines: BTreeSet<(Timestamp, Name)>,
     deadline_of: HashMap<Name, Timestamp>,
@@ -147,6 +162,10 @@ pub struct Evaluator {
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
+    /// What people were told of it, until they are told that it is over.
+    store_story: Option<Incident>,
+    /// Incidents that people know of and the store does not.
+    told_alone: BTreeSet<String>,
     /// What people are told because of the time before the start: the first verdict ends that.
     told_of_before: BTreeSet<Subject>,
 }
@@ -156,6 +175,7 @@ enum Next {
     Round,
     Obey(Command),
     Adopt(Adoption),
+    HandOver(Handover),
     End,
 }
 
@@ -200,7 +220,8 @@ impl Evaluator {
         commands: mpsc::Receiver<Command>,
     ) -> Result<Evaluator, StoreError> {
         let desk = Desk::new(parts.policy.routes.clone(), parts.policy.updatable.clone())
-            .with_digest_after(parts.policy.digest_after);
+            .with_digest_after(parts.policy.digest_after)
+            .with_origin(parts.alone.as_ref().map(|alone| alone.name.clone()).unwrap_or_default());
         let key = parts.store.key().await?;
         let (warnings, breakers) = (&parts.policy.certificate_warnings, &parts.policy.breakers);
         let channels = Channels::new(journeys, warnings, breakers, parts.metrics.clone());
@@ -216,12 +237,15 @@ impl Evaluator {
             commands,
             // Nobody changes anything.
             adoptions: mpsc::channel(1).1,
+            handovers: mpsc::channel(1).1,
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
+            store_story: None,
+            told_alone: BTreeSet::new(),
             told_of_before: BTreeSet::new(),
         };
         let mut round = Round::default();
@@ -284,6 +308,11 @@ impl Evaluator {
         Evaluator { adoptions, ..self }
     }
 
+    /// Leaves what it told to another, and ends, when it is asked to.
+    pub fn with_handovers(self, handovers: mpsc::Receiver<Handover>) -> Evaluator {
+        Evaluator { handovers, ..self }
+    }
+
     /// Takes up what was seen before it begins to work.
     pub async fn catch_up(&mut self, seen: impl Iterator<Item = Observation>) {
         self.round(seen).await;
@@ -311,6 +340,7 @@ impl Evaluator {
                 }
                 Some(command) = self.commands.recv() => Next::Obey(command),
                 Some(adoption) = self.adoptions.recv() => Next::Adopt(adoption),
+                Some(handover) = self.handovers.recv() => Next::HandOver(handover),
                 () = self.parts.clock.sleep_until(until) => Next::Round,
             };
             // Whoever asks for something asks it of what was seen before, and finds that done.
@@ -322,6 +352,7 @@ impl Evaluator {
                 Next::Round => {}
                 Next::Obey(command) => self.obey(command).await,
                 Next::Adopt(adoption) => self.adopt(adoption).await,
+                Next::HandOver(handover) => return self.hand_over(handover).await,
                 Next::End => break,
             }
         }
@@ -464,13 +495,19 @@ impl Evaluator {
             Observation::Elsewhere { writer, number, what } => {
                 // What follows from it, and that it need not be said again, is on disk together.
                 round.changes.push(Change::Heard { writer, number });
+                let name = what.as_ref().and_then(|what| what.journey().cloned());
                 match what.map(|what| *what) {
                     // Of what was said while the store was away nobody knows whether it was heard: it is said again.
-                    Some(Observation::Finished(report)) if self.knows(&report) => {}
+                    Some(Observation::Finished(report)) if self.knows(&report) => self.learn(*report, round),
                     Some(what) => self.observe(what, round, now),
                     None => {}
                 }
+                if let Some(watched) = name.and_then(|name| self.journeys.get_mut(&name)) {
+                    watched.is_elsewhere = true;
+                }
             }
+            Observation::Belated(report) if self.knows(&report) => self.learn(*report, round),
+            Observation::Belated(report) => self.observe_run(Observation::Finished(report), round, now),
             Observation::TakenUp { journeys, until, waiting } => self.taken_up(journeys, until, waiting, round, now),
             Observation::Measured { journey, measured } => self.measured(&journey, measured, round, now),
             Observation::Condition { subject, findings } => self.condition(subject, findings, round, now),
@@ -499,6 +536,15 @@ impl Evaluator {
         self.journeys.get(&report.journey).is_some_and(|watched| watched.has_counted(report.slot))
     }
 
+    /// A slot that was counted as one that nobody knows of.
+    fn learn(&mut self, report: Report, round: &mut Round) {
+        let name = report.journey.clone();
+        if let Some(watched) = self.journeys.get_mut(&name) {
+            watched.learn(report, round);
+            round.touched.insert(name);
+        }
+    }
+
     /// What became of a slot, or of a run beside them.
     fn observe_run(&mut self, observation: Observation, round: &mut Round, now: Timestamp) {
         let Some(name) = observation.journey().cloned() else { return };
@@ -522,6 +568,7 @@ impl Evaluator {
             }
         }
         let Some(watched) = self.journeys.get_mut(&name) else { return };
+        watched.is_elsewhere = false;
         match observation {
             Observation::Finished(report) => watched.finished(*report, &mut self.desk, round, now),
             Observation::Confirmed(report) => watched.beside(*report, true, &mut self.desk, round, now),
@@ -533,6 +580,7 @@ impl Evaluator {
             Observation::Skipped { slot, outcome, .. } => watched.skipped(slot, outcome, round),
             Observation::Late { slot, token, at, .. } => watched.late(slot, token, at, round),
             Observation::Measured { .. }
+            | Observation::Belated(_)
             | Observation::TakenUp { .. }
             | Observation::Elsewhere { .. }
             | Observation::Reading { .. }
@@ -682,7 +730,8 @@ impl Evaluator {
                     round.touched.insert(name);
                     continue;
                 }
-                if is_held {
+                // What another runs is heard of through the store alone.
+                if is_held || watched.is_elsewhere && self.store_failed.is_some() {
                     watched.alerts.detectors.heard = Some(now);
                 }
                 watched.look(false, &mut self.desk, round, now);

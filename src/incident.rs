@@ -263,6 +263,8 @@ pub struct Desk {
     blocked: BTreeSet<Name>,
     opened: VecDeque<Timestamp>,
     digest_after: usize,
+    /// Distinguishes its incidents from those of another desk about the same; nothing where there is no other.
+    origin: String,
     dirty: BTreeSet<String>,
     deadlines: BTreeSet<(Timestamp, String)>,
 }

@@ -111,9 +111,11 @@ families! {
     SELF_LAST: "gauge" "journeyman_self_journey_last_success_timestamp_seconds" "When the monitor's own journey last went all the way, through the outbox to a delivery worker.";
     DEAD_MAN_LAST: "gauge" "journeyman_dead_man_last_success_timestamp_seconds" "When a dead man's switch last took a call that all is well.";
     DEAD_MAN_FAILURES: "counter" "journeyman_dead_man_failures_total" "Calls to a dead man's switch that it did not take.";
+    CLUSTER_CUT_OFF: "gauge" "journeyman_cluster_cut_off" "Whether this daemon is cut off from the store that it shares, and tells people by itself.";
     CLUSTER_DAEMONS: "gauge" "journeyman_cluster_daemons" "Daemons that share the store and live, this one among them.";
     CLUSTER_LEADS: "gauge" "journeyman_cluster_leads" "Whether this daemon decides and tells, of those that share the store.";
     CLUSTER_SHARDS: "gauge" "journeyman_cluster_shards" "Shards whose journeys this daemon runs; there are 32.";
+    CLUSTER_SPOOLED: "gauge" "journeyman_cluster_spooled" "What this daemon has seen, and the one that decides has not been told.";
     DRILL_LAST: "gauge" "journeyman_drill_last_success_timestamp_seconds" "When a drill of the journey last passed.";
     DRILLS: "counter" "journeyman_drills_total" "Drills of the journey, by what they came to.";
     SAFE_MODE: "gauge" "journeyman_safe_mode" "Whether the daemon runs fewer journeys at once because its last starts crashed.";
@@ -343,6 +345,8 @@ impl Metrics {
     /// Of the daemons that share the store, this one's part.
     pub fn share(&self) -> ShareMetrics {
         ShareMetrics {
+            cut_off: self.gauge(CLUSTER_CUT_OFF, &[]),
+            spooled: self.gauge(CLUSTER_SPOOLED, &[]),
             daemons: self.gauge(CLUSTER_DAEMONS, &[]),
             leads: self.gauge(CLUSTER_LEADS, &[]),
             shards: self.gauge(CLUSTER_SHARDS, &[]),
@@ -591,6 +595,8 @@ pub struct ShareMetrics {
     daemons: Gauge,
     leads: Gauge,
     shards: Gauge,
+    cut_off: Gauge,
+    spooled: Gauge,
 }
 
 impl ShareMetrics {
@@ -598,6 +604,16 @@ impl ShareMetrics {
     pub fn set(&self, shards: usize, daemons: usize) {
         self.shards.set(shards as f64);
         self.daemons.set(daemons as f64);
+    }
+
+    /// Whether it is cut off from the store.
+    pub fn set_cut_off(&self, is_cut_off: bool) {
+        self.cut_off.set(f64::from(u8::from(is_cut_off)));
+    }
+
+    /// So much of what it saw waits to be said.
+    pub fn set_spooled(&self, rows: usize) {
+        self.spooled.set(rows as f64);
     }
 
     /// Whether it decides.

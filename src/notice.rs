@@ -75,6 +75,10 @@ pub struct Notification {
     /// That nobody has to act on it, and why it is told all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// Whoever told it tells no more of it, and who does: whether it is over, this notice does not know. It is the last of its
+    /// incident all the same, with [`NotifyReason::Resolved`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<String>,
 }
 
 labelled! {
@@ -98,9 +102,10 @@ impl Mark {
 }
 
 impl Notification {
-    /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over.
+    /// `DOWN`, `SLOW`, `STALE`, … while it fires; `WELL AGAIN` when it is over; `HANDED OVER` when another tells of it.
     pub fn state_word(&self) -> &'static str {
         match (self.reason, self.incident.flapping, self.incident.detector()) {
+            (NotifyReason::Resolved, ..) if self.handed_over.is_some() => "HANDED OVER",
             (NotifyReason::Resolved, ..) if self.is_whole => "WAS DOWN",
             (NotifyReason::Resolved, ..) => "WELL AGAIN",
             (_, Some(_), _) => "FLAPPING",
@@ -135,6 +140,9 @@ impl Notification {
     fn unmarked_headline(&self) -> String {
         let lasted = Human(between(self.incident.since, self.at));
         match (self.reason, &self.report) {
+            (NotifyReason::Resolved, _) if let Some(said) = &self.handed_over => {
+                format!("{} {} · {said}", self.state_word(), self.subject)
+            }
             (NotifyReason::Resolved, _) if self.is_whole => {
                 format!(
                     "{} {} · for {lasted}, {} bad runs; it is well again",
@@ -307,4 +315,21 @@ impl Notification {
 /// Identifies one notice to one notifier. A function of state, so a retry after a crash has the same.
 pub fn delivery_id(incident: &str, sequence: u32, notifier: &Name) -> String {
     format!("{incident}.{sequence}.{notifier}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_is_not_well_again() {
+        let said = "the store is back, and one decides and tells again: if it still fails, that one tells";
+        for is_whole in [false, true] {
+            let over = Notification { is_whole, ..sample::sample(NotifyReason::Resolved) };
+            assert!(!over.headline().contains("HANDED OVER"), "{}", over.headline());
+            let handed = Notification { handed_over: Some(said.to_owned()), ..over };
+            assert_eq!(handed.headline(), format!("HANDED OVER {} · {said}", handed.subject));
+            assert_eq!(handed.title(), format!("HANDED OVER {}", handed.subject));
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub mod mailbox;
 pub mod open;
 mod pace;
 pub mod resume;
+pub mod spare;
 pub mod switchboard;
 
 use std::collections::VecDeque;
@@ -35,6 +36,7 @@ use crate::runner::gate::{Caller, Gate};
 use crate::runner::mailbox::{Mailbox, Sieve};
 use crate::runner::open::{Channels, OpenChannel, Opened};
 use crate::runner::resume::{KEPT_FOR, Left};
+use crate::runner::spare::Spare;
 use crate::runner::switchboard::Switchboard;
 use crate::secret::Redactor;
 use crate::store::{Change, Store};
@@ -61,6 +63,8 @@ pub struct Runner {
     pub observer: Option<Arc<Observer>>,
     /// Stands between the switchboard and these runs; nothing does but in a rehearsal.
     pub sieve: Option<Arc<dyn Sieve>>,
+    /// Where tokens are made durable while a shared store is out of reach; nothing beside a file.
+    pub spare: Option<Spare>,
 }
 
 /// A run that is to be made.
@@ -149,7 +153,7 @@ impl Runner {
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Unavailable, why)));
         }
         if !spent.is_empty()
-            && let Err(error) = self.store.apply(spent.into_iter().map(|spent| Change::Spend { spent }).collect()).await
+            && let Err(error) = self.write(spent.into_iter().map(|spent| Change::Spend { spent }).collect()).await
         {
             let why = format!("what it would spend could not be stored, so nothing was sent: {error}");
             return Err(Box::new(not_run(&journey, token, slot, now, UnknownWhy::Storage, &why)));
@@ -266,7 +270,7 @@ impl Runner {
         };
         self.switchboard.expect(token, entry.clone(), inbox);
         let begun = run.checkpoint(purpose, now).map(|checkpoint| Change::Begun { checkpoint: Box::new(checkpoint) });
-        match self.store.apply([Change::Expect { token, entry }].into_iter().chain(begun).collect()).await {
+        match self.write([Change::Expect { token, entry }].into_iter().chain(begun).collect()).await {
             Ok(()) => Event::Recorded,
             Err(error) => Event::NotRecorded { why: error.to_string() },
         }
@@ -276,7 +280,7 @@ impl Runner {
     fn keep(&self, run: &Run, purpose: &Purpose) -> Option<BoxFuture<'_, bool>> {
         let checkpoint = run.checkpoint(purpose.clone(), self.clock.now())?;
         let checkpoint = Box::new(checkpoint.redacted(|text| self.redactor.redact(text))?);
-        let kept = self.store.apply(vec![Change::Waits { checkpoint }]);
+        let kept = self.write(vec![Change::Waits { checkpoint }]);
         // That the store takes nothing is told by others.
         Some(Box::pin(kept.map(|kept| kept.is_ok())))
     }

@@ -75,6 +75,9 @@ const UNTOLD: usize = 100_000;
 pub enum Observation {
     /// Its run ended.
     Finished(Box<Report>),
+    /// Its run ended long ago, on a daemon that could not say so in time: what another counted of the slot stands, unless that was
+    /// that nobody knew.
+    Belated(Box<Report>),
     /// A run that was started to confirm a failed one ended. It is no slot of its own.
     Confirmed(Box<Report>),
     /// A run ended that stands in for one of which a restart left nothing to know. It is no slot of its own.
@@ -176,6 +179,7 @@ impl Observation {
     pub fn journey(&self) -> Option<&Name> {
         match self {
             Observation::Finished(report)
+            | Observation::Belated(report)
             | Observation::Confirmed(report)
             | Observation::Repeated(report)
             | Observation::Asked { report, .. } => Some(&report.journey),
@@ -846,6 +850,7 @@ mod staging {
             redactor: crate::secret::Redactor::new(),
             observer: None,
             sieve: None,
+            spare: None,
         });
         let (observations, observed) = mpsc::channel(64);
         let metrics = Arc::new(Arc::new(crate::metrics::Metrics::new(&[], None)).daemon());

@@ -8,6 +8,7 @@ pub mod past;
 pub mod postgres;
 pub mod reading;
 mod schema;
+pub mod spool;
 pub mod sqlite;
 pub mod story;
 
@@ -199,6 +200,8 @@ pub enum Change {
         ended: Option<Token>,
         /// What was seen.
         document: String,
+        /// Another daemon may run the journey by now: it is kept all the same.
+        is_belated: bool,
     },
     /// What another daemon saw has been taken up: in the same batch as what followed from it.
     Heard {
@@ -215,7 +218,7 @@ impl Change {
         match self {
             Change::Expect { entry, .. } => Some(&entry.journey),
             Change::Begun { checkpoint } | Change::Waits { checkpoint } => Some(&checkpoint.journey),
-            Change::Relay { journey, .. } => Some(journey),
+            Change::Relay { journey, is_belated: false, .. } => Some(journey),
             _ => None,
         }
     }

@@ -104,6 +104,7 @@ async fn a_run_that_waits_weighs_little() {
         redactor: plan.redactor.clone(),
         observer: None,
         sieve: None,
+        spare: None,
     });
     let journey = plan.journeys.first().expect("a journey");
     let under_way = async |runs: i64| {

@@ -62,7 +62,8 @@ impl Bench {
         let alarms = Alarms::default();
         let opener = opener.with_alarms(alarms.clone());
         let mut opened = opener.open(plan, plan.channels.keys())?;
-        let (runner, _, before) = build_runner(plan, clock, &store, mint, &mut opened, None, Heritage::default());
+        let (runner, _, before) =
+            build_runner(plan, clock, (&store, None), mint, &mut opened, None, Heritage::default());
         // Nobody decides anything by what is observed here.
         let (observations, _) = mpsc::channel(OBSERVATIONS);
         let mut tasks = Tasks::default();

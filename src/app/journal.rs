@@ -34,7 +34,7 @@ pub(super) fn write<'a>(
 ) -> impl Future<Output = bool> + Send + use<'a> {
     let mut arrival = Box::new(arrival.clone());
     arrival.message.redact(|text| runner.redactor.redact(text));
-    let written = runner.store.apply(vec![Change::Arrived { token, arrival }]);
+    let written = runner.write(vec![Change::Arrived { token, arrival }]);
     async { tokio::time::timeout(WITHIN, written).await.is_ok_and(|done| done.is_ok()) }
 }
 

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::commands::{Callbacks, Command, Commands, Drills, Levers, Refusal, Reloads};
 use crate::config::{Difference, Plan};
 use crate::delivery::{self, Outbox, Worker, Workplace};
-use crate::evaluator::{Adoption, Evaluator, Parts};
+use crate::evaluator::{Adoption, Evaluator, Handover, Parts};
 use crate::exit::{self, Failure};
 use crate::gate::Door;
 use crate::http::Views;
@@ -39,9 +39,10 @@ use crate::scheduler::{Observation, Wish};
 use crate::store::Store;
 
 /// Who runs journeys of a shared store and is gone, is followed within this: what is promised, and a start.
-const TAKEOVER: Duration = Duration::from_secs(15);
+pub(super) const TAKEOVER: Duration = Duration::from_secs(15);
 
 /// What every daemon has, whether it decides or not.
+#[derive(Clone)]
 pub(super) struct Ground {
     pub(super) clock: Clock,
     pub(super) board: Arc<Board>,
@@ -61,6 +62,8 @@ pub(super) struct Ground {
     /// Where notifiers are rung for a test.
     pub(super) alarms: Alarms,
     pub(super) runner: Arc<Runner>,
+    /// What stands in for a shared store that is another daemon's, for last words.
+    pub(super) spare: Option<Arc<dyn Store>>,
     pub(super) stop_scheduler: CancellationToken,
     pub(super) stop_readers: CancellationToken,
     pub(super) stop_workers: CancellationToken,
@@ -96,6 +99,7 @@ pub(super) struct Ready {
     workers: Vec<Worker>,
     buttons: Option<Buttons>,
     adoptions: mpsc::Sender<Adoption>,
+    handovers: mpsc::Sender<Handover>,
     courses: watch::Sender<Arc<Vec<Course>>>,
     scenes: watch::Sender<Arc<Scene>>,
     rehearsal: Option<(Drills, Conductor)>,
@@ -108,6 +112,8 @@ pub(super) struct Lead {
     pub(super) staff: Staff,
     pub(super) buttons: Switch,
     pub(super) adoptions: mpsc::Sender<Adoption>,
+    /// Where it leaves what it told to another.
+    pub(super) handovers: mpsc::Sender<Handover>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
     pub(super) scenes: watch::Sender<Arc<Scene>>,
     /// This start, for its end.
@@ -137,6 +143,7 @@ impl Ready {
         })?;
         let workplace = Workplace {
             store: store.clone(),
+            spare: ground.spare.clone(),
             clock,
             board: board.clone(),
             observations: ground.observations.clone(),
@@ -146,6 +153,7 @@ impl Ready {
         lenders.extend(watch.lender(metrics, levers));
         let (outbox, workers) = delivery::build(lenders, &workplace);
         let (adoptions, adopted) = mpsc::channel(1);
+        let (handovers, handed) = mpsc::channel(1);
         let parts = Parts {
             store: store.clone(),
             metrics: metrics.clone(),
@@ -162,12 +170,15 @@ impl Ready {
             own: watch.pulse(board, clock),
             levers: levers.clone(),
             observer: observer.clone(),
+            alone: None,
+            spare: ground.spare.clone(),
         };
         let buttons = open_buttons(plan, key.clone(), commands.clone(), clock)?;
         let evaluator = Evaluator::load(parts, &plan.journeys, until, commanded)
             .await
             .map_err(|error| store_failure(plan, &error))?
-            .with_adoptions(adopted);
+            .with_adoptions(adopted)
+            .with_handovers(handed);
         let courses = watch::channel(Arc::new(drift::courses(&plan.journeys, spending))).0;
         let (scenes, scene) = watch::channel(Arc::new(drills::scene(plan)));
         let props = |settings, link| Props {
@@ -191,6 +202,7 @@ impl Ready {
             workers,
             buttons,
             adoptions,
+            handovers,
             courses,
             scenes,
             rehearsal,
@@ -224,6 +236,7 @@ impl Ready {
             workers,
             buttons,
             adoptions,
+            handovers,
             courses,
             scenes,
             rehearsal,
@@ -253,7 +266,7 @@ impl Ready {
             let pulse = board.pulse("drills", clock.now().mono);
             tasks.spawn("drills", conductor.run(pulse, ground.stop_scheduler.clone()));
         }
-        Lead { workplace, outbox, staff, buttons: switch, adoptions, courses, scenes, boot }
+        Lead { workplace, outbox, staff, buttons: switch, adoptions, handovers, courses, scenes, boot }
     }
 }
 

@@ -1,7 +1,6 @@
 //! One of several daemons that share a store. Each runs its part of the journeys; who has the lease decides and tells besides, and
 //! the others say to it what they see.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::alone::Kit;
 use crate::app::errands::Errander;
 use crate::app::lead::{Counted, Ground, Lead, Ready, Shown};
 use crate::app::relay::{self, Flush, Relay};
@@ -17,12 +17,13 @@ use crate::app::reload::Live;
 use crate::app::seat::{Shared, Tenure};
 use crate::app::shards::Keeper;
 use crate::app::tasks::Tasks;
-use crate::app::{alarms, open_spending, store_failure};
+use crate::app::{DRAIN_PART, alarms, open_spending, store_failure};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::LEAD;
 use crate::commands::{Command, Levers};
 use crate::config::Plan;
+use crate::evaluator::Handover;
 use crate::exit::{self, Failure};
 use crate::http::Standby;
 use crate::journey::Journey;
@@ -32,6 +33,7 @@ use crate::runner::Runner;
 use crate::scheduler::{Gain, Observation, Shift, Wish};
 use crate::store::Store;
 use crate::store::postgres::{Fence, Turn};
+use crate::store::spool::{LIMITS, Queue};
 
 /// Shifts that wait for the scheduler at most.
 const SHIFTS: usize = 4;
@@ -48,6 +50,8 @@ pub(super) struct Parts {
     pub(super) configuration: watch::Receiver<String>,
     /// Every journey of the plan that runs.
     pub(super) journeys: watch::Receiver<Vec<Arc<Journey>>>,
+    /// The plan itself.
+    pub(super) plans: watch::Receiver<Arc<Plan>>,
     pub(super) runner: Arc<Runner>,
     pub(super) store: Arc<dyn Store>,
     /// Where messages go that other daemons took for us.
@@ -66,6 +70,8 @@ pub(super) struct Member {
     keeper: Option<Keeper>,
     errander: Option<Errander>,
     shifts: mpsc::Sender<Shift>,
+    /// What is to be done about what a process before this one told.
+    left_overs: Option<Kit>,
     tenure: Option<Tenure>,
     won: (mpsc::Sender<Fence>, mpsc::Receiver<Fence>),
     /// Nothing is taken or given any more.
@@ -82,9 +88,18 @@ struct Waiting {
     commanded: mpsc::Receiver<Command>,
     /// Gives what is to be seen back, once the relay has stopped.
     over: Option<oneshot::Receiver<mpsc::Receiver<Observation>>>,
-    relay: Option<Relay>,
+    relay: Option<Box<Relay>>,
+    words: Option<Words>,
     store: Arc<dyn Store>,
     holder: String,
+}
+
+/// What is said of who decides.
+struct Words {
+    say: watch::Sender<String>,
+    said: watch::Receiver<String>,
+    /// That we are cut off from that one, and why.
+    cut_off: watch::Receiver<Option<String>>,
 }
 
 /// What goes on to whoever decides.
@@ -105,8 +120,19 @@ impl Member {
         spending: &Spending,
         tasks: &mut Tasks,
     ) -> Result<(Member, mpsc::Receiver<Shift>), Failure> {
-        let Parts { shared, observed, commanded, shown, configuration, journeys, runner, store, arrivals, elsewhere } =
-            parts;
+        let Parts {
+            mut shared,
+            observed,
+            commanded,
+            shown,
+            configuration,
+            journeys,
+            plans,
+            runner,
+            store,
+            arrivals,
+            elsewhere,
+        } = parts;
         let (shifts, shifted) = mpsc::channel(SHIFTS);
         let (flushes, flushed) = mpsc::channel::<Flush>(1);
         let keeper = Keeper {
@@ -131,7 +157,17 @@ impl Member {
             board: ground.board.clone(),
             clock: ground.clock,
         };
+        let disk = shared.shelter.disk.clone();
+        let left = relay::left_over(std::mem::replace(&mut shared.shelter.left, Queue::new(LIMITS)));
+        let kit = Kit {
+            ground: ground.clone(),
+            plans,
+            store: shared.spare(),
+            held: shared.share.held(),
+            name: shared.share.name().to_owned(),
+        };
         let mut member = Member {
+            left_overs: None,
             keeper: Some(keeper),
             errander: Some(errander),
             waiting: None,
@@ -146,22 +182,33 @@ impl Member {
         };
         match member.shared.turn.clone() {
             Turn::Ours(fence) => {
+                // It is heard before anything is decided.
+                relay::leave(&store, disk.as_ref(), left, Vec::new()).await;
+                member.left_overs = Some(kit);
                 let parting = Parting { shown, observed: Some(observed) };
                 let ready = member.lead(fence, plan, ground, spending, commanded, tasks).await?;
                 member.ready = Some((ready, parting));
             }
             Turn::Held { by, .. } => {
+                let (say, leader) = watch::channel(format!("{by} decides and tells"));
+                let (cut_off, is_cut_off) = watch::channel(None);
                 let relay = Relay {
                     store: store.clone(),
                     observed,
                     flushes: flushed,
                     board: ground.board.clone(),
+                    metrics: ground.metrics.share(),
                     clock: ground.clock,
-                    unsaid: VecDeque::new(),
+                    unsaid: left,
+                    disk,
+                    kit,
+                    leader: leader.clone(),
+                    cut_off,
                 };
                 let parting = Parting { shown, observed: None };
-                member.waiting =
-                    Some(Waiting { parting, commanded, over: None, relay: Some(relay), store, holder: by });
+                let words = Some(Words { say, said: leader, cut_off: is_cut_off });
+                let relay = Some(Box::new(relay));
+                member.waiting = Some(Waiting { parting, commanded, over: None, relay, words, store, holder: by });
             }
         }
         Ok((member, shifted))
@@ -179,7 +226,11 @@ impl Member {
     ) -> Result<Ready, Failure> {
         let failed = |error| store_failure(plan, &error);
         let epoch = fence.epoch();
-        let (store, tenure) = self.shared.lead(fence, tasks, &ground.board, ground.clock).await.map_err(failed)?;
+        let (store, tenure) = self
+            .shared
+            .lead(fence, tasks, (&ground.board, ground.metrics.share()), ground.clock)
+            .await
+            .map_err(failed)?;
         self.tenure = Some(tenure);
         // Up to when slots are counted is said by those who run them.
         let mut ready = Box::pin(Ready::build(plan, ground, store, spending, Counted::default(), commanded)).await?;
@@ -204,6 +255,16 @@ impl Member {
         if let Some(errander) = self.errander.take() {
             let _ = tasks.spawn_until("errands", &self.stop, errander.run(self.stop.clone()));
         }
+        if let Some(kit) = self.left_overs.take() {
+            let stop = self.stop.clone();
+            let stopped = stop.clone();
+            let _ = tasks.spawn_until("alone", &stop, async move {
+                if let Some(leaving) = kit.leave_for_another().await {
+                    leaving.end(&stopped).await;
+                }
+                stopped.cancelled().await;
+            });
+        }
         if let Some((ready, parting)) = self.ready.take() {
             return Ok(self.decide(ready, parting, plan, ground, tasks));
         }
@@ -212,9 +273,10 @@ impl Member {
             .map_err(|error| Failure::new(exit::SOFTWARE, format!("the listener cannot be had twice: {error}")))?;
         waiting.parting.shown.listener = listener;
         tracing::info!(holder = waiting.holder, "another daemon decides and tells; this one runs its part");
-        let (say, said) = watch::channel(format!("{} decides and tells", waiting.holder));
+        let Some(Words { say, said, cut_off }) = waiting.words.take() else { return Ok(None) };
         let standby = Standby {
             said,
+            cut_off,
             metrics: ground.metrics.clone(),
             board: ground.board.clone(),
             redactor: plan.redactor.clone(),
@@ -243,7 +305,7 @@ impl Member {
             let (over, given) = oneshot::channel();
             waiting.over = Some(given);
             let pulse = ground.board.pulse("relay", ground.clock.now().mono);
-            let _ = tasks.spawn_until("relay", &stop, relay.run(pulse, stop.clone(), over));
+            let _ = tasks.spawn_until("relay", &stop, relay.run(pulse, (stop.clone(), self.stop.clone()), over));
         }
         Ok(None)
     }
@@ -298,6 +360,18 @@ impl Member {
         Ok(())
     }
 
+    /// Another daemon decides: what it does not know is said, and each incident that it will never speak of has a last word.
+    pub(super) async fn concede(&self, handovers: mpsc::Sender<Handover>, store: &Arc<dyn Store>) {
+        let said = "another daemon has taken over: if it still fails, that one tells".to_owned();
+        let (done, handed) = oneshot::channel();
+        if handovers.send(Handover { said, done }).await.is_err() {
+            return;
+        }
+        if let Ok(Ok(runs)) = tokio::time::timeout(DRAIN_PART, handed).await {
+            relay::leave(store, self.shared.shelter.disk.as_ref(), Queue::new(LIMITS), runs).await;
+        }
+    }
+
     pub(super) fn begin_to_stop(&self) {
         self.stop.cancel();
         self.stop_waiting.cancel();
@@ -310,6 +384,9 @@ impl Member {
             tenure.give_back().await;
         }
         self.shared.leave(counted).await;
+        if let Err(error) = self.shared.shelter.store.close().await {
+            tracing::debug!(%error, "the spool did not close cleanly");
+        }
     }
 }
 

@@ -12,8 +12,10 @@ use crate::app::reload::Live;
 use crate::app::tasks::Tasks;
 use crate::commands::Callbacks;
 use crate::config::Plan;
+use crate::evaluator::Handover;
 use crate::exit::Failure;
 use crate::scheduler::Observation;
+use crate::store::Store;
 
 /// That the lease of a shared store is ours.
 #[cfg(feature = "postgres")]
@@ -89,6 +91,18 @@ impl Place {
                 let _ = (won, live, tasks);
                 Ok(())
             }
+        }
+    }
+
+    /// Another daemon decides: what it does not know is said, and each incident that it will never speak of has a last word.
+    #[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "nobody is there"))]
+    pub(super) async fn concede(&mut self, handovers: mpsc::Sender<Handover>, store: &Arc<dyn Store>) {
+        match self {
+            Place::Alone(_) => {
+                let _ = (handovers, store);
+            }
+            #[cfg(feature = "postgres")]
+            Place::Shared(member) => member.concede(handovers, store).await,
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Live {
     pub(super) ground: Ground,
     /// The journeys of the plan, for who shares them.
     pub(super) planned: watch::Sender<Vec<Arc<Journey>>>,
+    /// The plan, for whoever builds something of it later.
+    pub(super) plans: watch::Sender<Arc<Plan>>,
     /// What stops the reader of each channel; those of channels that are gone are read until no run uses them.
     pub(super) readers: BTreeMap<Name, CancellationToken>,
     pub(super) replans: mpsc::Sender<Replan>,
@@ -146,6 +148,7 @@ impl Live {
             lead.change(revision, &self.ground, tasks).await?;
         }
         self.planned.send_replace(plan.journeys.clone());
+        self.plans.send_replace(Arc::new(plan.clone()));
         self.runner.switchboard.regard(readings(&plan));
         let mut by_name = self.runner.channels.now().all().clone();
         by_name.retain(|name, _| plan.channels.contains_key(name));

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::store::reading::Home;
 
 #[cfg(feature = "postgres")]
-pub(super) use self::shared::{Shared, Tenure};
+pub(super) use self::shared::{RETURNED, Shared, Tenure};
 
 /// The task that keeps the lease: it ends by itself only when another daemon has taken over.
 pub(super) const LEASE: &str = "lease";
@@ -32,6 +32,14 @@ pub(super) struct Seat {
 /// A build that knows files alone shares nothing.
 #[cfg(not(feature = "postgres"))]
 pub(super) enum Shared {}
+
+#[cfg(not(feature = "postgres"))]
+impl Shared {
+    /// What stands in for the store.
+    pub(super) fn spare(&self) -> Arc<dyn Store> {
+        match *self {}
+    }
+}
 
 /// Opens the store and the listener.
 ///
@@ -63,15 +71,19 @@ mod shared {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::app::cut::CUT;
+    use crate::app::shelter::Shelter;
     use crate::app::store_failure;
     use crate::app::tasks::Tasks;
     use crate::board::Board;
     use crate::cluster::LEAD;
     use crate::exit;
+    use crate::metrics::ShareMetrics;
     use crate::secret::Secret;
     use crate::store::StoreError;
     use crate::store::postgres::{Endpoint, Errands, Fence, Lease, Member, Postgres, Share, Turn};
     use crate::store::sqlite::REST;
+    use crate::time::Mono;
 
     /// How long a lease lasts without being renewed. A daemon that was killed is followed by another within 10 s: after this, a
     /// look, and a start.
@@ -80,6 +92,8 @@ mod shared {
     const RENEW: Duration = Duration::from_secs(1);
     /// Whoever has not got it looks so often whether it is free.
     const LOOK: Duration = Duration::from_millis(500);
+    /// A server that was away answers all at once. Whoever had the lease renews it within this, and need not be followed.
+    pub(in crate::app) const RETURNED: Duration = Duration::from_millis(1_200);
     /// The lease among the board's components.
     const COMPONENT: &str = "lease";
 
@@ -92,6 +106,8 @@ mod shared {
         listens: String,
         /// Where it looks from.
         location: Option<String>,
+        /// What it keeps for itself.
+        pub(in crate::app) shelter: Shelter,
         /// The lease, if it is ours from the start; otherwise who has it.
         pub(in crate::app) turn: Turn,
     }
@@ -113,6 +129,7 @@ mod shared {
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         let failed = |error: StoreError| store_failure(plan, &error);
         let name = own_name()?;
+        let shelter = Shelter::open(plan.store.spool.as_deref(), clock.now().wall).await?;
         let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
         let share = Arc::new(Share::new(endpoint.clone(), name, TTL, plan.location.as_deref()));
         let turn = lease.take().await.map_err(failed)?;
@@ -124,7 +141,7 @@ mod shared {
         };
         let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         let location = plan.location.clone();
-        let shared = Shared { share, lease, endpoint, listens, location, turn };
+        let shared = Shared { share, lease, endpoint, listens, location, shelter, turn };
         Ok(Seat { store: Arc::new(opened), listener, door, shared: Some(shared) })
     }
 
@@ -166,6 +183,11 @@ mod shared {
             Errands::new(self.endpoint.clone(), self.share.held())
         }
 
+        /// What stands in for the store.
+        pub(in crate::app) fn spare(&self) -> Arc<dyn Store> {
+            self.shelter.store.clone()
+        }
+
         /// Waits for the lease, as a task; says meanwhile who has it.
         pub(in crate::app) fn stand_by(
             &self,
@@ -197,7 +219,7 @@ mod shared {
             &self,
             fence: Fence,
             tasks: &mut Tasks,
-            board: &Arc<Board>,
+            (board, metrics): (&Arc<Board>, ShareMetrics),
             clock: Clock,
         ) -> Result<(Arc<dyn Store>, Tenure), StoreError> {
             let turn = Turn::Ours(fence.clone());
@@ -208,7 +230,7 @@ mod shared {
                 never = renew(&self.lease, &turn, clock) => match never {},
             };
             let stop = CancellationToken::new();
-            let keeping = keep(self.lease.clone(), fence.clone(), opened.fenced(), board.clone(), clock);
+            let keeping = keep(self.lease.clone(), fence.clone(), opened.fenced(), (board.clone(), metrics), clock);
             let stopped = stop.clone();
             let _ = tasks.spawn_until(LEASE, &stop, async move {
                 tokio::select! {
@@ -233,14 +255,22 @@ mod shared {
     }
 
     async fn wait(lease: &Lease, said: &watch::Sender<String>, clock: Clock) -> Fence {
-        let mut is_failing = false;
+        let (mut is_failing, mut not_before) = (false, Mono::default());
         loop {
             clock.sleep_until(clock.now().mono + LOOK).await;
-            let now_said = match lease.take().await {
-                Ok(Turn::Ours(fence)) => return fence,
-                Ok(Turn::Held { by, .. }) => {
+            let turn = match is_failing || clock.now().mono < not_before {
+                true => lease.holder().await.map(|holder| holder.unwrap_or_else(|| "nobody".to_owned())),
+                false => match lease.take().await {
+                    Ok(Turn::Ours(fence)) => return fence,
+                    Ok(Turn::Held { by, .. }) => Ok(by),
+                    Err(error) => Err(error),
+                },
+            };
+            let now_said = match turn {
+                Ok(by) => {
                     if std::mem::take(&mut is_failing) {
                         tracing::info!(holder = by, "the store answers again");
+                        not_before = clock.now().mono + RETURNED;
                     }
                     words(&by)
                 }
@@ -271,7 +301,13 @@ mod shared {
     }
 
     /// Until another daemon has taken over.
-    async fn keep(lease: Arc<Lease>, fence: Fence, fenced: CancellationToken, board: Arc<Board>, clock: Clock) {
+    async fn keep(
+        lease: Arc<Lease>,
+        fence: Fence,
+        fenced: CancellationToken,
+        (board, metrics): (Arc<Board>, ShareMetrics),
+        clock: Clock,
+    ) {
         let mut renewed = clock.now().mono;
         let ours = format!("ours, epoch {}", fence.epoch());
         board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
@@ -284,11 +320,13 @@ mod shared {
                         tracing::info!("the lease is renewed again");
                     }
                     renewed = asked;
+                    metrics.set_cut_off(false);
                     board.set_component(COMPONENT, true, false, ours.clone(), clock.now().wall);
                 }
                 Ok(false) => return tracing::error!("another daemon has taken over"),
                 Err(error) => {
                     let since = clock.now().mono.since(renewed);
+                    metrics.set_cut_off(since >= CUT);
                     let said = match since > TTL {
                         true => format!("not renewed for {} s, another daemon may have it: {error}", since.as_secs()),
                         false => format!("could not be renewed: {error}"),

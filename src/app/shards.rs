@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::heritage::{Found, Heritage};
 use crate::app::relay::Flush;
+use crate::app::seat::RETURNED;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::Wish;
@@ -69,7 +70,7 @@ impl Keeper {
     }
 
     async fn keep(&self, others: &watch::Sender<bool>, stop: &CancellationToken) -> std::convert::Infallible {
-        let mut is_failing = false;
+        let (mut is_failing, mut not_before) = (false, Mono::default());
         loop {
             let began = self.clock.now().mono;
             let about = Member { configuration: self.configuration.borrow().clone(), ..self.about.clone() };
@@ -80,7 +81,10 @@ impl Keeper {
                     waits = standing.groups.iter().any(Group::is_short);
                     others.send_replace(standing.members > 1);
                     self.show(&standing);
-                    self.settle(standing, stop).await
+                    if is_failing {
+                        not_before = began + RETURNED;
+                    }
+                    self.settle(standing, began >= not_before, stop).await
                 }
                 Err(error) => Err(error),
             };
@@ -111,7 +115,7 @@ impl Keeper {
     }
 
     /// What follows from how things stand.
-    async fn settle(&self, standing: Standing, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn settle(&self, standing: Standing, may_take: bool, stop: &CancellationToken) -> Result<(), StoreError> {
         let Standing { members, held, lost, groups, .. } = standing;
         if !lost.is_empty() {
             tracing::warn!(shards = ?lost, "other daemons have taken over shards of this one");
@@ -123,6 +127,8 @@ impl Keeper {
         for group in groups {
             match group.wish() {
                 Wish::Stay => {}
+                // Their holders may only have been away, as we were.
+                Wish::Take(_) if !may_take => {}
                 Wish::Take(count) => self.take(count, &group).await?,
                 Wish::GiveBack(count) => {
                     let of_it = held.iter().copied().filter(|shard| group.shards.contains(shard));
@@ -158,8 +164,19 @@ impl Keeper {
             return Ok(());
         }
         let shards: Vec<_> = taken.iter().map(|taken| taken.shard).collect();
+        let counted = taken.iter().filter_map(|taken| taken.counted).min();
         tracing::info!(?shards, "taking up shards");
-        let estate = self.share.left_in(&shards).await?;
+        let taken_up = self.take_up(taken, &shards).await;
+        if taken_up.is_err() {
+            // They would be ours, and run by nobody.
+            let _ = self.share.give_back(&shards, counted.unwrap_or_else(|| self.clock.now().wall)).await;
+        }
+        taken_up
+    }
+
+    /// Runs the journeys of these shards, from what whoever had them before left.
+    async fn take_up(&self, taken: Vec<Taken>, shards: &[i32]) -> Result<(), StoreError> {
+        let estate = self.share.left_in(shards).await?;
         let journeys = self.journeys.borrow().clone();
         let found = Found { unfinished: estate.unfinished, arrivals: estate.arrivals, known: estate.ledger };
         let (mut heritage, gone) = Heritage::of(found, &journeys);

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(super) const KEYS: &[&str] = &[
 pub(super) const PROBE_KEYS: &[&str] = &["journey", "fragment"];
 pub(super) const HTTP_KEYS: &[&str] = &["listen", "public_url", "trace_url", "admin_token", "web_config"];
 pub(super) const HOOKS_KEYS: &[&str] = &["listen", "public_url", "web_config"];
-pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs"];
+pub(super) const STORE_KEYS: &[&str] = &["url", "keep_runs", "spool"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
 
 const HTTP_LISTEN: &str = "127.0.0.1:9464";
@@ -298,10 +299,25 @@ fn trace_url(section: &Section<'_>) -> Option<TraceUrl> {
 pub(super) fn store(context: &Context, node: Option<&Node>) -> StorePlan {
     let section = node.and_then(|node| Section::open(context, node, "store", STORE_KEYS));
     let home = section.as_ref().and_then(|section| home(context, section.get("url")?));
+    let home = home.unwrap_or_else(|| Home::Sqlite(files::clean(&context.base.join(DATABASE))));
     StorePlan {
-        home: home.unwrap_or_else(|| Home::Sqlite(files::clean(&context.base.join(DATABASE)))),
+        spool: section.as_ref().and_then(|section| spool(section, &home)),
+        home,
         keep_runs: section.and_then(|section| section.duration("keep_runs")).unwrap_or(KEEP_RUNS),
     }
+}
+
+/// `spool`: a file is never out of reach.
+fn spool(section: &Section<'_>, home: &Home) -> Option<PathBuf> {
+    let node = section.get("spool")?;
+    let context = section.context;
+    let path = files::clean(&context.base.join(context.text(node, "spool")?));
+    if matches!(home, Home::Sqlite(_)) {
+        let problem = Problem::error(&node.place, "`spool` is for a store on a server, and this one is a file");
+        context.add(problem.hint("take it out, or write `url = \"postgres://user@host/database\"`"));
+        return None;
+    }
+    Some(path)
 }
 
 /// `url`: a file's may stand there as it is; a server's may be elsewhere, because of the password in it.

@@ -58,6 +58,7 @@ impl Stage {
         let (outbox, built) = build(
             lenders,
             &Workplace {
+                spare: None,
                 store: store.clone(),
                 clock,
                 board: board.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::board::BEAT;
+use crate::delivery::heard::Heard;
 use crate::delivery::{DIRECT, Worker};
 use crate::store::{Change, OutboxRow};
 
@@ -35,6 +36,16 @@ impl Worker {
             self.unrecorded.clear();
             self.in_memory.clear();
         }
+    }
+
+    /// The store is another daemon's, with all that is owed there. What was told while it was out of reach is known to what stands in
+    /// for it, so that a last word finds its thread.
+    pub(super) fn go_with_spare(&mut self) {
+        let Some(spare) = self.spare.take() else { return };
+        self.store = spare;
+        self.heard = Heard::default();
+        self.is_store_failing = false;
+        self.in_memory.clear();
     }
 
     /// The oldest notice of each incident in memory: those of an incident stay in order.

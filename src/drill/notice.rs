@@ -54,6 +54,7 @@ pub fn notice(telling: Telling<'_>) -> Notification {
         members: Vec::new(),
         news: Vec::new(),
         is_whole: false,
+        handed_over: None,
         owner: journey.owner.clone(),
         runbook: journey.runbook.clone(),
         labels: journey.labels.clone(),

@@ -18,7 +18,7 @@ use crate::time::later;
 
 /// The journeys of a round that an incident is shown with or that are part of it, by its id. Looked up for each incident anew, a
 /// round in which thousands fail for as many causes would take their product.
-type Links = HashMap<String, BTreeSet<Name>>;
+pub(super) type Links = HashMap<String, BTreeSet<Name>>;
 
 impl Evaluator {
     /// Lets the desk decide, and takes down what follows.
@@ -45,6 +45,7 @@ impl Evaluator {
                 Action::Notify { notifier, reason, incident, members, news, lead } => {
                     let mut notification = self.notification(reason, &incident, &lead, now);
                     (notification.members, notification.news) = (members, news);
+                    notification.news.extend(self.parts.alone.as_ref().map(|alone| alone.said.clone()));
                     round.owed.push(owed(&incident, notifier, &notification, now));
                 }
                 Action::Changed { incident, lead } => self.record(*incident, &lead, None, &mut links, round),
@@ -66,7 +67,7 @@ impl Evaluator {
         }
     }
 
-    fn record(
+    pub(super) fn record(
         &mut self,
         incident: Incident,
         lead: &Subject,
@@ -172,7 +173,13 @@ impl Evaluator {
         findings.iter().map(|finding| finding.said.as_str()).collect::<Vec<_>>().join("; ")
     }
 
-    fn notification(&self, reason: NotifyReason, incident: &Incident, lead: &Subject, now: Timestamp) -> Notification {
+    pub(super) fn notification(
+        &self,
+        reason: NotifyReason,
+        incident: &Incident,
+        lead: &Subject,
+        now: Timestamp,
+    ) -> Notification {
         let decision = match reason {
             NotifyReason::Resolved => self.resolution(incident, lead),
             _ => self.decision(incident, lead),
@@ -247,6 +254,7 @@ impl Evaluator {
             members: Vec::new(),
             news: Vec::new(),
             is_whole: false,
+            handed_over: None,
             owner: None,
             runbook: None,
             labels: Default::default(),

@@ -10,7 +10,7 @@ use crate::alert::Subject;
 use crate::detect::{Detector, Severity};
 use crate::incident::{Incident, NotifyReason, Root};
 use crate::journey::Name;
-use crate::store::{Change, StoreError};
+use crate::store::{Change, OutboxRow, StoreError};
 use crate::time::between;
 
 /// A store that said no is asked again this often.
@@ -40,6 +40,7 @@ impl Evaluator {
         match result {
             Ok(()) => {
                 self.unwritten.clear();
+                self.told_alone.clear();
                 self.store_works(now.wall);
                 if !round.owed.is_empty() || had_unwritten || round.is_own {
                     self.parts.outbox.wake();
@@ -57,6 +58,9 @@ impl Evaluator {
     /// Nobody waits for a disk to hear that something is down.
     fn go_without_store(&mut self, round: &Round) {
         for row in &round.owed {
+            if row.sequence == 1 {
+                self.told_alone.insert(row.incident.clone());
+            }
             self.parts.outbox.tell_without_store(row.clone());
         }
         self.shed();
@@ -65,6 +69,9 @@ impl Evaluator {
     fn store_works(&mut self, now: Timestamp) {
         if let Some(since) = self.store_failed.take() {
             tracing::info!(after_seconds = between(since, now).as_secs(), "the store takes commits again");
+            for row in self.end_store_story(None, now) {
+                self.parts.outbox.tell_without_store(row);
+            }
         }
         self.parts.daemon.store_up.set(1.0);
         self.parts.board.set_component("store", true, true, "takes commits", now);
@@ -86,7 +93,7 @@ impl Evaluator {
     }
 
     /// The daemon's own storage alert. It cannot go through the store, so it goes without.
-    fn tell_about_store(&self, error: &StoreError, now: Timestamp) {
+    fn tell_about_store(&mut self, error: &StoreError, now: Timestamp) {
         let subject = Subject::Daemon(STORAGE.into());
         let incident = Incident {
             detectors: [Detector::Storage].into(),
@@ -104,6 +111,20 @@ impl Evaluator {
         for notifier in self.everyone() {
             self.parts.outbox.tell_without_store(notices::owed(&incident, notifier, &notification, now));
         }
+        // Where there is a server, it is not our disk: that it is over is for others to see.
+        self.store_story = Some(incident).filter(|_| self.parts.store.is_shared());
+    }
+
+    /// The notices that end the story of a store that took no commits, if it was told.
+    pub(super) fn end_store_story(&mut self, handed_over: Option<&str>, now: Timestamp) -> Vec<OutboxRow> {
+        let Some(mut incident) = self.store_story.take() else { return Vec::new() };
+        incident.sequence += 1;
+        let decision = handed_over.unwrap_or("it takes commits again").to_owned();
+        let mut notification = self.bare_notification(NotifyReason::Resolved, &incident, decision, now);
+        notification.handed_over = handed_over.map(str::to_owned);
+        notification.link = self.address(&["incidents"]);
+        let row = |notifier| notices::owed(&incident, notifier, &notification, now);
+        self.everyone().into_iter().map(row).collect()
     }
 
     /// Everybody who is told of any journey, and the operators.

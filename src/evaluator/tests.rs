@@ -93,6 +93,8 @@ impl Stage {
             takeover: Duration::ZERO,
             waiting: HashMap::from([(self.journey.name.clone(), self.waiting.clone())]),
             levers: Arc::default(),
+            alone: None,
+            spare: None,
             policy: Policy { breakers: self.breakers.clone(), ..policy() },
             own: None,
             observer: None,

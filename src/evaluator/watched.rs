@@ -48,6 +48,8 @@ pub(super) struct Watched {
     /// The incident that its health is part of, as people see it.
     pub(super) incident: Option<Arc<Incident>>,
     good_evidence: Option<Timestamp>,
+    /// Another daemon runs it, as far as was heard.
+    pub(super) is_elsewhere: bool,
     /// Slots whose runs another process began, and whose verdicts are still to come.
     waiting: BTreeSet<Timestamp>,
     /// Until then what went by without a run is counted after them.
@@ -86,6 +88,7 @@ impl Watched {
             last_good: saved.last_good.map(Arc::new),
             waiting: parts.waiting.get(&journey.name).into_iter().flatten().copied().collect(),
             missed_until: Timestamp::MIN,
+            is_elsewhere: false,
             slo: None,
             composition: None,
             thinning,
@@ -99,8 +102,19 @@ impl Watched {
     /// Takes over what was seen before its definition changed.
     pub(super) fn remember(&mut self, before: Watched) {
         let Watched {
-            last, last_bad, last_good, good_evidence, incident, waiting, missed_until, streak, began, ..
+            last,
+            last_bad,
+            last_good,
+            good_evidence,
+            incident,
+            waiting,
+            missed_until,
+            streak,
+            began,
+            is_elsewhere,
+            ..
         } = before;
+        self.is_elsewhere = is_elsewhere;
         (self.waiting, self.missed_until) = (waiting, missed_until);
         (self.streak, self.began) = (streak, began);
         (self.last, self.last_bad, self.incident) = (last, last_bad, incident);
@@ -259,6 +273,19 @@ impl Watched {
         }
         self.alerts.detectors.take(sample, &self.rules, now);
         self.look(false, desk, round, now);
+    }
+
+    /// What became of a slot of which nobody knew, long after: its place in the history, and nothing that anybody is told.
+    pub(super) fn learn(&mut self, report: Report, round: &mut Round) {
+        let verdict = report.beneath.unwrap_or(report.outcome.verdict());
+        let changes = self.history.learn(report.slot, verdict);
+        settle(report.token, verdict, round);
+        if changes.is_empty() {
+            return;
+        }
+        push_spans(&mut round.changes, &self.journey.name, changes);
+        let keep_evidence = self.keeps_evidence(&report);
+        round.changes.push(Change::Run { report: Box::new(report), keep_evidence });
     }
 
     /// A slot without a run.

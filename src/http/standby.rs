@@ -25,6 +25,8 @@ use crate::secret::Redactor;
 pub struct Standby {
     /// Who decides, in words.
     pub said: watch::Receiver<String>,
+    /// That this one is cut off from who decides, and why, in words.
+    pub cut_off: watch::Receiver<Option<String>>,
     /// The registry behind `/metrics`.
     pub metrics: Arc<Metrics>,
     /// What the drivers say.
@@ -52,7 +54,8 @@ pub async fn serve_standby(
 
 impl Inside for Standby {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let said = self.said.borrow().clone();
+        let cut_off = self.cut_off.borrow().clone();
+        let said = cut_off.unwrap_or_else(|| self.said.borrow().clone());
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         let now = self.clock.now();
         match request.uri().path() {

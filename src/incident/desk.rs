@@ -29,6 +29,11 @@ impl Desk {
         Desk { digest_after: incidents, ..self }
     }
 
+    /// Gives its incidents ids that no other desk gives, whatever they are about.
+    pub fn with_origin(self, origin: String) -> Desk {
+        Desk { origin, ..self }
+    }
+
     /// Makes a subject known, as it was left. Its membership is taken up by [`Desk::restore`].
     pub fn enrol(&mut self, profile: Profile, alert: AlertState) {
         let subject = profile.subject.clone();

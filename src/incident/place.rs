@@ -147,7 +147,7 @@ impl Desk {
     }
 
     fn open_case(&mut self, lead: &Subject, since: Timestamp, now: Timestamp) -> String {
-        let mut id = incident_id(&lead.to_string(), since);
+        let mut id = incident_id(&format!("{}{lead}", self.origin), since);
         while self.cases.contains_key(&id) {
             id = incident_id(&id, since);
         }

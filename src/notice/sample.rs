@@ -93,6 +93,7 @@ pub fn sample(reason: NotifyReason) -> Notification {
         run_link: link("run"),
         mark: None,
         is_whole: false,
+        handed_over: None,
     }
 }
 
@@ -206,5 +207,6 @@ fn test(at: Timestamp, id: String, subject: Subject, decision: String) -> Notifi
         run_link: None,
         mark: Some(Mark::Test),
         is_whole: false,
+        handed_over: None,
     }
 }

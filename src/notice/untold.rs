@@ -50,6 +50,7 @@ pub fn untold(telling: Telling<'_>) -> Notification {
         members: Vec::new(),
         news: Vec::new(),
         is_whole: false,
+        handed_over: None,
         owner: journey.and_then(|journey| journey.owner.clone()),
         runbook: journey.and_then(|journey| journey.runbook.clone()),
         labels: journey.map(|journey| journey.labels.clone()).unwrap_or_default(),

@@ -165,6 +165,7 @@ impl Drive {
             // What is rehearsed is no doubt of our network.
             observer: None,
             sieve: Some(sieve),
+            spare: None,
         }
     }
 

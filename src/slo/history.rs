@@ -144,9 +144,18 @@ impl History {
     /// Makes a failed slot `late`: its message arrived after all. A slot with any other verdict stays as it is; one that is
     /// `unknown` through a fault of ours does not become the watched system's fault.
     pub fn amend(&mut self, slot: Timestamp) -> Vec<SpanChange> {
-        let (slot, verdict) = (slot.as_millisecond(), Verdict::Late);
+        self.replace(slot, Verdict::Failed, Verdict::Late)
+    }
+
+    /// Gives a slot that is `unknown` the verdict that somebody had all the time. A slot with any other verdict stays as it is.
+    pub fn learn(&mut self, slot: Timestamp, verdict: Verdict) -> Vec<SpanChange> {
+        if verdict == Verdict::Unknown { Vec::new() } else { self.replace(slot, Verdict::Unknown, verdict) }
+    }
+
+    fn replace(&mut self, slot: Timestamp, before: Verdict, verdict: Verdict) -> Vec<SpanChange> {
+        let slot = slot.as_millisecond();
         let at = self.spans.partition_point(|span| span.end() < slot);
-        let is_it = |span: &Span| span.count_in(slot - 1, slot) == 1 && span.verdict == Verdict::Failed;
+        let is_it = |span: &Span| span.count_in(slot - 1, slot) == 1 && span.verdict == before;
         let Some(span) = self.spans.get(at).copied().filter(is_it) else {
             return Vec::new();
         };
@@ -161,9 +170,10 @@ impl History {
             kept.tally.remove(span.verdict, span.excluded, 1, time);
             kept.tally.add(verdict, span.excluded, 1, time);
         }
-        let failed = SPENDERS.iter().position(|spender| *spender == Verdict::Failed).unwrap_or_default();
-        if self.oldest[failed][usize::from(span.excluded)] == slot {
-            self.oldest[failed][usize::from(span.excluded)] = self.next_of(slot, Verdict::Failed, span.excluded);
+        if let Some(spender) = SPENDERS.iter().position(|spender| *spender == before)
+            && self.oldest[spender][usize::from(span.excluded)] == slot
+        {
+            self.oldest[spender][usize::from(span.excluded)] = self.next_of(slot, before, span.excluded);
         }
         self.is_now_oldest(slot, verdict, span.excluded);
         parts.into_iter().map(SpanChange::Put).collect()

@@ -216,6 +216,32 @@ fn a_late_arrival_amends_the_slot_that_it_belongs_to() {
 }
 
 #[test]
+fn a_slot_that_nobody_knew_of_is_learnt_and_no_other() {
+    let (mut history, mut stored) = (History::new(DAY, [], minute(0)), Stored::default());
+    for n in 0..9 {
+        stored.take(history.observe(minute(n), if n < 6 { Verdict::Unknown } else { Verdict::Good }));
+    }
+    for (n, verdict, changes) in [
+        (2, Verdict::Failed, 3),
+        (0, Verdict::Good, 2),
+        // It is known by now.
+        (2, Verdict::Good, 0),
+        (7, Verdict::Failed, 0),
+        (3, Verdict::Unknown, 0),
+        (11, Verdict::Good, 0),
+    ] {
+        let learnt = history.learn(minute(n), verdict);
+        assert_eq!(learnt.len(), changes, "{n} {verdict}");
+        stored.take(learnt);
+    }
+    assert_eq!(counts(&history, true), Counts { good: 4, failed: 1, unknown: 4, ..Counts::default() });
+    let rebuilt = History::new(DAY, stored.0.values().copied(), minute(0));
+    assert_eq!(counts(&rebuilt, true), counts(&history, true));
+    let spent = status(&history, &objective(DAY), 1_440, minute(9)).delivered;
+    assert_eq!((spent.spent, spent.next_refund), (1, Some(later(minute(2), DAY))), "the oldest that spends is found");
+}
+
+#[test]
 fn late_counts_as_the_objective_says_and_is_never_in_budget() {
     let mut history = History::new(DAY, [], minute(0));
     observe(&mut history, 0..4, Verdict::Failed);

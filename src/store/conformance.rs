@@ -79,6 +79,7 @@ pub(crate) fn row(incident_id: &str, sequence: u32, notifier: &str, created: i64
             members: Vec::new(),
             news: Vec::new(),
             is_whole: false,
+            handed_over: None,
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),
@@ -132,7 +133,8 @@ pub(crate) async fn all(open: impl AsyncFn() -> Arc<dyn Store>) {
 async fn relays_nothing_alone(open: &impl AsyncFn() -> Arc<dyn Store>) {
     let store = open().await;
     let run = checkpoint("alone", 70_000);
-    let relay = Change::Relay { journey: "alone".into(), ended: Some(run.token), document: "x".to_owned() };
+    let relay =
+        Change::Relay { journey: "alone".into(), ended: Some(run.token), document: "x".to_owned(), is_belated: false };
     for change in [relay, Change::Heard { writer: "other".to_owned(), number: 1 }] {
         let refused = store.apply(vec![expected(&run), change]).await;
         assert!(matches!(refused, Err(StoreError::Unshared)), "{refused:?}");

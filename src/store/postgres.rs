@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ const READERS: usize = 2;
 const LONGEST_READ: Duration = Duration::from_secs(15);
 /// All that one question takes, with the wait for a session.
 const READ: Duration = Duration::from_secs(20);
+/// While the server takes no commits, a question waits this long.
+const AWAY: Duration = Duration::from_secs(1);
 /// A question that was in another's way is asked so often.
 const ATTEMPTS: u32 = 5;
 /// What nobody heard of within a day is no news.
@@ -112,6 +114,8 @@ pub struct Postgres {
     /// Sessions that nobody asks at the moment.
     idle: Mutex<Vec<Session>>,
     turns: Semaphore,
+    /// Whether the server was away for the writer.
+    is_away: watch::Receiver<bool>,
     closing: CancellationToken,
     fenced: CancellationToken,
     /// How often the outbox has changed by us.
@@ -164,12 +168,13 @@ impl Postgres {
         prepare(&endpoint, true).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (outbox, fenced) = (Arc::<AtomicU64>::default(), CancellationToken::new());
+        let (away, is_away) = watch::channel(false);
         let proofs = (fence.clone(), sharing.clone());
-        let writer = Writer::new(endpoint.clone(), proofs, clock, fresh()?, outbox.clone(), fenced.clone());
+        let writer = Writer::new(endpoint.clone(), proofs, clock, fresh()?, (outbox.clone(), away), fenced.clone());
         let mut driver = JoinSet::new();
         driver.spawn(writer.run(queue, rest));
         let (idle, turns, closing) = (Mutex::default(), Semaphore::new(READERS), CancellationToken::new());
-        Ok(Postgres { endpoint, fence, sharing, jobs, idle, turns, closing, fenced, outbox, _writer: driver })
+        Ok(Postgres { endpoint, fence, sharing, jobs, idle, turns, is_away, closing, fenced, outbox, _writer: driver })
     }
 
     /// Cancelled once it was found that another daemon has taken over: nothing is written any more.
@@ -183,7 +188,19 @@ impl Postgres {
 
     /// The rows of a question, asked in a session that is free, or in a new one.
     async fn ask(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
-        let asked = timeout(READ, async {
+        let mut is_away = self.is_away.clone();
+        // Whoever tells people without the store does not wait for what it would have said.
+        let away = async {
+            let _ = is_away.wait_for(|is_away| *is_away).await;
+            sleep(AWAY).await;
+        };
+        let given_up = async {
+            tokio::select! {
+                () = away => AWAY,
+                () = sleep(READ) => READ,
+            }
+        };
+        let asked = async {
             let _turn = self.turns.acquire().await.map_err(|_| Fault::Refused("the store is closed".to_owned()))?;
             let mut attempt = 0;
             loop {
@@ -208,12 +225,12 @@ impl Postgres {
                     }
                 }
             }
-        });
-        match asked.await {
-            Ok(answer) => answer.map_err(Fault::unreadable),
-            Err(_) => {
+        };
+        tokio::select! {
+            answer = asked => answer.map_err(Fault::unreadable),
+            longest = given_up => {
                 let place = self.endpoint.place();
-                Err(StoreError::Unreadable(format!("{place} gave no answer within {} s", READ.as_secs())))
+                Err(StoreError::Unreadable(format!("{place} gave no answer within {} s", longest.as_secs())))
             }
         }
     }

@@ -21,6 +21,7 @@ mod connect;
 mod control;
 mod crash;
 mod cut;
+mod cut_off;
 mod daemon;
 mod daylight;
 mod delivery;

@@ -109,6 +109,7 @@ fn delivery(sequence: u32, reason: NotifyReason) -> Delivery {
         members: Vec::new(),
         news: Vec::new(),
         is_whole: false,
+        handed_over: None,
         owner: Some("team messaging".to_owned()),
         runbook: Some("https://wiki.example/sms?view=full&page=2".to_owned()),
         labels: [("region".to_owned(), "eu".to_owned())].into(),

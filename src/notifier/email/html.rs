@@ -94,6 +94,7 @@ impl<F: Fn(&str, usize) -> String> Page<'_, F> {
         let headline = self.safe(&notification.headline(), HEADLINE);
         let title = self.safe(&notification.title(), VALUE);
         let colour = match (notification.reason, notification.severity()) {
+            (NotifyReason::Resolved, _) if notification.handed_over.is_some() => AMBER,
             (NotifyReason::Resolved, _) => GREEN,
             (_, Severity::Critical) => RED,
             (_, Severity::Warning) => AMBER,

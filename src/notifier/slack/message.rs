@@ -268,6 +268,7 @@ impl Page<'_> {
         let notification = &self.delivery.notification;
         let incident = &notification.incident;
         match (notification.reason, notification.severity()) {
+            _ if notification.handed_over.is_some() => GREY,
             (NotifyReason::Resolved, _) => GREEN,
             _ if incident.quiet.is_some() || notification.mark.is_some() => GREY,
             _ if incident.acked.is_some() => AMBER,

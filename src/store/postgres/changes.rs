@@ -118,7 +118,7 @@ pub(super) fn say(change: &Change, saying: &mut Saying<'_>, out: &mut Vec<Statem
                 micros(saying.now.since(arrival.at.mono)),
             );
         }
-        Change::Relay { journey, ended, document } => {
+        Change::Relay { journey, ended, document, is_belated: _ } => {
             say!(
                 out,
                 "INSERT INTO relay (writer, number, at, journey, document)

@@ -244,6 +244,11 @@ impl Share {
         }
     }
 
+    /// This process, and no other one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What is ours, as it is at any time.
     pub fn held(&self) -> Held {
         self.held.clone()

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use self::server::{Database, Postgres as Server};

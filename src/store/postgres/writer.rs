@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::cluster::shard_of;
 use crate::journey::Name;
 use crate::store::codes::millis;
 use crate::store::{CROWD, Change, StoreError};
+use crate::time::Mono;
 
 /// Batches that wait for the writer at most; a caller beyond that waits for its turn.
 pub(super) const QUEUE: usize = 4_096;
@@ -34,6 +35,12 @@ const GROUP: usize = 512;
 const LONGEST: Duration = Duration::from_secs(5);
 /// Nobody waits longer than this for an answer, whatever it is.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The same for a server that was away the last time: people are told without it, and wait for each no.
+const LIMIT_AWAY: Duration = Duration::from_secs(3);
+/// A server that took so long to say no may say nothing at all,
+const SILENT: Duration = Duration::from_secs(1);
+/// and is left alone for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
 /// A transaction in another's way is tried so often.
 const CONFLICTS: u32 = 10;
 /// A server that was there a moment ago is tried so often: a standby that is promoted needs a moment.
@@ -75,7 +82,9 @@ pub(super) struct Writer {
     /// Journeys' row ids by name.
     journeys: HashMap<Name, i64>,
     /// Whether the server was away the last time.
-    is_away: bool,
+    away: watch::Sender<bool>,
+    /// It said nothing at all: until then nobody waits for it again, and hears this instead.
+    silent: Option<(Mono, String)>,
     /// How often the outbox has changed.
     outbox: Arc<AtomicU64>,
     /// Another daemon has taken over.
@@ -88,11 +97,26 @@ impl Writer {
         (fence, sharing): (Option<Fence>, Option<Sharing>),
         clock: Clock,
         name: [u8; 16],
-        outbox: Arc<AtomicU64>,
+        (outbox, away): (Arc<AtomicU64>, watch::Sender<bool>),
         fenced: CancellationToken,
     ) -> Writer {
-        let (number, relayed, session, journeys, is_away) = (0, 0, None, HashMap::new(), false);
-        Writer { endpoint, fence, sharing, clock, name, number, relayed, session, journeys, is_away, outbox, fenced }
+        let (number, relayed, session, journeys) = (0, 0, None, HashMap::new());
+        let silent = None;
+        Writer {
+            endpoint,
+            fence,
+            sharing,
+            clock,
+            name,
+            number,
+            relayed,
+            session,
+            journeys,
+            away,
+            silent,
+            outbox,
+            fenced,
+        }
     }
 
     /// Writes until nobody is left who could ask.
@@ -184,16 +208,31 @@ impl Writer {
         if self.fenced.is_cancelled() {
             return Err(Fault::Fenced(self.endpoint.place()));
         }
+        let began = self.clock.now().mono;
+        if let Some((_, why)) = self.silent.as_ref().filter(|(until, _)| began < *until) {
+            return Err(Fault::Lost(why.clone()));
+        }
+        let written = self.write_in_time(work).await;
+        let now = self.clock.now().mono;
+        self.silent = match &written {
+            Err(Fault::Lost(why)) if now.since(began) >= SILENT => Some((now + LEFT_ALONE, why.clone())),
+            _ => None,
+        };
+        written
+    }
+
+    async fn write_in_time(&mut self, work: &Work<'_>) -> Result<u64, Fault> {
         self.number += 1;
         // Also if it fails: what became of it may be unknown, and a number stands for one thing.
         self.relayed = self.sharing.as_ref().map_or(0, |sharing| sharing.held.number(work.relayed()));
-        match timeout(LIMIT, self.write_until_known(work)).await {
+        let limit = if *self.away.borrow() { LIMIT_AWAY } else { LIMIT };
+        match timeout(limit, self.write_until_known(work)).await {
             Ok(written) => written,
             Err(_) => {
                 self.lose_session();
-                self.is_away = true;
+                self.away.send_replace(true);
                 let place = self.endpoint.place();
-                Err(Fault::Lost(format!("{place} gave no answer within {} s", LIMIT.as_secs())))
+                Err(Fault::Lost(format!("{place} gave no answer within {} s", limit.as_secs())))
             }
         }
     }
@@ -203,7 +242,7 @@ impl Writer {
         loop {
             let fault = match self.transact(work).await {
                 Ok(rows) => {
-                    self.is_away = false;
+                    self.away.send_replace(false);
                     return Ok(rows);
                 }
                 Err(fault) => fault,
@@ -214,7 +253,7 @@ impl Writer {
             let is_last = match &fault {
                 Fault::Lost(_) => {
                     self.lose_session();
-                    let was_away = std::mem::replace(&mut self.is_away, true);
+                    let was_away = self.away.send_replace(true);
                     (was_away && attempt == 1) || attempt >= RECONNECTS
                 }
                 Fault::Again(_) => attempt >= CONFLICTS,

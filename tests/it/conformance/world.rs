@@ -161,6 +161,7 @@ impl World {
             redactor,
             observer: None,
             sieve: None,
+            spare: None,
         });
         let channels = channels.to_owned();
         World { runner, channels, sightings, readiness: ready, tap, sent, nudge, stop, tasks, ready_in: None, clock }

@@ -355,6 +355,7 @@ pub(crate) fn notice(incident: &Incident, report: &Report, notifier: &str, state
             members: Vec::new(),
             news: Vec::new(),
             is_whole: false,
+            handed_over: None,
             owner: None,
             runbook: None,
             labels: BTreeMap::new(),

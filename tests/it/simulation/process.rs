@@ -133,6 +133,7 @@ pub(super) async fn start(
         redactor: plan.redactor.clone(),
         observer: None,
         sieve: None,
+        spare: None,
     });
     let late = observations.clone();
     tokio::spawn(async move {
@@ -151,6 +152,7 @@ pub(super) async fn start(
         }
     });
     let workplace = Workplace {
+        spare: None,
         store: store.clone(),
         clock,
         board: board.clone(),
@@ -169,6 +171,8 @@ pub(super) async fn start(
     let (outbox, workers) = delivery::build([("chat", true), ("mail", false)].map(lender).into(), &workplace);
     let (wishes, _) = mpsc::channel(1);
     let parts = Parts {
+        alone: None,
+        spare: None,
         store: store.clone(),
         metrics,
         daemon: daemon.clone(),

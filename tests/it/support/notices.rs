@@ -93,6 +93,7 @@ pub fn notification(reason: NotifyReason, sequence: u32) -> Notification {
         members: Vec::new(),
         news: Vec::new(),
         is_whole: false,
+        handed_over: None,
         owner: Some("team-messaging".to_owned()),
         runbook: Some("https://wiki.example.net/sms?a=1&b=2".to_owned()),
         labels: BTreeMap::from([("tier".to_owned(), "1".to_owned())]),

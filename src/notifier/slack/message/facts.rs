@@ -17,6 +17,9 @@ impl Page<'_> {
             Some(report) if incident.members < 2 => report.verdict_line(),
             _ => notification.decision.clone(),
         };
+        if let Some(said) = &notification.handed_over {
+            return said.clone();
+        }
         match notification.reason {
             NotifyReason::Resolved => format!("well again after {lasted}, {} bad runs", incident.bad_runs),
             NotifyReason::Updated if part == Part::Reply && !notification.news.is_empty() => {

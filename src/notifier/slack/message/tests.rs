@@ -80,6 +80,7 @@ fn delivery(reason: NotifyReason, text: &str, steps: usize) -> Delivery {
         run_link: None,
         mark: None,
         is_whole: false,
+        handed_over: None,
     };
     Delivery {
         id: "0123456789ab.1.chat".to_owned(),

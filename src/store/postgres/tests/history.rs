@@ -172,7 +172,12 @@ async fn write(share: &Share, store: &Postgres, name: &str, journeys: &HashMap<i
         let mut told = told.lock().unwrap();
         told.written += 1;
         let document = format!("{shard} {epoch} {} by {name}", told.written);
-        let change = Change::Relay { journey: journeys[&shard].clone(), ended: None, document: document.clone() };
+        let change = Change::Relay {
+            journey: journeys[&shard].clone(),
+            ended: None,
+            document: document.clone(),
+            is_belated: false,
+        };
         Some(async move { (document, store.apply(vec![change]).await) })
     });
     let written: Vec<_> = futures_util::future::join_all(writes.collect::<Vec<_>>()).await;

@@ -42,7 +42,7 @@ fn shards(taken: Vec<Taken>) -> Vec<i32> {
 }
 
 fn relay(shard: i32, document: &str) -> Vec<Change> {
-    vec![Change::Relay { journey: journey_of(shard), ended: None, document: document.to_owned() }]
+    vec![Change::Relay { journey: journey_of(shard), ended: None, document: document.to_owned(), is_belated: false }]
 }
 
 fn documents(relayed: &[Relayed]) -> Vec<&str> {
@@ -227,7 +227,12 @@ fn what_is_relayed_is_heard_once_with_what_followed_from_it() {
         let begun = Change::Begun { checkpoint: Box::new(run.clone()) };
         store.apply(vec![expected(&run), begun.clone()]).await.unwrap();
         assert_eq!(store.unfinished().await.unwrap().len(), 1);
-        let ended = Change::Relay { journey: run.journey.clone(), ended: Some(run.token), document: "end".to_owned() };
+        let ended = Change::Relay {
+            journey: run.journey.clone(),
+            ended: Some(run.token),
+            document: "end".to_owned(),
+            is_belated: false,
+        };
         store.apply(vec![ended]).await.unwrap();
         assert_eq!(store.unfinished().await.unwrap(), [], "nobody goes on with it");
         assert_eq!(store.ledger().await.unwrap()[0].1.settled, None, "how it ended is for the leader to say");
