@@ -5,6 +5,8 @@
 pub(crate) mod alertmanager;
 pub(crate) mod browser;
 pub mod certificate;
+#[cfg(feature = "postgres")]
+pub(crate) mod cluster;
 pub mod command;
 pub mod daemon;
 pub mod document;
