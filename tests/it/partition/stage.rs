@@ -23,10 +23,6 @@ use crate::support::target::{Mode, Target};
 use crate::support::wait_for;
 
 pub(super) const JOURNEYS: usize = 12;
-pub(super) const EVERY: Duration = Duration::from_secs(2);
-const DEADLINE: Duration = Duration::from_millis(1_500);
-/// Two bad runs, and the last of them to its end.
-const DETECTED: Duration = Duration::from_millis(2 * EVERY.as_millis() as u64 + DEADLINE.as_millis() as u64);
 /// What the product promises: who is gone is followed within this.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// All that a partition may add to the time in which people are told.
@@ -62,6 +58,20 @@ impl Site {
     }
 }
 
+/// How journeys run.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) every: Duration,
+    pub(super) deadline: Duration,
+}
+
+impl Pace {
+    /// Two bad runs, and the last of them to its end.
+    fn detected(self) -> Duration {
+        2 * self.every + self.deadline
+    }
+}
+
 /// What happens. Daemons are named by the order in which they were started: 0 leads at first. So are parts: of three daemons the
 /// first runs 0, 3, 6, … at first, the second 1, 4, 7, ….
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +80,8 @@ pub(super) enum Event {
     Break(&'static [usize]),
     /// These are well from now on.
     Mend(&'static [usize]),
+    /// One that fails gets well, and one that is well fails.
+    Turn(usize),
     /// A daemon's way to the store is cut.
     Cut(usize, Cut),
     /// It is as it was.
@@ -83,6 +95,7 @@ pub(super) enum Event {
 /// Daemons that share a store, and everything around them.
 pub(super) struct Stage<'a> {
     name: String,
+    pace: Pace,
     nodes: Vec<Node>,
     database: Database<'a>,
     target: Target,
@@ -92,6 +105,7 @@ pub(super) struct Stage<'a> {
     parts: Vec<usize>,
     turns: Vec<Turn>,
     outage: Option<Outage>,
+    begun: Mono,
     healed: Mono,
     /// How long it took to follow who was gone: to decide in its place, and to have all of its shards.
     followed: Vec<Duration>,
@@ -147,12 +161,12 @@ struct Notice {
 
 impl<'a> Stage<'a> {
     /// Starts a daemon for each of these wall clocks, which are so many seconds ahead of ours; waits until they share the journeys.
-    pub(super) async fn start(site: &'a Site, name: &str, clocks: &[i64]) -> Stage<'a> {
+    pub(super) async fn start(site: &'a Site, name: &str, clocks: &[i64], pace: Pace) -> Stage<'a> {
         let database = site.server.database().await;
         let world = site.network.world();
         let target = Target::start_at(world, JOURNEYS, String::new()).await;
         let slack = FakeSlack::start_at(world).await;
-        let (main, probes) = configuration(&target, &slack);
+        let (main, probes) = configuration(&target, &slack, pace);
         let mut nodes = Vec::new();
         for (nth, ahead) in clocks.iter().enumerate() {
             let host = Arc::new(site.network.host());
@@ -164,6 +178,7 @@ impl<'a> Stage<'a> {
         let clock = Clock::system();
         let mut stage = Stage {
             name: name.to_owned(),
+            pace,
             nodes,
             database,
             target,
@@ -172,6 +187,7 @@ impl<'a> Stage<'a> {
             parts: Vec::new(),
             turns: Vec::new(),
             outage: None,
+            begun: clock.now().mono,
             healed: clock.now().mono,
             followed: Vec::new(),
             converged: Vec::new(),
@@ -182,6 +198,11 @@ impl<'a> Stage<'a> {
         stage.parts = stage.dealt().await;
         assert!(stage.nodes[0].leads().await, "who is first leads");
         stage
+    }
+
+    /// How long it has been played.
+    pub(super) fn lasted(&self) -> Duration {
+        self.clock.now().mono.since(self.begun)
     }
 
     /// Plays a script: what happens so long after its begin.
@@ -210,7 +231,7 @@ impl<'a> Stage<'a> {
 
     /// Waits until the last word about each part is what is true of it.
     pub(super) async fn told(&mut self) {
-        wait_for("the last word to be the truth", DETECTED + TOLD, async || {
+        wait_for("the last word to be the truth", self.pace.detected() + TOLD, async || {
             self.look().await;
             self.untrue().is_empty().then_some(())
         })
@@ -235,7 +256,7 @@ impl<'a> Stage<'a> {
             let client = &self.database.client;
             wait_for("all to be heard", SOON, async || (number(client, relay).await == 0).then_some(())).await;
         }
-        let (slots, unknown) = check_slots(&self.database.client, JOURNEYS, EVERY).await;
+        let (slots, unknown) = check_slots(&self.database.client, JOURNEYS, self.pace.every).await;
         let untrue = self.untrue();
         assert!(untrue.is_empty(), "the last word is not the truth: {untrue:#?}\n{:#?}", self.texts());
         let (notices, twice) = self.check_notices();
@@ -246,6 +267,7 @@ impl<'a> Stage<'a> {
         match event {
             Event::Break(parts) => parts.iter().for_each(|part| self.turn(self.parts[*part], true)),
             Event::Mend(parts) => parts.iter().for_each(|part| self.turn(self.parts[*part], false)),
+            Event::Turn(part) => self.turn(part, !self.bad().contains(&part)),
             Event::Cut(node, cut) => {
                 let led = self.decides(node).await;
                 self.nodes[node].host.cut(cut);
@@ -433,12 +455,13 @@ impl<'a> Stage<'a> {
             let of: Vec<_> = notices.iter().filter(|notice| notice.part == Some(part)).collect();
             for (nth, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.is_bad) {
                 let until = turns.get(nth + 1).map_or(Timestamp::MAX, |next| next.at);
-                if between(turn.at, until) < DETECTED + EVERY {
+                // Nobody may have run it often enough, while nobody followed.
+                if between(turn.at, until) < self.pace.detected() + TAKEN_OVER {
                     continue;
                 }
                 let told = of.iter().find(|notice| notice.is_begin && notice.at >= turn.at);
                 let took = told.map(|notice| between(turn.at, notice.at));
-                let is_told = took.is_some_and(|took| took <= DETECTED + TOLD);
+                let is_told = took.is_some_and(|took| took <= self.pace.detected() + TOLD);
                 assert!(is_told, "{}: of part-{part} it was told after {took:?}\n{:#?}", self.name, self.texts());
             }
             let sides: BTreeSet<IpAddr> = of.iter().map(|notice| notice.from).collect();
@@ -544,7 +567,7 @@ fn with_clock(setup: Setup, ahead: i64) -> Setup {
         .environment("DONT_FAKE_MONOTONIC", "1")
 }
 
-fn configuration(target: &Target, slack: &FakeSlack) -> (String, String) {
+fn configuration(target: &Target, slack: &FakeSlack, pace: Pace) -> (String, String) {
     let main = format!(
         "[alerting]\ngroup_by = []\ndigest_after = 1000\nnotify = []\n[channels.web]\ntype = \"http\"\nurl = \"{}\"\n\
          [notifiers.chat]\ntype = \"slack\"\ntoken = {{ file = \"token\" }}\nchannel = \"{CHANNEL}\"\napi_url = \"{}\"\n",
@@ -556,8 +579,8 @@ fn configuration(target: &Target, slack: &FakeSlack) -> (String, String) {
             "[[journey]]\nname = \"part-{part}\"\nevery = \"{}ms\"\ndeadline = \"{}ms\"\nnotify = [\"chat\"]\n\
              alert = {{ down_after = 2, recover_after = 1, remind = \"never\", flapping = false }}\n\
              step = [{{ request = \"web\", path = \"/{part}\" }}]\n",
-            EVERY.as_millis(),
-            DEADLINE.as_millis()
+            pace.every.as_millis(),
+            pace.deadline.as_millis()
         )
     };
     (main, (0..JOURNEYS).map(journey).collect())

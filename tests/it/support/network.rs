@@ -128,7 +128,8 @@ impl Host {
         self.network.address(129 + self.number)
     }
 
-    fn at_the_store(&self) -> IpAddr {
+    /// Its address on the bridge to the store.
+    pub(crate) fn at_the_store(&self) -> IpAddr {
         self.network.address(1 + self.number)
     }
 
