@@ -148,6 +148,15 @@ struct Outage {
     is_followed: bool,
 }
 
+/// What telling came to.
+struct Told {
+    notices: usize,
+    /// Those that another daemon had told, too.
+    twice: usize,
+    /// From the first failure to the first notice, at most.
+    latest: Duration,
+}
+
 /// What people were told.
 struct Notice {
     /// Of this part, or of the monitor itself.
@@ -259,8 +268,8 @@ impl<'a> Stage<'a> {
         let (slots, unknown) = check_slots(&self.database.client, JOURNEYS, self.pace.every).await;
         let untrue = self.untrue();
         assert!(untrue.is_empty(), "the last word is not the truth: {untrue:#?}\n{:#?}", self.texts());
-        let (notices, twice) = self.check_notices();
-        self.report(slots, unknown, notices, twice);
+        let told = self.check_notices();
+        self.report(slots, unknown, &told);
     }
 
     async fn happen(&mut self, event: Event) {
@@ -445,14 +454,14 @@ impl<'a> Stage<'a> {
         untrue
     }
 
-    /// Whoever failed was told of in time, and nothing was told twice by the same daemon; gives how many notices there were, and how
-    /// many of them another daemon had told.
-    fn check_notices(&self) -> (usize, usize) {
+    /// Whoever failed was told of in time, and nothing was told twice by the same daemon.
+    fn check_notices(&self) -> Told {
         let notices = self.notices();
-        let mut twice = 0;
+        let mut all = Told { notices: 0, twice: 0, latest: Duration::ZERO };
         for part in 0..JOURNEYS {
             let turns: Vec<_> = self.turns.iter().filter(|turn| turn.part == part).collect();
             let of: Vec<_> = notices.iter().filter(|notice| notice.part == Some(part)).collect();
+            all.notices += of.len();
             for (nth, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.is_bad) {
                 let until = turns.get(nth + 1).map_or(Timestamp::MAX, |next| next.at);
                 // Nobody may have run it often enough, while nobody followed.
@@ -460,82 +469,54 @@ impl<'a> Stage<'a> {
                     continue;
                 }
                 let told = of.iter().find(|notice| notice.is_begin && notice.at >= turn.at);
-                let took = told.map(|notice| between(turn.at, notice.at));
-                let is_told = took.is_some_and(|took| took <= self.pace.detected() + TOLD);
-                assert!(is_told, "{}: of part-{part} it was told after {took:?}\n{:#?}", self.name, self.texts());
+                let took = told.map_or(Duration::MAX, |notice| between(turn.at, notice.at));
+                let is_in_time = took <= self.pace.detected() + TOLD;
+                assert!(is_in_time, "{}: of part-{part} it was told after {took:?}\n{:#?}", self.name, self.texts());
+                all.latest = all.latest.max(took);
             }
             let sides: BTreeSet<IpAddr> = of.iter().map(|notice| notice.from).collect();
-            for (is_bad, count) in
-                [true, false].map(|is_bad| (is_bad, turns.iter().filter(|turn| turn.is_bad == is_bad).count()))
-            {
-                let told = |notice: &Notice| if is_bad { notice.is_begin } else { notice.is_end };
-                twice += of.iter().filter(|notice| told(notice)).count().saturating_sub(count);
+            for is_bad in [true, false] {
+                let count = turns.iter().filter(|turn| turn.is_bad == is_bad).count();
+                let told = |notice: &&&Notice| if is_bad { notice.is_begin } else { notice.is_end };
+                all.twice += of.iter().filter(told).count().saturating_sub(count);
                 for side in &sides {
-                    let said = of.iter().filter(|notice| notice.from == *side && told(notice)).count();
-                    assert!(
-                        said <= count,
-                        "{}: {side} told {said} times of part-{part}, which turned {count} times\n{:#?}",
-                        self.name,
-                        self.texts()
-                    );
+                    let said = of.iter().filter(|notice| notice.from == *side).filter(told).count();
+                    let what = format!("{side} told {said} times that part-{part} turned, which did {count} times");
+                    assert!(said <= count, "{}: {what}\n{:#?}", self.name, self.texts());
                 }
             }
         }
-        (notices.iter().filter(|notice| notice.part.is_some()).count(), twice)
+        all
     }
 
     /// A row of figures, and those of all scenarios so far together.
-    fn report(&self, slots: usize, unknown: i64, notices: usize, twice: usize) {
+    fn report(&self, slots: usize, unknown: i64, told: &Told) {
         static ALL: Mutex<Vec<Duration>> = Mutex::new(Vec::new());
         let mut all = ALL.lock().expect("no panic while held");
         all.extend(&self.followed);
         all.sort_unstable();
         let at = |share: usize| all.get((all.len() * share).div_ceil(100).max(1) - 1).copied().unwrap_or_default();
-        let (followed, converged) = (most(&self.followed), most(&self.converged));
-        let told = self.turns.len();
-        let heads = [
-            "scenario",
-            "daemons",
-            "outages followed",
-            "longest",
-            "converged after at most",
-            "ended with 75",
-            "slots, each once",
-            "unknown",
-            "turns",
-            "notices",
-            "told by another, too",
-            "lost",
-            "stale last words",
+        let row: [(&str, &dyn Display); 12] = [
+            ("scenario", &self.name),
+            ("daemons", &self.nodes.len()),
+            ("followed", &self.followed.len()),
+            ("after at most", &most(&self.followed)),
+            ("converged after at most", &most(&self.converged)),
+            ("ended with 75", &self.ended),
+            ("slots, each once", &slots),
+            ("unknown", &unknown),
+            ("turns", &self.turns.len()),
+            ("told after at most", &most(&[told.latest])),
+            ("notices", &told.notices),
+            ("from both sides", &told.twice),
         ];
-        let cells: [&dyn Display; 13] = [
-            &self.name,
-            &self.nodes.len(),
-            &self.followed.len(),
-            &followed,
-            &converged,
-            &self.ended,
-            &slots,
-            &unknown,
-            &told,
-            &notices,
-            &twice,
-            &0,
-            &0,
-        ];
-        let mut table = Table::new("partition", &self.name, &heads);
-        table.row(&cells);
-        let line: Vec<_> = heads.iter().zip(cells).map(|(head, cell)| format!("{head}: {cell}")).collect();
+        Table::new("partition", &self.name, &row.map(|(head, _)| head)).row(&row.map(|(_, cell)| cell));
         for notice in self.own() {
-            eprintln!("  of itself, {}: {}", notice.from, notice.text);
+            eprintln!("{}: of itself, {}: {}", self.name, notice.from, notice.text);
         }
-        eprintln!(
-            "{}\n  all scenarios so far: {} followed, p50 {:.1?}, p99 {:.1?}",
-            line.join("; "),
-            all.len(),
-            at(50),
-            at(99)
-        );
+        let line: Vec<_> = row.iter().map(|(head, cell)| format!("{head}: {cell}")).collect();
+        let so_far = format!("{} followed so far, p50 {:.1?}, p99 {:.1?}", all.len(), at(50), at(99));
+        eprintln!("{}\n  of all scenarios {so_far}", line.join("; "));
     }
 }
 
