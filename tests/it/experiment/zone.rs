@@ -96,7 +96,9 @@ fn a_zone_in_a_namespace_is_cut_as_the_page_shows() {
         scratch.write("pipe.py", PIPE);
         scratch.write("zone.sh", &shell_blocks("docs/experiments.md").pop().expect("it shows how a zone is made"));
         // The page's phase in place of the recipe's, and no proxy.
-        let recipe = adapt(&read("az-outage.toml"), &[("/tmp/journeyman-az-outage", "state")]);
+        // A slower one: what waits meanwhile is drained one by one.
+        let less = [("/tmp/journeyman-az-outage", "state"), ("100/s", "25/s")];
+        let recipe = adapt(&read("az-outage.toml"), &less);
         let (before, rest) = recipe.split_once("[proxy.zone]\n").expect("it has a proxy");
         let after = rest.find("[[phase]]\nname  = \"restart\"").expect("it has that phase");
         let phase = toml_blocks("docs/experiments.md").pop().expect("it shows a phase");
