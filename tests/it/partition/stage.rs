@@ -221,7 +221,7 @@ impl<'a> Stage<'a> {
             let at = begun + Duration::from_millis(after);
             while self.clock.now().mono < at {
                 self.look().await;
-                self.clock.sleep_until(at.min(self.clock.now().mono + Duration::from_millis(50))).await;
+                self.pause().await;
             }
             self.happen(event).await;
         }
@@ -229,22 +229,35 @@ impl<'a> Stage<'a> {
 
     /// Waits until one daemon decides, all have their part, and nothing waits to be heard.
     pub(super) async fn converge(&mut self) {
-        let healed = self.healed;
-        wait_for("one to decide, and all to have their part", CONVERGED, async || {
+        let bound = self.healed.max(self.begun) + CONVERGED;
+        loop {
             self.look().await;
-            self.is_calm().await.then_some(())
-        })
-        .await;
-        self.converged.push(self.clock.now().mono.since(healed));
+            let Some(amiss) = self.amiss().await else { break };
+            let is_late = self.clock.now().mono > bound;
+            assert!(!is_late, "{}: {CONVERGED:?} after it was over {amiss}", self.name);
+            self.pause().await;
+        }
+        self.converged.push(self.clock.now().mono.since(self.healed));
     }
 
     /// Waits until the last word about each part is what is true of it.
     pub(super) async fn told(&mut self) {
-        wait_for("the last word to be the truth", self.pace.detected() + TOLD, async || {
+        let bound = self.clock.now().mono + self.pace.detected() + TOLD;
+        loop {
             self.look().await;
-            self.untrue().is_empty().then_some(())
-        })
-        .await;
+            let untrue = self.untrue();
+            if untrue.is_empty() {
+                break;
+            }
+            let is_late = self.clock.now().mono > bound;
+            assert!(!is_late, "{}: the last word is not the truth: {untrue:#?}\n{:#?}", self.name, self.texts());
+            self.pause().await;
+        }
+    }
+
+    /// Between two looks.
+    async fn pause(&self) {
+        self.clock.sleep_until(self.clock.now().mono + Duration::from_millis(50)).await;
     }
 
     /// All parts get well; the daemons end in order; everything is checked.
@@ -258,7 +271,7 @@ impl<'a> Stage<'a> {
         for is_last in [false, true] {
             for node in &mut self.nodes {
                 if node.leads().await == is_last {
-                    assert_eq!(node.daemon.terminate().await, 0, "{}", node.daemon.log());
+                    assert_eq!(node.daemon.terminate().await, 0, "{}: {}", self.name, last_words(&node.daemon));
                 }
             }
             let relay = "select count(*) from relay";
@@ -266,8 +279,9 @@ impl<'a> Stage<'a> {
             wait_for("all to be heard", SOON, async || (number(client, relay).await == 0).then_some(())).await;
         }
         let (slots, unknown) = check_slots(&self.database.client, JOURNEYS, self.pace.every).await;
+        // What was told meanwhile counts, too.
         let untrue = self.untrue();
-        assert!(untrue.is_empty(), "the last word is not the truth: {untrue:#?}\n{:#?}", self.texts());
+        assert!(untrue.is_empty(), "{}: the last word is not the truth: {untrue:#?}\n{:#?}", self.name, self.texts());
         let told = self.check_notices();
         self.report(slots, unknown, &told);
     }
@@ -351,7 +365,7 @@ impl<'a> Stage<'a> {
             let Some(code) = node.daemon.exit_code() else { continue };
             match node.ended {
                 None => {
-                    assert_eq!(code, FENCED, "{}", node.daemon.log());
+                    assert_eq!(code, FENCED, "{}: {}", self.name, last_words(&node.daemon));
                     self.ended += 1;
                     node.ended = Some(now);
                 }
@@ -380,23 +394,27 @@ impl<'a> Stage<'a> {
         self.outage.iter_mut().for_each(|outage| outage.is_followed = true);
     }
 
-    async fn is_calm(&mut self) -> bool {
-        if self.nodes.iter().any(|node| node.ended.is_some() || node.is_stopped) {
-            return false;
+    /// What is not as it should be when nothing happens.
+    async fn amiss(&self) -> Option<String> {
+        if let Some(nth) = self.nodes.iter().position(|node| node.ended.is_some() || node.is_stopped) {
+            return Some(format!("daemon {nth} does not run"));
         }
         let shares = shares(&self.database.client).await;
         let pids: BTreeSet<u32> = self.nodes.iter().map(|node| node.daemon.pid()).collect();
-        let (Some(least), Some(most)) = (shares.values().min(), shares.values().max()) else { return false };
-        let is_fair = shares.values().sum::<usize>() == 32 && shares.keys().eq(&pids) && most - least <= 1;
-        if !is_fair || number(&self.database.client, "select count(*) from relay").await > 0 {
-            return false;
+        let is_all = shares.values().sum::<usize>() == 32 && shares.keys().eq(&pids);
+        let is_fair = shares.values().max().zip(shares.values().min()).is_some_and(|(most, least)| most - least <= 1);
+        if !is_all || !is_fair {
+            return Some(format!("the shards are shared out like this: {shares:?}, among {pids:?}"));
+        }
+        let waits = number(&self.database.client, "select count(*) from relay").await;
+        if waits > 0 {
+            return Some(format!("{waits} observations wait to be heard"));
         }
         let mut leaders = 0;
         for node in &self.nodes {
-            let Ok((status, _)) = node.daemon.try_get("/api/v1/journeys").await else { return false };
-            leaders += usize::from(status == StatusCode::OK);
+            leaders += usize::from(node.leads().await);
         }
-        leaders == 1
+        (leaders != 1).then(|| format!("{leaders} daemons decide"))
     }
 
     /// The parts that fail.
@@ -529,6 +547,13 @@ impl Node {
 
 fn most(durations: &[Duration]) -> String {
     durations.iter().max().map_or("-".to_owned(), |most| format!("{most:.1?}"))
+}
+
+/// The end of what it has logged.
+fn last_words(daemon: &Daemon) -> String {
+    let log = daemon.log();
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// The process that has the lease of who decides.
