@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::support::cluster::{check_slots, number, shares};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{CHANNEL, FakeSlack, TOKEN};
-use crate::support::network::{Cut, Host, Network};
+use crate::support::network::{Cut, Host, Network, forget_clock};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::table::Table;
 use crate::support::target::{Mode, Target};
@@ -125,10 +125,7 @@ struct Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // What libfaketime leaves of a process that is killed; of others it leaves nothing.
-        for name in ["faketime_shm_", "sem.faketime_sem_"] {
-            let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", self.daemon.pid()));
-        }
+        forget_clock(&self.daemon.pid().to_string());
     }
 }
 

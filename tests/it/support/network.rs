@@ -201,9 +201,17 @@ fn sweep() {
         }
         for left in ip(&format!("netns pids {name}")).unwrap_or_default().lines() {
             let _ = Command::new("kill").args(["-KILL", left]).status();
+            forget_clock(left);
         }
         // Another may be sweeping, too.
         let _ = ip(&format!("netns del {name}"));
+    }
+}
+
+/// Removes what libfaketime leaves of a process that is killed; of others it leaves nothing.
+pub(crate) fn forget_clock(process: &str) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        let _ = std::fs::remove_file(format!("/dev/shm/{name}{process}"));
     }
 }
 
