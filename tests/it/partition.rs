@@ -1,9 +1,9 @@
-//! Daemons that share a store, when the network between them and the store is cut: both ways, one way, again and again; and when
-//! they are stopped, or their clocks disagree.
+//! Daemons that share a store, when the network between them and the store is cut: both ways, one way, again and again;
+//! and when they are stopped, or their clocks disagree.
 //!
-//! Of each scenario the same must hold: whoever fails is told of in time, by each side of the cut at most once; whoever is gone is
-//! followed; soon after the end one decides, each has its part, and nothing waits; each slot is in the books once; and the last word
-//! about each journey is the truth.
+//! Of each scenario the same must hold: whoever fails is told of in time, by each side of the cut at most once; whoever
+//! is gone is followed; soon after the end one decides, each has its part, and nothing waits; each slot is in the books
+//! once; and the last word about each journey is the truth.
 
 mod stage;
 
@@ -32,8 +32,8 @@ async fn scenario(site: &Site, name: &str, clocks: &[i64], script: &[(u64, Event
     stage.end().await;
 }
 
-/// Parts of each daemon fail before the fault, and some of them get well while it lasts; others fail while it lasts; all that are
-/// left get well after it.
+/// Parts of each daemon fail before the fault, and some of them get well while it lasts; others fail while it lasts;
+/// all that are left get well after it.
 fn around(fault: Event, lasts: u64, end: Event) -> [(u64, Event); 5] {
     [
         (0, Event::Break(&[0, 1, 5])),

@@ -1,5 +1,5 @@
-//! What docs/experiments.md shows of a network namespace, word for word. It all happens in a network and among mounts of its own, so
-//! that the page's names and addresses are nobody else's, and nothing is left of them.
+//! What docs/experiments.md shows of a network namespace, word for word. It all happens in a network and among mounts
+//! of its own, so that the page's names and addresses are nobody else's, and nothing is left of them.
 
 use super::*;
 use crate::support::command::run;
@@ -7,7 +7,8 @@ use crate::support::document::{adapt, shell_blocks};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::{not_tested, server_binary};
 
-/// What comes to one address goes on to another, and back. A path is a socket of the machine, whatever network it is called from.
+/// What comes to one address goes on to another, and back. A path is a socket of the machine, whatever network it is
+/// called from.
 const PIPE: &str = r#"
 import socket, sys, threading
 

@@ -72,8 +72,8 @@ impl Pace {
     }
 }
 
-/// What happens. Daemons are named by the order in which they were started: 0 leads at first. So are parts: of three daemons the
-/// first runs 0, 3, 6, … at first, the second 1, 4, 7, ….
+/// What happens. Daemons are named by the order in which they were started: 0 leads at first. So are parts: of three
+/// daemons the first runs 0, 3, 6, … at first, the second 1, 4, 7, ….
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// These parts fail from now on.
@@ -166,7 +166,8 @@ struct Notice {
 }
 
 impl<'a> Stage<'a> {
-    /// Starts a daemon for each of these wall clocks, which are so many seconds ahead of ours; waits until they share the journeys.
+    /// Starts a daemon for each of these wall clocks, which are so many seconds ahead of ours; waits until they share
+    /// the journeys.
     pub(super) async fn start(site: &'a Site, name: &str, clocks: &[i64], pace: Pace) -> Stage<'a> {
         let database = site.server.database().await;
         let world = site.network.world();

@@ -1,5 +1,5 @@
-//! Hosts with a network of their own: namespaces of the kernel, joined by two bridges. Over one the hosts reach the store, over the
-//! other everything else, so that a host can be cut off from the store alone, both ways or one way.
+//! Hosts with a network of their own: namespaces of the kernel, joined by two bridges. Over one the hosts reach the
+//! store, over the other everything else, so that a host can be cut off from the store alone, both ways or one way.
 //!
 //! Servers stay where the tests run, at an address on each bridge. Nothing leads out of here.
 
@@ -133,8 +133,8 @@ impl Host {
         self.network.address(1 + self.number)
     }
 
-    /// A command that becomes this program, in here and with these environment variables: its process id is the program's, which alone
-    /// has the variables.
+    /// A command that becomes this program, in here and with these environment variables: its process id is the
+    /// program's, which alone has the variables.
     pub(crate) fn command(&self, program: &str, environment: &[(String, String)]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name)).arg("env");
