@@ -1,15 +1,12 @@
 //! Several daemons on one store: each runs its part, one decides and tells, and whoever goes is followed.
 
-#![expect(clippy::unwrap_used, reason = "what the oracle cannot read is a failed test")]
-
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use journeyman::clock::Clock;
 use journeyman::cluster::shard_of;
 use reqwest::StatusCode;
-use tokio_postgres::Client;
 
+use crate::support::cluster::{check_slots, leads, number, settled, unknown};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{CHANNEL, FakeSlack, TOKEN};
 use crate::support::postgres::Postgres as Server;
@@ -47,73 +44,6 @@ pub(crate) fn setup(name: &str, url: &str) -> Setup {
     let setup = Setup::new(name).store_url(url);
     setup.write("token", TOKEN);
     setup
-}
-
-pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
-}
-
-/// The slots of each journey, in order.
-pub(crate) async fn slots(client: &Client) -> BTreeMap<String, Vec<i64>> {
-    let sql = "select name, start, step, count from span join journey on journey.id = journey order by name, start";
-    let mut slots: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for row in client.query(sql, &[]).await.unwrap() {
-        let (name, start, step, count): (String, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        slots.entry(name).or_default().extend((0..count).map(|n| start + n * step));
-    }
-    slots
-}
-
-/// Every slot between a journey's first and its last is counted, and once; gives how many that are, and how many of them nobody
-/// knows anything of.
-async fn check_slots(client: &Client, journeys: usize) -> (usize, i64) {
-    let slots = slots(client).await;
-    assert_eq!(slots.len(), journeys);
-    for (name, slots) in &slots {
-        for pair in slots.windows(2) {
-            assert_eq!(pair[1] - pair[0], EVERY.as_millis() as i64, "{name}: a slot is missing, or there twice");
-        }
-    }
-    (slots.values().map(Vec::len).sum(), unknown(client).await)
-}
-
-/// Slots that nobody knows anything of.
-async fn unknown(client: &Client) -> i64 {
-    number(client, "select coalesce(sum(count), 0)::bigint from span where verdict = 4").await
-}
-
-/// How many shards each daemon has whose lease lasts, by its process.
-async fn shares(client: &Client) -> BTreeMap<u32, usize> {
-    let sql = "select holder from lease where shard > 0 and holder <> ''
-        and until >= (extract(epoch from clock_timestamp()) * 1000)::bigint";
-    let mut shares = BTreeMap::new();
-    for row in client.query(sql, &[]).await.unwrap() {
-        let holder: String = row.get(0);
-        let process = holder.rsplit_once("process ").and_then(|(_, process)| process.split('-').next()?.parse().ok());
-        *shares.entry(process.unwrap_or_else(|| panic!("{holder}"))).or_default() += 1;
-    }
-    shares
-}
-
-/// Waits until these daemons, and no others, have all shards between them, none more than one more than another; how long that took.
-async fn settled(client: &Client, daemons: &[&Daemon]) -> Duration {
-    let clock = Clock::system();
-    let begun = clock.now().mono;
-    let mut pids: Vec<_> = daemons.iter().map(|daemon| daemon.pid()).collect();
-    pids.sort_unstable();
-    wait_for("the shards to be shared out", SOON, async || {
-        let shares = shares(client).await;
-        let (least, most) = (shares.values().min()?, shares.values().max()?);
-        let is_all = shares.values().sum::<usize>() == 32 && shares.keys().eq(pids.iter()) && most - least <= 1;
-        is_all.then_some(())
-    })
-    .await;
-    clock.now().mono.since(begun)
-}
-
-/// Whether the daemon decides: it answers questions of the API.
-pub(crate) async fn leads(daemon: &Daemon) -> bool {
-    daemon.try_get("/api/v1/journeys").await.is_ok_and(|(status, _)| status == StatusCode::OK)
 }
 
 pub(crate) fn told(slack: &FakeSlack) -> Vec<String> {
@@ -209,7 +139,7 @@ fn whoever_goes_is_followed_and_no_slot_is_lost_or_counted_twice() {
         }
         let told = told(&slack);
         assert!(told.len() == 2 && told.iter().all(|text| text.contains("part-5")), "{told:#?}");
-        let (slots, unknown) = check_slots(client, JOURNEYS).await;
+        let (slots, unknown) = check_slots(client, JOURNEYS, EVERY).await;
         let twice = "select count(*) from (select 1 from run group by journey, slot having count(*) > 1) as twice";
         assert_eq!(number(client, twice).await, 0);
         for (what, took) in [
@@ -271,6 +201,48 @@ fn a_webhook_may_come_to_any_daemon() {
         }
         let used = "select count(*) from arrival join ledger using (token) where settled is not null";
         assert_eq!(number(client, used).await, 0, "nothing is kept that was used");
+    });
+}
+
+#[test]
+fn daemons_go_on_while_a_newer_build_is_among_them() {
+    block_on(async {
+        let Some(server) = Server::shared().await else { return };
+        let database = server.database().await;
+        let client = &database.client;
+        let (target, slack) = (Target::start(JOURNEYS).await, FakeSlack::start().await);
+        let (main, probes) = configuration(&target, &slack);
+        let start = async |name: &str| setup(name, &database.url()).start(&main, &probes).await;
+        let (first, second) = (start("newer-first").await, start("newer-second").await);
+        settled(client, &[&first, &second]).await;
+
+        // What a version that comes after this one may do, as long as it says that we may go on.
+        let newer = "begin; update meta set number = number + 1 where key = 'schema';
+            alter table run add column more text; alter table member add column more text;
+            create table further (id bigint primary key);
+            insert into relay (writer, number, at, journey, document) select 'a newer one', 0, 0, min(id), '{\"Foretold\":{}}'
+                from journey; commit";
+        client.batch_execute(newer).await.unwrap();
+        let third = start("newer-third").await;
+        settled(client, &[&first, &second, &third]).await;
+        wait_for("what nobody understands to be laid aside", SOON, async || {
+            (number(client, "select count(*) from relay where writer = 'a newer one'").await == 0).then_some(())
+        })
+        .await;
+        assert!(first.log().contains("is it of another version?"), "{}", first.log());
+        target.set(BROKEN, Mode::Fails);
+        wait_for("people to be told", SOON, async || (!told(&slack).is_empty()).then_some(())).await;
+        let mut daemons = [third, second, first];
+        for daemon in &mut daemons {
+            assert_eq!(daemon.terminate().await, 0, "{}", daemon.log());
+        }
+        check_slots(client, JOURNEYS, EVERY).await;
+
+        // One that says that we may not is left alone.
+        client.batch_execute("update meta set number = 99 where key in ('schema', 'readable_from')").await.unwrap();
+        let mut late = setup("newer-late", &database.url()).begin(&main, &probes);
+        assert_ne!(late.wait_for_exit().await, 0);
+        assert!(late.log().contains("run the newer build"), "{}", late.log());
     });
 }
 

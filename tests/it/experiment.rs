@@ -19,6 +19,8 @@ use crate::support::{Process, Scratch, block_on, wait_for};
 
 #[cfg(feature = "amqp")]
 mod broker;
+#[cfg(feature = "amqp")]
+mod zone;
 
 const BOUND: Duration = Duration::from_secs(60);
 

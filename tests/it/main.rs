@@ -58,7 +58,10 @@ mod notify_webhook;
 mod openapi;
 mod packages;
 #[cfg(feature = "postgres")]
+mod partition;
+#[cfg(feature = "postgres")]
 mod places;
+#[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_store;

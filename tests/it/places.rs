@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::{leads, number, setup, slots, told};
+use crate::cluster::{setup, told};
+use crate::support::cluster::{leads, number, slots};
 use crate::support::daemon::Daemon;
 use crate::support::fake_slack::{CHANNEL, FakeSlack};
 use crate::support::postgres::Postgres as Server;

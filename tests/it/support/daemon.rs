@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use super::network::Host;
 use super::{Process, START, Scratch, free_port, wait_for};
 
 /// The daemon promises to drain in less than 20 s.
@@ -25,6 +27,8 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     /// What asks a daemon that speaks TLS.
     tls: Option<reqwest::Client>,
+    /// Where it runs, if not where the tests do.
+    host: Option<Arc<Host>>,
 }
 
 impl Setup {
@@ -34,7 +38,7 @@ impl Setup {
         let scratch = Scratch::new(name);
         let [http, hooks] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let store = scratch.path().join("journeyman.db");
-        Setup { scratch, http, hooks, store, store_url: None, environment: Vec::new(), tls: None }
+        Setup { scratch, http, hooks, store, store_url: None, environment: Vec::new(), tls: None, host: None }
     }
 
     /// Keeps the store elsewhere.
@@ -55,6 +59,11 @@ impl Setup {
     /// Asks the daemon, which speaks TLS, through this client.
     pub fn behind_tls(self, client: reqwest::Client) -> Setup {
         Setup { tls: Some(client), ..self }
+    }
+
+    /// Starts it on this host, where its pages are to be asked for, too.
+    pub fn on(self, host: Arc<Host>) -> Setup {
+        Setup { http: SocketAddr::new(host.address(), self.http.port()), host: Some(host), ..self }
     }
 
     /// Gives the daemon this environment variable.
@@ -143,10 +152,18 @@ impl Setup {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_journeyman"));
+        const PROGRAM: &str = env!("CARGO_BIN_EXE_journeyman");
+        let mut command = match &self.host {
+            None => {
+                let mut command = Command::new(PROGRAM);
+                command.envs(self.environment.iter().cloned());
+                command
+            }
+            Some(host) => host.command(PROGRAM, &self.environment),
+        };
         command.args(["run", "--config"]).arg(self.directory().join("journeyman.toml"));
         // It must not report to a supervisor of the tests.
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").envs(self.environment.iter().cloned());
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
         Process::start("journeyman", &mut command, &self.log_path())
     }
 
@@ -260,6 +277,11 @@ impl Daemon {
     /// Sends it a signal by name: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, signal: &str) {
         self.process.signal(signal);
+    }
+
+    /// Its exit code, if it has ended.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.process.exit_code()
     }
 
     /// Waits until it ends by itself; its exit code.

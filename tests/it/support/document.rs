@@ -4,6 +4,15 @@ use std::path::Path;
 
 /// The TOML blocks of a page of the documentation, in order, their indentation within a list taken off.
 pub fn toml_blocks(page: &str) -> Vec<String> {
+    blocks(page, "```toml")
+}
+
+/// The blocks of a page that are for a shell, as [`toml_blocks`].
+pub fn shell_blocks(page: &str) -> Vec<String> {
+    blocks(page, "```sh")
+}
+
+fn blocks(page: &str, opens: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut blocks = Vec::new();
@@ -11,7 +20,7 @@ pub fn toml_blocks(page: &str) -> Vec<String> {
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
         match (&mut open, line.trim()) {
-            (None, "```toml") => open = Some((indent, String::new())),
+            (None, fence) if fence == opens => open = Some((indent, String::new())),
             (None, _) => {}
             (Some((_, block)), "```") => {
                 blocks.push(std::mem::take(block));
@@ -23,8 +32,8 @@ pub fn toml_blocks(page: &str) -> Vec<String> {
             }
         }
     }
-    assert!(open.is_none(), "{page}: a TOML block is not closed");
-    assert!(!blocks.is_empty(), "{page} has no TOML block");
+    assert!(open.is_none(), "{page}: a block is not closed");
+    assert!(!blocks.is_empty(), "{page} has no block {opens}");
     blocks
 }
 

@@ -8,7 +8,7 @@ mod socket;
 mod workspace;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub(crate) struct Request {
     pub(crate) arguments: Value,
     /// When it was read whole.
     pub(crate) at: Now,
+    /// Who asked.
+    pub(crate) from: IpAddr,
 }
 
 /// One message in a channel.
@@ -157,7 +159,12 @@ pub(crate) struct FakeSlack {
 impl FakeSlack {
     /// Starts one on a free loopback port.
     pub(crate) async fn start() -> FakeSlack {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
+        FakeSlack::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// Starts one at this address of this machine.
+    pub(crate) async fn start_at(address: IpAddr) -> FakeSlack {
+        let listener = TcpListener::bind((address, 0)).await.expect("it has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let state = Arc::new(Mutex::new(State::new()));
         let mut server = JoinSet::new();
@@ -305,12 +312,12 @@ impl FakeSlack {
 
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok((stream, from)) = listener.accept().await {
         let state = Arc::clone(&state);
         connections.spawn(async move {
             // A connection that becomes a WebSocket is one until its end.
             let socket: Upgrading = Mutex::new(None);
-            let service = service_fn(|request| answer(request, Arc::clone(&state), &socket));
+            let service = service_fn(|request| answer(request, from.ip(), Arc::clone(&state), &socket));
             // An error is a connection that was dropped on purpose, or by the client.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             #[cfg(feature = "slack")]
@@ -333,6 +340,7 @@ fn dropped() -> std::io::Error {
 
 async fn answer(
     mut request: hyper::Request<Incoming>,
+    from: IpAddr,
     state: Arc<Mutex<State>>,
     socket: &Upgrading,
 ) -> Result<hyper::Response<Body>, std::io::Error> {
@@ -356,7 +364,7 @@ async fn answer(
     let scripted = {
         let mut state = state.lock().expect("no panic while held");
         let at = state.clock.now();
-        state.requests.push(Request { method: method.clone(), arguments: arguments.clone(), at });
+        state.requests.push(Request { method: method.clone(), arguments: arguments.clone(), at, from });
         state.scripts.get_mut(&method).and_then(VecDeque::pop_front).unwrap_or(Answer::Ok)
     };
     let token = field(AUTHORIZATION).strip_prefix("Bearer ").map_or_else(|| text(&arguments, "token"), str::to_owned);

@@ -5,6 +5,8 @@
 pub(crate) mod alertmanager;
 pub(crate) mod browser;
 pub mod certificate;
+#[cfg(feature = "postgres")]
+pub(crate) mod cluster;
 pub mod command;
 pub mod daemon;
 pub mod document;
@@ -21,6 +23,7 @@ pub(crate) mod mosquitto;
 #[cfg(feature = "sqs")]
 pub(crate) mod moto;
 pub(crate) mod nats;
+pub(crate) mod network;
 pub mod notices;
 pub(crate) mod nsd;
 pub(crate) mod pipeline;
@@ -80,12 +83,15 @@ pub fn server_binary(name: &str, package: &str) -> Option<PathBuf> {
         std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/usr/lib/kannel/test"].map(PathBuf::from));
     let found = places.map(|place| place.join(name)).find(|program| program.is_file());
     if found.is_none() {
-        let message =
-            format!("NOT TESTED: `{name}` is missing; install the Debian package `{package}`, or use tests/run");
-        assert!(std::env::var_os(REQUIRED).is_none(), "{message}");
-        eprintln!("\n{}\n{message}\n{}\n", "!".repeat(80), "!".repeat(80));
+        not_tested(&format!("`{name}` is missing; install the Debian package `{package}`, or use tests/run"));
     }
     found
+}
+
+/// Says loudly that a test tests nothing, and why; a panic under `tests/run`.
+pub fn not_tested(why: &str) {
+    assert!(std::env::var_os(REQUIRED).is_none(), "NOT TESTED: {why}");
+    eprintln!("\n{}\nNOT TESTED: {why}\n{}\n", "!".repeat(80), "!".repeat(80));
 }
 
 /// The path of a server that is written in Python: from the environment that tests/run makes of tests/requirements.txt, or from

@@ -4,7 +4,7 @@
 //! pipe that we hold, and when the pipe closes, however we ended, it ends the server by its pid.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,12 @@ if [ -n "$PRIMARY" ] && [ ! -d data ]; then
 elif [ ! -d data ]; then
     "$PROGRAMS/initdb" -D data -U postgres -A trust --no-sync --no-locale -E UTF8 >initdb.log 2>&1
     printf 'host all probe 127.0.0.1/32 scram-sha-256\nhost all,replication all 127.0.0.1/32 trust\n' >data/pg_hba.conf
+    [ -z "$ALSO" ] || printf 'host all all %s/24 trust\n' "$ALSO" >>data/pg_hba.conf
 fi
 umask 077
 printf '%s' "$CERTIFICATE" >data/server.crt
 printf '%s' "$KEY" >data/server.key
-"$PROGRAMS/postgres" -D data -p "$PORT" -k "$HOME" -c listen_addresses=127.0.0.1 -c fsync=off \
+"$PROGRAMS/postgres" -D data -p "$PORT" -k "$HOME" -c listen_addresses="127.0.0.1${ALSO:+,$ALSO}" -c fsync=off \
     -c shared_buffers=16MB -c max_connections="$CONNECTIONS" -c ssl=on </dev/null >>server.log 2>&1 &
 server=$!
 echo "$server"
@@ -55,6 +56,8 @@ pub(crate) struct Postgres {
     certificate: (String, String),
     /// The port of the server that it follows, if it is a standby.
     primary: Option<u16>,
+    /// Another address of this machine where it listens; those with the same first three bytes are let in.
+    also: Option<IpAddr>,
     keeper: Option<Keeper>,
 }
 
@@ -77,15 +80,20 @@ impl Postgres {
 
     /// A server that takes only so many connections. `None`: not installed.
     pub(crate) async fn with_connections(connections: u32) -> Option<Postgres> {
-        Postgres::make(connections, None).await
+        Postgres::make(connections, None, None).await
+    }
+
+    /// A server that listens at this address, too, and lets everybody there in. `None`: not installed.
+    pub(crate) async fn also_at(address: IpAddr, connections: u32) -> Option<Postgres> {
+        Postgres::make(connections, None, Some(address)).await
     }
 
     /// A standby that follows this server.
     pub(crate) async fn standby(&self) -> Postgres {
-        Postgres::make(self.connections, Some(self.port)).await.expect("it is installed")
+        Postgres::make(self.connections, Some(self.port), None).await.expect("it is installed")
     }
 
-    async fn make(connections: u32, primary: Option<u16>) -> Option<Postgres> {
+    async fn make(connections: u32, primary: Option<u16>, also: Option<IpAddr>) -> Option<Postgres> {
         if !Path::new(PROGRAMS).join("postgres").is_file() {
             server_binary("postgres", "postgresql-15")?;
         }
@@ -94,7 +102,7 @@ impl Postgres {
         let home = std::env::temp_dir().join(format!("journeyman-it-{}-pg-{serial}", std::process::id()));
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let certificate = (certified.cert.pem(), certified.signing_key.serialize_pem());
-        let mut server = Postgres { home, port: free_port(), connections, certificate, primary, keeper: None };
+        let mut server = Postgres { home, port: free_port(), connections, certificate, primary, also, keeper: None };
         server.start().await;
         Some(server)
     }
@@ -109,6 +117,7 @@ impl Postgres {
             .env("PROGRAMS", PROGRAMS)
             .env("PORT", self.port.to_string())
             .env("PRIMARY", self.primary.map(|port| port.to_string()).unwrap_or_default())
+            .env("ALSO", self.also.map(|address| address.to_string()).unwrap_or_default())
             .env("CONNECTIONS", self.connections.to_string())
             .env("CERTIFICATE", &self.certificate.0)
             .env("KEY", &self.certificate.1)
@@ -213,6 +222,12 @@ impl Database<'_> {
     /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
+    }
+
+    /// The URL for clients at the server's other address.
+    pub(crate) fn url_elsewhere(&self) -> String {
+        let address = self.server.also.expect("it has another address");
+        self.url_at(SocketAddr::new(address, self.server.port))
     }
 
     /// The URL for clients that go through something at `address`.

@@ -1,5 +1,6 @@
 //! The system that is watched: parts that are well, fail, or hang, as the test says. It remembers what it did.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 
 /// How long a callback may take.
 const CALLBACK: Duration = Duration::from_secs(5);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How a part answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +65,11 @@ impl Target {
 
     /// The same; what is posted to a part is posted on to `callback`.
     pub async fn start_with(parts: usize, callback: String) -> Target {
+        Target::start_at(LOOPBACK, parts, callback).await
+    }
+
+    /// The same, at another address of this machine.
+    pub async fn start_at(address: IpAddr, parts: usize, callback: String) -> Target {
         let modes = vec![Mode::default(); parts];
         let state = Arc::new(Mutex::new(State { modes, answered: Vec::new(), clock: Clock::system() }));
         let (asked, posted) = (state.clone(), state.clone());
@@ -87,7 +94,7 @@ impl Target {
             }
             StatusCode::NO_CONTENT
         };
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.expect("it has a free port");
         let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
         let router = axum::Router::new().route("/{part}", axum::routing::get(get).post(post));
         let mut server = JoinSet::new();
