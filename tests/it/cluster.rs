@@ -107,7 +107,8 @@ fn whoever_goes_is_followed_and_no_slot_is_lost_or_counted_twice() {
         settled(client, &[&lead, &other]).await;
         first.start_again().await;
         settled(client, &[&first, &lead, &other]).await;
-        assert_eq!(unknown(client).await, before, "who ends in order costs nobody a slot");
+        // What the one that was stopped saw is said by now, and known where nobody knew.
+        assert!(unknown(client).await <= before, "who ends in order costs nobody a slot");
 
         // The one that decides is stopped, and comes back.
         lead.signal("STOP");
