@@ -24,6 +24,7 @@ mod cut;
 mod daemon;
 mod daylight;
 mod delivery;
+mod demo;
 mod demo_sandbox;
 mod detection;
 mod disk_full;
