@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::commands::{Callbacks, Command, Commands, Drills, Levers, Refusal, Reloads};
 use crate::config::{Difference, Plan};
 use crate::delivery::{self, Outbox, Worker, Workplace};
+use crate::drill::DrillSettings;
 use crate::evaluator::{Adoption, Evaluator, Parts};
 use crate::exit::{self, Failure};
 use crate::gate::Door;
@@ -98,7 +99,8 @@ pub(super) struct Ready {
     adoptions: mpsc::Sender<Adoption>,
     courses: watch::Sender<Arc<Vec<Course>>>,
     scenes: watch::Sender<Arc<Scene>>,
-    rehearsal: Option<(Drills, Conductor)>,
+    drilled: watch::Sender<Option<DrillSettings>>,
+    rehearsal: (Drills, Conductor),
 }
 
 /// At work: what it takes to change it.
@@ -110,6 +112,8 @@ pub(super) struct Lead {
     pub(super) adoptions: mpsc::Sender<Adoption>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
     pub(super) scenes: watch::Sender<Arc<Scene>>,
+    /// What the configuration says of drills.
+    pub(super) drilled: watch::Sender<Option<DrillSettings>>,
     /// This start, for its end.
     pub(super) boot: Boot,
 }
@@ -170,7 +174,8 @@ impl Ready {
             .with_adoptions(adopted);
         let courses = watch::channel(Arc::new(drift::courses(&plan.journeys, spending))).0;
         let (scenes, scene) = watch::channel(Arc::new(drills::scene(plan)));
-        let props = |settings, link| Props {
+        let (drilled, settings) = watch::channel(plan.drill.clone());
+        let props = |link| Props {
             runner: ground.runner.clone(),
             store: store.clone(),
             outbox: outbox.clone(),
@@ -179,9 +184,9 @@ impl Ready {
             clock,
             location: plan.location.clone(),
             link,
-            settings,
         };
-        let rehearsal = drills::open(plan, props, scene).await.map_err(|error| store_failure(plan, &error))?;
+        let rehearsal =
+            drills::open(plan, props, scene, settings).await.map_err(|error| store_failure(plan, &error))?;
         Ok(Ready {
             evaluator,
             store,
@@ -193,13 +198,14 @@ impl Ready {
             adoptions,
             courses,
             scenes,
+            drilled,
             rehearsal,
         })
     }
 
-    /// Where drills are asked for, if there are any.
-    pub(super) fn drills(&self) -> Option<Drills> {
-        self.rehearsal.as_ref().map(|(drills, _)| drills.clone())
+    /// Where drills are asked for.
+    pub(super) fn drills(&self) -> Drills {
+        self.rehearsal.0.clone()
     }
 
     /// How many crashes in a row came before this start.
@@ -226,6 +232,7 @@ impl Ready {
             adoptions,
             courses,
             scenes,
+            drilled,
             rehearsal,
         } = self;
         let Ground { clock, board, metrics, daemon, commands, stop_readers, stop_workers, stop_http, .. } = ground;
@@ -249,11 +256,9 @@ impl Ready {
         for worker in workers {
             staff.hire(worker.name().clone(), worker, &workplace, tasks);
         }
-        if let Some((_, conductor)) = rehearsal {
-            let pulse = board.pulse("drills", clock.now().mono);
-            tasks.spawn("drills", conductor.run(pulse, ground.stop_scheduler.clone()));
-        }
-        Lead { workplace, outbox, staff, buttons: switch, adoptions, courses, scenes, boot }
+        let pulse = board.pulse("drills", clock.now().mono);
+        tasks.spawn("drills", rehearsal.1.run(pulse, ground.stop_scheduler.clone()));
+        Lead { workplace, outbox, staff, buttons: switch, adoptions, courses, scenes, drilled, boot }
     }
 }
 
@@ -314,6 +319,9 @@ impl Lead {
         self.outbox.wake();
         self.courses.send_replace(Arc::new(drift::courses(&plan.journeys, spending)));
         self.scenes.send_replace(Arc::new(drills::scene(plan)));
+        if difference.tables.contains("drill") {
+            self.drilled.send_replace(plan.drill.clone());
+        }
         if let Some(buttons) = buttons {
             self.buttons.turn(buttons, tasks);
         }
@@ -350,7 +358,7 @@ impl Shown {
             commands: ground.commands.clone(),
             slack: callbacks,
             reloads,
-            drills: ready.drills(),
+            drills: Some(ready.drills()),
         };
         tasks.spawn("http", tasks::serve_apart(listener, views, ground.stop_http.clone()));
     }
