@@ -12,7 +12,7 @@ What can be wrong with it, for a rehearsal:
     --stubborn     dies of an order that it cannot do, and so again and again; without, it parks it and goes on
 
     worker.py poison DIR    puts three such orders into the queue of the one in DIR
-    worker.py purge DIR     takes all orders out of it
+    worker.py purge DIR     takes such orders out of it again
 """
 
 import argparse
@@ -99,6 +99,16 @@ def guard(arguments):
         time.sleep(0.3)
 
 
+def purge(channel):
+    """Takes out of the queue what nobody can do. What else waits there is somebody's, and goes back when the connection ends."""
+    while True:
+        method, _, body = channel.basic_get("work.incoming")
+        if method is None:
+            return
+        if json.loads(body).get("poison"):
+            channel.basic_ack(method.delivery_tag)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -122,7 +132,7 @@ def main():
         command = json.loads((arguments.directory / "command").read_text())
         channel = connect(command[command.index("--amqp") + 1]).channel()
         if arguments.verb == "purge":
-            channel.queue_purge("work.incoming")
+            purge(channel)
         for _ in range(3 if arguments.verb == "poison" else 0):
             channel.basic_publish("work", "work.new", json.dumps({"poison": True}))
         return channel.connection.close()

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::breaker::{Guarded, Order};
 use crate::control::{Ack, AskedRun, Silence};
-use crate::drill::{Order as DrillOrder, Record};
+use crate::drill::{DrillSettings, Order as DrillOrder, Record};
 use crate::journey::Name;
 
 /// Requests that wait at most.
@@ -166,6 +166,9 @@ pub enum DrillRefusal {
     /// Nothing could come of it.
     #[error("{0}")]
     Pointless(String),
+    /// Nobody would see the alert come in.
+    #[error("drills are read back, and the configuration does not say where: `[drill] read_back = \"…\"`")]
+    Nowhere,
     /// The daemon is stopping, or too busy; or it could not be written.
     #[error("{0}")]
     Unavailable(String),
@@ -175,17 +178,21 @@ pub enum DrillRefusal {
 #[derive(Clone, Debug)]
 pub struct Drills {
     asked: mpsc::Sender<AskedDrill>,
-    /// How long a drill is given if nobody says otherwise.
-    pub within: std::time::Duration,
+    settings: watch::Receiver<Option<DrillSettings>>,
 }
 
-/// A way to ask for drills, and its other end.
-pub fn drills(within: std::time::Duration) -> (Drills, mpsc::Receiver<AskedDrill>) {
+/// A way to ask for drills as the configuration has them, and its other end.
+pub fn drills(settings: watch::Receiver<Option<DrillSettings>>) -> (Drills, mpsc::Receiver<AskedDrill>) {
     let (asked, receiver) = mpsc::channel(QUEUE);
-    (Drills { asked, within }, receiver)
+    (Drills { asked, settings }, receiver)
 }
 
 impl Drills {
+    /// How long a drill is given if nobody says otherwise; `None` while the configuration has no place where drills are read back.
+    pub fn within(&self) -> Option<std::time::Duration> {
+        self.settings.borrow().as_ref().map(|settings| settings.within)
+    }
+
     /// Asks for a drill, and gives it as soon as it has begun.
     ///
     /// # Errors

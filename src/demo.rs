@@ -62,8 +62,9 @@ impl Sandbox {
 
         let gateway_keys = [keys.gateway.clone(), keys.gateway_signing.clone()];
         let gateway = Gateway::new(hook("/inbound-sms"), gateway_keys, client.clone(), tasks.clone(), stop.clone());
-        let shop = Shop::open(hook("/orders-done"), keys.shop.clone(), client, &tasks, stop.clone());
+        let shop = Shop::open(hook("/orders-done"), keys.shop.clone(), client.clone(), &tasks, stop.clone());
         let mailbox = Mailbox::new();
+        let rule = mail::Rule { hook: hook("/drill-mail"), key: keys.mail.clone(), client };
         let workspace = Workspace::new(keys.workspace.clone(), clock);
         let board = Arc::new(Board::new(clock.now()));
         let inbox = Inbox {
@@ -78,7 +79,7 @@ impl Sandbox {
         let addresses = Addresses {
             gateway: server::serve(&tasks, &stop, gateway.routes()).await?,
             shop: server::serve(&tasks, &stop, shop.routes()).await?,
-            mail: mail::serve(mailbox.clone(), clock, &tasks, &stop).await?,
+            mail: mail::serve(mailbox.clone(), rule, clock, &tasks, &stop).await?,
             inbox: server::serve(&tasks, &stop, inbox.routes().merge(workspace.routes())).await?,
         };
         Ok(Sandbox { clock, keys, addresses, gateway, shop, mailbox, workspace, board, tasks, stop: guard })

@@ -67,14 +67,14 @@ pub struct Props {
     pub location: Option<String>,
     /// The page of drills, if people can reach us.
     pub link: Option<String>,
-    /// What the configuration says of drills.
-    pub settings: DrillSettings,
 }
 
 /// Makes drills, one of a journey at a time.
 pub struct Conductor {
     props: Props,
     scene: watch::Receiver<Arc<Scene>>,
+    /// What the configuration says of drills; without it none is made.
+    settings: watch::Receiver<Option<DrillSettings>>,
     asked: mpsc::Receiver<AskedDrill>,
     under_way: JoinSet<Name>,
     busy: BTreeSet<Name>,
@@ -91,12 +91,13 @@ impl Conductor {
     pub async fn open(
         props: Props,
         scene: watch::Receiver<Arc<Scene>>,
+        settings: watch::Receiver<Option<DrillSettings>>,
         asked: mpsc::Receiver<AskedDrill>,
     ) -> Result<Conductor, StoreError> {
         let now = props.clock.now().wall;
         let before = props.store.drills(None, LOOKED_THROUGH).await?;
-        for name in props.settings.journeys.iter().chain(before.iter().map(|record| &record.journey)) {
-            props.metrics.drilled(name);
+        for record in &before {
+            props.metrics.drilled(&record.journey);
         }
         for passed in before.iter().rev().filter(|record| record.verdict == Some(Verdict::Passed)) {
             props.metrics.drill_passed(&passed.journey, passed.ended.unwrap_or(passed.started));
@@ -111,9 +112,21 @@ impl Conductor {
             }
             props.store.apply(props.changes(&record, &owed)).await?;
         }
-        let next = props.settings.schedule.as_ref().and_then(|calendar| calendar.next(now));
         let (under_way, busy, scheduled) = Default::default();
-        Ok(Conductor { props, scene, asked, under_way, busy, scheduled, next })
+        let mut conductor = Conductor { props, scene, settings, asked, under_way, busy, scheduled, next: None };
+        conductor.take_up_settings(now);
+        Ok(conductor)
+    }
+
+    /// Goes by what the configuration says of drills now. Those under way go on as they began; what an earlier calendar still wanted is
+    /// left out.
+    fn take_up_settings(&mut self, now: Timestamp) {
+        let settings = self.settings.borrow_and_update().clone();
+        for name in settings.iter().flat_map(|settings| &settings.journeys) {
+            self.props.metrics.drilled(name);
+        }
+        self.scheduled.clear();
+        self.next = settings.and_then(|settings| settings.schedule?.next(now));
     }
 
     /// Makes drills until `stop`; those under way are then aborted, and told to be over.
@@ -135,6 +148,7 @@ impl Conductor {
                     // Whoever asked may be gone.
                     let _ = answer.send(begun);
                 }
+                Ok(()) = self.settings.changed() => self.take_up_settings(clock.now().wall),
                 () = clock.sleep_until(until) => {}
             }
         }
@@ -156,9 +170,9 @@ impl Conductor {
 
     /// What is due by the calendar waits for its turn; occurrences that went by while nobody looked are not made up for.
     fn keep_schedule(&mut self, now: Timestamp, stop: &CancellationToken) {
-        let settings = &self.props.settings;
-        if let Some(calendar) = settings.schedule.as_ref().filter(|_| self.next.is_some_and(|next| next <= now)) {
-            self.next = calendar.next(now);
+        let settings = self.settings.borrow().clone().filter(|_| self.next.is_some_and(|next| next <= now));
+        if let Some(settings) = settings {
+            self.next = settings.schedule.as_ref().and_then(|calendar| calendar.next(now));
             let orders = settings.journeys.iter().flat_map(|journey| {
                 settings.faults.iter().map(|fault| Order {
                     journey: journey.clone(),
@@ -208,6 +222,7 @@ impl Conductor {
 
     /// A drill that can be made, or why it cannot.
     fn drive(&self, order: Order) -> Result<Drive, DrillRefusal> {
+        let Some(settings) = self.settings.borrow().clone() else { return Err(DrillRefusal::Nowhere) };
         let scene = self.scene.borrow().clone();
         let name = &order.journey;
         let Some(journey) = scene.journeys.iter().find(|journey| journey.name == *name).cloned() else {
@@ -223,7 +238,7 @@ impl Conductor {
             return Err(DrillRefusal::NotNow(incident));
         }
         suits(&journey, &order).map_err(DrillRefusal::Pointless)?;
-        Drive::new(self.props.clone(), &scene, journey, order)
+        Drive::new(self.props.clone(), &settings, &scene, journey, order)
     }
 }
 

@@ -94,9 +94,11 @@ spoken to over real HTTP and SMTP on this machine. The daemon is the one that `j
 
   status page    {status}
   alert inbox    {inbox}
+  drills         {status}drills
   configuration  {}
 
-Every run is one line below. In half a minute the gateway begins to lose messages.
+Every run is one line below. In half a minute the gateway begins to lose messages. Once a minute an outage of the
+order pipeline is rehearsed: within two minutes the page of drills has one that passed, and its mails say DRILL.
 ",
         main.display()
     )

@@ -1,4 +1,4 @@
-//! Puts drills to work, if the plan has a place where they are read back.
+//! Puts drills to work. Without a place where they are read back none is made; a reload may bring one.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::commands::{self, Drills};
 use crate::config::Plan;
+use crate::drill::DrillSettings;
 use crate::notice::address;
 use crate::rehearsal::{Conductor, Props, Scene};
 use crate::store::StoreError;
@@ -26,11 +27,11 @@ pub(super) fn scene(plan: &Plan) -> Scene {
 /// The store cannot be read or written.
 pub(super) async fn open(
     plan: &Plan,
-    props: impl FnOnce(crate::drill::DrillSettings, Option<String>) -> Props,
+    props: impl FnOnce(Option<String>) -> Props,
     scene: watch::Receiver<Arc<Scene>>,
-) -> Result<Option<(Drills, Conductor)>, StoreError> {
-    let Some(settings) = plan.drill.clone() else { return Ok(None) };
-    let (drills, asked) = commands::drills(settings.within);
-    let props = props(settings, address(plan.http.public_url.as_ref(), &["drills"]));
-    Ok(Some((drills, Conductor::open(props, scene, asked).await?)))
+    settings: watch::Receiver<Option<DrillSettings>>,
+) -> Result<(Drills, Conductor), StoreError> {
+    let (drills, asked) = commands::drills(settings.clone());
+    let props = props(address(plan.http.public_url.as_ref(), &["drills"]));
+    Ok((drills, Conductor::open(props, scene, settings, asked).await?))
 }

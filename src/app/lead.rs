@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::commands::{Callbacks, Command, Commands, Drills, Levers, Refusal, Reloads};
 use crate::config::{Difference, Plan};
 use crate::delivery::{self, Outbox, Worker, Workplace};
+use crate::drill::DrillSettings;
 use crate::evaluator::{Adoption, Evaluator, Handover, Parts};
 use crate::exit::{self, Failure};
 use crate::gate::Door;
@@ -102,7 +103,8 @@ pub(super) struct Ready {
     handovers: mpsc::Sender<Handover>,
     courses: watch::Sender<Arc<Vec<Course>>>,
     scenes: watch::Sender<Arc<Scene>>,
-    rehearsal: Option<(Drills, Conductor)>,
+    drilled: watch::Sender<Option<DrillSettings>>,
+    rehearsal: (Drills, Conductor),
 }
 
 /// At work: what it takes to change it.
@@ -116,6 +118,8 @@ pub(super) struct Lead {
     pub(super) handovers: mpsc::Sender<Handover>,
     pub(super) courses: watch::Sender<Arc<Vec<Course>>>,
     pub(super) scenes: watch::Sender<Arc<Scene>>,
+    /// What the configuration says of drills.
+    pub(super) drilled: watch::Sender<Option<DrillSettings>>,
     /// This start, for its end.
     pub(super) boot: Boot,
 }
@@ -181,7 +185,8 @@ impl Ready {
             .with_handovers(handed);
         let courses = watch::channel(Arc::new(drift::courses(&plan.journeys, spending))).0;
         let (scenes, scene) = watch::channel(Arc::new(drills::scene(plan)));
-        let props = |settings, link| Props {
+        let (drilled, settings) = watch::channel(plan.drill.clone());
+        let props = |link| Props {
             runner: ground.runner.clone(),
             store: store.clone(),
             outbox: outbox.clone(),
@@ -190,9 +195,9 @@ impl Ready {
             clock,
             location: plan.location.clone(),
             link,
-            settings,
         };
-        let rehearsal = drills::open(plan, props, scene).await.map_err(|error| store_failure(plan, &error))?;
+        let rehearsal =
+            drills::open(plan, props, scene, settings).await.map_err(|error| store_failure(plan, &error))?;
         Ok(Ready {
             evaluator,
             store,
@@ -205,13 +210,14 @@ impl Ready {
             handovers,
             courses,
             scenes,
+            drilled,
             rehearsal,
         })
     }
 
-    /// Where drills are asked for, if there are any.
-    pub(super) fn drills(&self) -> Option<Drills> {
-        self.rehearsal.as_ref().map(|(drills, _)| drills.clone())
+    /// Where drills are asked for.
+    pub(super) fn drills(&self) -> Drills {
+        self.rehearsal.0.clone()
     }
 
     /// How many crashes in a row came before this start.
@@ -239,6 +245,7 @@ impl Ready {
             handovers,
             courses,
             scenes,
+            drilled,
             rehearsal,
         } = self;
         let Ground { clock, board, metrics, daemon, commands, stop_readers, stop_workers, stop_http, .. } = ground;
@@ -262,11 +269,9 @@ impl Ready {
         for worker in workers {
             staff.hire(worker.name().clone(), worker, &workplace, tasks);
         }
-        if let Some((_, conductor)) = rehearsal {
-            let pulse = board.pulse("drills", clock.now().mono);
-            tasks.spawn("drills", conductor.run(pulse, ground.stop_scheduler.clone()));
-        }
-        Lead { workplace, outbox, staff, buttons: switch, adoptions, handovers, courses, scenes, boot }
+        let pulse = board.pulse("drills", clock.now().mono);
+        tasks.spawn("drills", rehearsal.1.run(pulse, ground.stop_scheduler.clone()));
+        Lead { workplace, outbox, staff, buttons: switch, adoptions, handovers, courses, scenes, drilled, boot }
     }
 }
 
@@ -327,6 +332,9 @@ impl Lead {
         self.outbox.wake();
         self.courses.send_replace(Arc::new(drift::courses(&plan.journeys, spending)));
         self.scenes.send_replace(Arc::new(drills::scene(plan)));
+        if difference.tables.contains("drill") {
+            self.drilled.send_replace(plan.drill.clone());
+        }
         if let Some(buttons) = buttons {
             self.buttons.turn(buttons, tasks);
         }
@@ -363,7 +371,7 @@ impl Shown {
             commands: ground.commands.clone(),
             slack: callbacks,
             reloads,
-            drills: ready.drills(),
+            drills: Some(ready.drills()),
         };
         tasks.spawn("http", tasks::serve_apart(listener, views, ground.stop_http.clone()));
     }

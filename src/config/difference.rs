@@ -22,6 +22,7 @@ const TAKEN_UP: &[&str] = &[
     "alerting",
     "route",
     "journey",
+    "drill",
 ];
 
 /// How two plans differ.
@@ -33,7 +34,7 @@ pub struct Difference {
     pub channels: Names,
     /// The notifiers.
     pub notifiers: Names,
-    /// Tables of the daemon's file about people and dependencies that are others: `route`, `alerting`, `dependencies`.
+    /// Tables of the daemon's file about people, dependencies and drills that are others: `route`, `alerting`, `dependencies`, `drill`.
     pub tables: BTreeSet<String>,
 }
 
@@ -100,7 +101,7 @@ impl Difference {
                 journeys.changed.insert(journey.name.clone());
             }
         }
-        let is_told_of = |key: &&str| ["route", "alerting", "dependencies"].contains(key);
+        let is_told_of = |key: &&str| ["route", "alerting", "dependencies", "drill"].contains(key);
         Ok(Difference {
             journeys,
             channels,
@@ -258,6 +259,18 @@ mod tests {
         let silent = PROBE.replace("[[journey.step]]\n        name = \"in\"\n        receive = \"loop\"", "");
         let difference = Difference::between(&plan(MAIN, &silent), &plan(MAIN, PROBE)).unwrap();
         assert_eq!(difference.to_string(), "journeys: ~echo; channels: ~loop");
+    }
+
+    #[test]
+    fn drills_are_taken_up_and_where_they_are_read_back_has_a_reader() {
+        let silent = PROBE.replace("[[journey.step]]\n        name = \"in\"\n        receive = \"loop\"", "");
+        let drill = "[drill]\nread_back = \"loop\"\n[http]";
+        let other = "[drill]\nwithin = \"9s\"\nread_back = \"loop\"\n[http]";
+        let plan = |with: &str| plan(&MAIN.replace("[http]", with), &silent);
+        let between = |old: &str, new: &str| Difference::between(&plan(old), &plan(new)).unwrap().to_string();
+        let new = "journeys: ~echo; channels: ~loop; tables: drill";
+        assert_eq!((between("[http]", drill).as_str(), between(drill, "[http]").as_str()), (new, new));
+        assert_eq!(between(drill, other), "tables: drill");
     }
 
     #[test]

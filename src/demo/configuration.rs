@@ -5,13 +5,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::workspace;
+use super::{mail, workspace};
 
 /// What the sandbox's systems expect of their callers, and show to those whom they call. Made anew for each sandbox.
 pub(super) struct Keys {
     pub(super) gateway: String,
     pub(super) gateway_signing: String,
     pub(super) shop: String,
+    pub(super) mail: String,
     pub(super) workspace: String,
 }
 
@@ -19,7 +20,7 @@ impl Keys {
     /// Keys that guard a sandbox on loopback, for as long as it lives.
     pub(super) fn random() -> Keys {
         let key = || format!("{:032x}", fastrand::u128(..));
-        Keys { gateway: key(), gateway_signing: key(), shop: key(), workspace: format!("xoxb-{}", key()) }
+        Keys { gateway: key(), gateway_signing: key(), shop: key(), mail: key(), workspace: format!("xoxb-{}", key()) }
     }
 }
 
@@ -50,6 +51,7 @@ impl DemoConfig {
             ("gateway-authorization", bearer.as_str()),
             ("gateway-signing-key", &keys.gateway_signing),
             ("shop-token", &keys.shop),
+            ("mail-token", &keys.mail),
             ("slack-bot-token", &keys.workspace),
         ];
         DemoConfig {
@@ -89,7 +91,7 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 fn main_file(at: Addresses, state_dir: &Path, http: u16, hooks: u16) -> String {
     let store = toml_string(&format!("sqlite:{}", state_dir.join("journeyman.db").display()));
     let Addresses { gateway, shop, mail, inbox } = at;
-    let channel = workspace::CHANNEL;
+    let (channel, drills) = (workspace::CHANNEL, mail::DRILLS);
     format!(
         r#"# The daemon in `journeyman demo`. An ordinary configuration: only the systems that it names are a sandbox on this machine.
 # Paths are relative to this file.
@@ -136,6 +138,11 @@ type   = "webhook"
 path   = "/orders-done"
 verify = {{ scheme = "bearer", secret = {{ file = "secrets/shop-token" }} }}
 
+[channels.drill-inbox]                # mail for the drills' own address, as the mail server announces it
+type   = "webhook"
+path   = "/drill-mail"
+verify = {{ scheme = "bearer", secret = {{ file = "secrets/mail-token" }} }}
+
 # --------------------------------------------------------------- notifiers
 
 [notifiers.team-chat]
@@ -150,6 +157,22 @@ type = "email"
 smtp = "smtp://{mail}"
 from = "Journeyman <journeyman@demo.invalid>"
 to   = ["ops@demo.invalid"]
+
+[notifiers.drill-mail]                # nobody is woken by a rehearsal
+type = "email"
+smtp = "smtp://{mail}"
+from = "Journeyman <journeyman@demo.invalid>"
+to   = ["{drills}"]
+
+# ------------------------------------------------------------------- drill
+
+[drill]                               # once a minute an outage is rehearsed: the alert must be seen where it goes
+read_back = "drill-inbox"
+notify    = ["drill-mail"]
+within    = "45s"
+schedule  = "* * * * *"               # your own: once a week
+journeys  = ["order-pipeline"]
+faults    = ["drop"]                  # what the pipeline announces is not seen
 "#
     )
 }
@@ -193,6 +216,10 @@ mod tests {
         assert_eq!(main["notifiers"]["team-chat"]["api_url"].as_str(), Some("http://127.0.0.1:1004/api"));
         assert_eq!(main["notifiers"]["ops-mail"]["smtp"].as_str(), Some("smtp://127.0.0.1:1003"));
 
+        let drill = &main["drill"];
+        assert!(main["channels"].get(drill["read_back"].as_str().unwrap()).is_some());
+        assert!(main["notifiers"].get(drill["notify"][0].as_str().unwrap()).is_some());
+
         let mut journeys = Vec::new();
         for (name, text) in &config.probes {
             let file: toml::Table = text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -204,6 +231,7 @@ mod tests {
                 }
             }
         }
+        assert!(journeys.contains(&drill["journeys"][0].as_str().unwrap().to_owned()));
         assert_eq!(journeys, ["sms-round-trip", "order-pipeline", "checkout-health"]);
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -17,6 +18,8 @@ use super::ring::Ring;
 use super::smtp::{Next, Session};
 use crate::clock::Clock;
 
+/// Mail for this address is announced to a webhook.
+pub const DRILLS: &str = "drills@demo.invalid";
 /// This many mails are kept.
 pub const KEPT: usize = 100;
 
@@ -54,19 +57,46 @@ impl Mailbox {
     }
 }
 
+/// Where mail for [`DRILLS`] is announced, as mail providers do by a rule of their customers.
+pub struct Rule {
+    /// The webhook.
+    pub hook: String,
+    /// Its bearer token.
+    pub key: String,
+    /// Calls it.
+    pub client: reqwest::Client,
+}
+
+impl Rule {
+    /// Announces a mail if it is for that address. One that the webhook does not take is not announced again.
+    async fn announce(&self, mail: &Mail) {
+        if !mail.recipients.iter().any(|recipient| recipient == DRILLS) {
+            return;
+        }
+        let Letter { subject, from, to, text, .. } = &mail.letter;
+        let body = json!({ "from": from, "to": to, "subject": subject, "text": text }).to_string();
+        let call = self.client.post(&self.hook).bearer_auth(&self.key).header("content-type", "application/json");
+        let taken = call.body(body).send().await.and_then(reqwest::Response::error_for_status);
+        if let Err(error) = taken {
+            tracing::warn!(%error, "a mail of the sandbox could not be announced");
+        }
+    }
+}
+
 /// Serves SMTP on a loopback port of its own, in `tasks`, until `stop`.
 ///
 /// # Errors
 /// No port could be had.
 pub async fn serve(
     mailbox: Arc<Mailbox>,
+    rule: Rule,
     clock: Clock,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let (accepting, stop) = (tasks.clone(), stop.clone());
+    let (accepting, stop, rule) = (tasks.clone(), stop.clone(), Arc::new(rule));
     tasks.spawn(async move {
         let permits = Arc::new(Semaphore::new(MAX_SESSIONS));
         loop {
@@ -76,11 +106,11 @@ pub async fn serve(
             };
             match taken {
                 Ok((stream, permit)) => {
-                    let (mailbox, stop) = (mailbox.clone(), stop.clone());
+                    let (mailbox, rule, stop) = (mailbox.clone(), rule.clone(), stop.clone());
                     accepting.spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
-                            ended = converse(stream, &mailbox, clock) => log_end(ended),
+                            ended = converse(stream, &mailbox, &rule, clock) => log_end(ended),
                         }
                         drop(permit);
                     });
@@ -110,7 +140,7 @@ fn log_end(ended: io::Result<()>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, mailbox: &Mailbox, clock: Clock) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, mailbox: &Mailbox, rule: &Rule, clock: Clock) -> io::Result<()> {
     // Replies are small and each is waited for.
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
@@ -131,8 +161,11 @@ async fn converse(mut stream: TcpStream, mailbox: &Mailbox, clock: Clock) -> io:
                 let letter = mime::read(&envelope.data);
                 let at = clock.now().wall;
                 // Kept before it is acknowledged: a 250 that is not true is what we are here to find in others.
-                mailbox.put(Mail { at, sender: envelope.sender, recipients: envelope.recipients, letter });
+                let mail = Mail { at, sender: envelope.sender, recipients: envelope.recipients, letter };
+                mailbox.put(mail.clone());
                 write.write_all(reply.as_bytes()).await?;
+                // Whoever has more to send waits for the webhook: so announcements cannot pile up.
+                rule.announce(&mail).await;
             }
         }
     }

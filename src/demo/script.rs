@@ -33,7 +33,7 @@ pub const ACTS: &[Act] = &[
         fault: Fault::None,
         name: "All is well",
         now: "Every message arrives",
-        expect: "Three journeys run every few seconds. Nobody is told anything.",
+        expect: "Three journeys run every few seconds. Nobody is told anything but a DRILL by mail, once a minute.",
     },
     Act {
         at: Duration::from_secs(30),

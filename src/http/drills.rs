@@ -60,12 +60,11 @@ pub(super) async fn begin(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    let Some(drills) = &shared.views.drills else {
-        let why = "drills are read back, and the configuration does not say where: `[drill] read_back = \"…\"`";
-        return refuse(StatusCode::BAD_REQUEST, why);
+    let drills = shared.views.drills.as_ref();
+    let Some((drills, within)) = drills.and_then(|drills| Some((drills, drills.within()?))) else {
+        return refuse(StatusCode::BAD_REQUEST, &DrillRefusal::Nowhere.to_string());
     };
-    let order = order(asked, drills.within);
-    let begun = match order {
+    let begun = match order(asked, within) {
         Ok(order) => drills.ask(order).await,
         Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
@@ -75,7 +74,7 @@ pub(super) async fn begin(State(shared): State<Arc<Shared>>, request: Request) -
             let status = match refusal {
                 DrillRefusal::Unknown(_) => StatusCode::NOT_FOUND,
                 DrillRefusal::NotNow(_) => StatusCode::TOO_MANY_REQUESTS,
-                DrillRefusal::Pointless(_) => StatusCode::BAD_REQUEST,
+                DrillRefusal::Pointless(_) | DrillRefusal::Nowhere => StatusCode::BAD_REQUEST,
                 DrillRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             refuse(status, &shared.views.redactor.clean(&refusal.to_string()))
@@ -99,7 +98,7 @@ fn order(asked: DrillRequest, usual: std::time::Duration) -> Result<Order, Strin
 /// The page of drills.
 pub(super) async fn drills(State(shared): State<Arc<Shared>>) -> Response {
     let rows = shared.ask(shared.views.store.drills(None, ROWS)).await;
-    let is_possible = shared.views.drills.is_some();
+    let is_possible = shared.views.drills.as_ref().is_some_and(|drills| drills.within().is_some());
     page(&shared, StatusCode::OK, "drills.html", move |shared| {
         let error = rows.as_ref().err().cloned();
         let rows: Vec<_> = rows.unwrap_or_default().into_iter().map(shown).collect();

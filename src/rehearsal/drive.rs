@@ -11,7 +11,7 @@ use crate::commands::DrillRefusal;
 use crate::detect::{Rules, Sample};
 use crate::drill::course::{Course, Next, Ran};
 use crate::drill::notice::{Telling, notice};
-use crate::drill::{Order, Record, Stage, Verdict, shadow_name};
+use crate::drill::{DrillSettings, Order, Record, Stage, Verdict, shadow_name};
 use crate::incident::root::Resource;
 use crate::incident::{Action, Desk, NotifyReason};
 use crate::journey::report::Report;
@@ -71,13 +71,19 @@ pub(super) fn real_trouble(board: &Board, journey: &Name) -> Option<String> {
 
 impl Drive {
     /// A drill that can begin.
-    pub(super) fn new(props: Props, scene: &Scene, journey: Arc<Journey>, order: Order) -> Result<Drive, DrillRefusal> {
+    pub(super) fn new(
+        props: Props,
+        settings: &DrillSettings,
+        scene: &Scene,
+        journey: Arc<Journey>,
+        order: Order,
+    ) -> Result<Drive, DrillRefusal> {
         let now = props.clock.now();
         let mut bytes = [0u8; 4];
         getrandom::fill(&mut bytes).map_err(|error| DrillRefusal::Unavailable(format!("no randomness: {error}")))?;
         let id = format!("{:08x}", u32::from_le_bytes(bytes));
         let shadow = Journey { name: shadow_name(&journey.name), maintenance: Vec::new(), ..Journey::clone(&journey) };
-        let own = &props.settings.notify;
+        let own = &settings.notify;
         let routes = if own.is_empty() { scene.routes.clone() } else { Vec::new() };
         let mut desk = Desk::new(routes, scene.updatable.clone());
         let [mut profile, _] = judge::profiles(&journey, props.location.as_deref(), &[]);
@@ -92,7 +98,7 @@ impl Drive {
         alerts.detectors.resume(now.wall);
         let mark = || Mark { token: props.runner.mint.issue(now.wall), mailbox: Arc::default() };
         Ok(Drive {
-            record: Record::new(id, &order, props.settings.read_back.clone(), now.wall),
+            record: Record::new(id, &order, settings.read_back.clone(), now.wall),
             course: Course::new(order.within, journey.alert.confirm.clone()),
             side: Arc::new(Side::new(props.clock)),
             rules: judge::rules(&journey, interval),
@@ -303,7 +309,7 @@ impl Drive {
     async fn await_notice(&mut self, until: Mono, stop: &CancellationToken) {
         let is_alert = self.course.stage() == Stage::Telling;
         let mailbox = if is_alert { self.alert.mailbox.clone() } else { self.end.mailbox.clone() };
-        let read_back = self.props.settings.read_back.clone();
+        let read_back = self.record.read_back.clone();
         let clock = self.props.clock;
         let opened = self.props.runner.channels.now();
         let _waiting = opened.get(&read_back).map(|channel| channel.awaits().begin(clock.now().mono));
@@ -382,7 +388,7 @@ impl Drive {
             Ok(rows) => rows,
             Err(error) => return format!("what became of it is not known: {error}"),
         };
-        let read_back = &self.props.settings.read_back;
+        let read_back = &self.record.read_back;
         let told = rows.iter().map(|row| {
             let said = row.state.error.as_deref().unwrap_or("it has not been tried yet");
             match (row.state.status, &row.state.receipt) {

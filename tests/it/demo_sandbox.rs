@@ -50,8 +50,8 @@ impl Bench {
                 StatusCode::NO_CONTENT
             })
         };
-        let routes =
-            Router::new().route("/inbound-sms", hook("/inbound-sms")).route("/orders-done", hook("/orders-done"));
+        let paths = ["/inbound-sms", "/orders-done", "/drill-mail"];
+        let routes = paths.into_iter().fold(Router::new(), |routes, path| routes.route(path, hook(path)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
         let hook_url = format!("http://{}/", listener.local_addr().expect("it is bound"));
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
@@ -250,6 +250,32 @@ fn a_mail_library_can_deliver() {
         let (_, html) = bench.page().await;
         assert!(html.contains("DOWN sms · arrive: nothing came") && html.contains("&lt;script&gt;alert(1)"), "{html}");
         assert!(!html.contains("<script"));
+    });
+}
+
+#[test]
+fn mail_for_the_drills_is_announced_and_no_other() {
+    block_on(async {
+        let mut bench = Bench::start().await;
+        let server = bench.mail_server();
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(server.ip().to_string())
+            .port(server.port())
+            .build();
+        for (to, text) in [("ops@demo.invalid", "not this"), (mail::DRILLS, "token jm1")] {
+            let message = lettre::Message::builder()
+                .from("Journeyman <journeyman@demo.invalid>".parse().unwrap())
+                .to(to.parse().unwrap())
+                .subject("DRILL DOWN")
+                .body(text.to_owned())
+                .unwrap();
+            transport.send(message).await.unwrap();
+        }
+        let call = bench.call().await;
+        assert_eq!(call.path, "/drill-mail");
+        assert_eq!(call.headers["authorization"], format!("Bearer {}", bench.secret("mail-token")).as_str());
+        let told: Value = serde_json::from_slice(&call.body).unwrap();
+        assert_eq!((&told["to"], &told["subject"]), (&json!(mail::DRILLS), &json!("DRILL DOWN")));
+        assert_eq!(told["text"].as_str().unwrap().trim_end(), "token jm1");
     });
 }
 

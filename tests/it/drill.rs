@@ -424,6 +424,47 @@ fn the_calendar_makes_drills_one_after_the_other() {
     });
 }
 
+#[test]
+fn a_reload_takes_up_what_is_said_of_drills() {
+    block_on(async {
+        let setup = Setup::new("drill-reload");
+        let hook = setup.hook_url("/seen");
+        let with = format!("reload_on_change = false\n{}", main(&setup, &hook));
+        let section = "[drill]\n        read_back = \"seen\"\n        within = \"30s\"\n";
+        let without = with.replace(section, "");
+        assert_ne!(with, without);
+        let daemon = setup.start(&without, PROBES).await;
+        let written = std::fs::read_to_string(daemon.directory().join("journeyman.toml")).unwrap();
+        let reload = async |drill: &str| {
+            std::fs::write(daemon.directory().join("journeyman.toml"), format!("{written}\n{drill}")).unwrap();
+            let url = format!("{}/api/v1/reload", daemon.http_url());
+            let answer = Client::new().request(Method::POST, url).bearer_auth(ADMIN).send().await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            assert!(status == StatusCode::OK && text.contains("tables: drill"), "{status}: {text}");
+        };
+        let refused = drill(&daemon, &["blunt", "--fault", "refuse"]).await;
+        assert!(refused.code == 64 && refused.stderr.contains("[drill] read_back"), "{refused:?}");
+
+        // There is one now, and a calendar.
+        let calendar = "schedule = \"* * * * *\"\njourneys = [\"blunt\"]\nfaults = [\"refuse\"]\n";
+        reload(&format!("{section}{calendar}")).await;
+        assert!(!daemon.get("/drills").await.1.contains("None can be made now"));
+        wait_for("a drill by the calendar", Duration::from_secs(100), async || {
+            let drills = api(&daemon, "/api/v1/drills").await["drills"].as_array().unwrap().clone();
+            drills.iter().any(|drill| drill["by"] == "schedule" && drill["verdict"] == "passed").then_some(())
+        })
+        .await;
+
+        // Another bound, and none any more.
+        reload(&section.replace("30s", "3s")).await;
+        let refused = drill(&daemon, &["blunt", "--fault", "drop"]).await;
+        assert!(refused.code != 0 && refused.stderr.contains("3s were granted"), "{refused:?}");
+        reload("").await;
+        let refused = drill(&daemon, &["blunt", "--fault", "refuse"]).await;
+        assert!(refused.code == 64 && refused.stderr.contains("[drill] read_back"), "{refused:?}");
+    });
+}
+
 #[cfg(feature = "slack")]
 #[test]
 fn a_drill_is_read_back_from_slack() {

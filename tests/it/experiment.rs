@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::{get, post};
+use journeyman::clock::Clock;
 use journeyman::config;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -277,9 +278,98 @@ fn a_bound_that_is_passed_heals_within_a_second() {
         let acts = told["acts"].as_array().expect("a list");
         let undo = acts.iter().find(|act| act["what"].as_str().is_some_and(|what| what.starts_with("undo: ")));
         let undo = undo.expect("it was undone")["at"].as_u64().expect("microseconds");
-        // Six are overdue 560 ms after the beginning; it is looked once a second.
-        assert!(undo < 2_600_000, "undone only after {undo} µs");
+        // A hundred a second and a deadline of 500 ms: the sixth is overdue after 550 ms. It is looked once a second.
+        let passed = 0.550;
+        let took = undo as f64 / 1e6 - passed;
+        // What docs/experiments.md says; `--nocapture` shows it.
+        println!("from the bound that is passed ({passed:.3} s) to the undo: {took:.3} s");
+        assert!((0.0..2.0).contains(&took), "undone only {took} s after the bound was passed");
         assert_eq!(told["tally"]["lost"], 0, "what was on its way was waited for");
+    });
+}
+
+/// Seconds since the epoch.
+fn wall() -> f64 {
+    Clock::system().now().wall.as_microsecond() as f64 / 1e6
+}
+
+#[test]
+fn an_abort_that_is_asked_for_heals_at_once() {
+    block_on(async {
+        // The undo says itself when it begins.
+        let cut = CUT.replace("echo undo >> acts; rm cut", "date +%s.%N > undone; rm cut");
+        let bench = Bench::new("experiment-asked", &on_loop("loop", &cut));
+        let mut process = bench.start();
+        bench.wait_for_file("cut").await;
+        let asked = wall();
+        process.signal("TERM");
+        assert_eq!(process.wait_for_exit(BOUND).await, 2, "{}", bench.log());
+        let undone: f64 = acts(&bench.path("undone")).trim().parse().expect("a time");
+        let took = undone - asked;
+        // What docs/experiments.md says; `--nocapture` shows it.
+        println!("from the abort that is asked for to the undo: {took:.3} s");
+        assert!((0.0..2.0).contains(&took), "undone only {took} s after it was asked for");
+    });
+}
+
+/// Messages a second. A build without optimisation does not carry a thousand.
+const RATE: u64 = if cfg!(debug_assertions) { 300 } else { 1_000 };
+
+/// The CPU time of ten seconds of an experiment, in seconds, and how long it went in all; drawn on a terminal, or not.
+async fn cost(bench: &Bench, is_drawn: bool) -> Option<(f64, f64)> {
+    let script = crate::support::server_binary("script", "bsdutils")?;
+    let program = env!("CARGO_BIN_EXE_journeyman");
+    let typed = format!(
+        "{program} experiment x.toml --config journeyman.toml --format json > report.json{}; echo $? > code; times > times",
+        if is_drawn { "" } else { " 2> said" }
+    );
+    let mut command = tokio::process::Command::new(script);
+    command
+        .args(["--quiet", "--command", &typed, "/dev/null"])
+        .current_dir(bench.scratch.path())
+        .env("SHELL", "/bin/sh");
+    let shown = crate::support::command::run(command).await.stdout;
+    assert_eq!(acts(&bench.path("code")).trim(), "0", "{shown} {}", acts(&bench.path("said")));
+    // The pictures, and nothing of them where nobody looks.
+    assert_eq!(shown.contains("nothing amiss") || shown.contains("last 10 s"), is_drawn, "{shown}");
+    let report: Value = serde_json::from_str(&acts(&bench.path("report.json"))).expect("a report");
+    assert!(report["tally"]["due"].as_u64() > Some(RATE * 9), "{:#}", report["tally"]);
+    let took = report["phases"].as_array().and_then(|parts| parts.last()?["to"].as_f64()).expect("a time") / 1e6;
+    // The second line is of those that were waited for: user and system time, as in `0m1.234s`. (POSIX, `times`)
+    let times = acts(&bench.path("times"));
+    let second = |text: &str| {
+        let (minutes, seconds) = text.trim_end_matches('s').split_once('m').expect("minutes and seconds");
+        minutes.parse::<f64>().expect("a number") * 60.0 + seconds.parse::<f64>().expect("a number")
+    };
+    let cpu = times.lines().nth(1).expect("two lines").split_whitespace().map(second).sum();
+    Some((cpu, took))
+}
+
+/// What the picture costs that is drawn once a second: docs/experiments.md.
+#[test]
+fn the_picture_costs_next_to_nothing() {
+    if !crate::support::is_long() {
+        return;
+    }
+    block_on(async {
+        let phase = "[hypothesis]\nlost = 0\n[[phase]]\nname = \"load\"\nleast = \"10s\"\n";
+        let file = on_loop("loop", phase).replace("100/s", &format!("{RATE}/s"));
+        let bench = Bench::new("experiment-picture", &file);
+        let mut least = [f64::INFINITY; 2];
+        // In turn, and of each the least: whatever else goes on only adds to it.
+        for _ in 0..3 {
+            for is_drawn in [false, true] {
+                let Some((cpu, took)) = cost(&bench, is_drawn).await else { return };
+                println!("{} {cpu:.2} s of CPU in {took:.1} s", if is_drawn { "drawn:    " } else { "not drawn:" });
+                least[usize::from(is_drawn)] = least[usize::from(is_drawn)].min(cpu / took);
+            }
+        }
+        let [without, with] = least.map(|share| share * 100.0);
+        let more = with - without;
+        println!(
+            "at {RATE} messages/s {without:.1} % of a core without the picture, {with:.1} % with it: {more:.1} % more"
+        );
+        assert!(more <= 5.0, "the picture costs {more:.1} % of a core");
     });
 }
 

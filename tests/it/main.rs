@@ -25,6 +25,7 @@ mod cut_off;
 mod daemon;
 mod daylight;
 mod delivery;
+mod demo;
 mod demo_sandbox;
 mod detection;
 mod disk_full;

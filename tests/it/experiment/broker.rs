@@ -1,9 +1,21 @@
 //! Over a real RabbitMQ: the recipes of `experiments/`, as people run them.
 
 use super::*;
+use crate::support::browser::{Browser, Look};
 use crate::support::command::run;
 use crate::support::is_long;
 use crate::support::rabbitmq::RabbitMq;
+
+/// Set to any value, the pictures of docs/experiments.md are taken anew.
+const UPDATE: &str = "UPDATE_PICTURES";
+/// A picture of a report is no larger than this.
+const LARGEST: usize = 60 * 1024;
+const LOOK: Look = Look { width: 720, is_dark: false };
+/// Leaves of the page what it came to, the claims and the charts.
+const SUMMARY: &str =
+    "document.querySelectorAll('dl, main > section:nth-of-type(n+3), footer').forEach(of => of.remove());
+    document.querySelector('main').style.fontSize = '14px';
+    document.body.style.paddingBottom = 0;";
 
 /// A recipe with a broker of its own; what it came to, and its report.
 async fn recipe(name: &str, more: &[&str]) -> Option<(Ended, Value)> {
@@ -13,9 +25,31 @@ async fn recipe(name: &str, more: &[&str]) -> Option<(Ended, Value)> {
     let mut command = tokio::process::Command::new("/usr/bin/python3");
     command.arg(recipe).arg(name).args(["--amqp", &vhost.url(), "--journeyman", env!("CARGO_BIN_EXE_journeyman")]);
     command.args(["--format", "json"]).args(more);
+    let scratch = Scratch::new("experiment-page");
+    // One that is varied has the name of another.
+    let is_pictured = std::env::var_os(UPDATE).is_some() && (more.is_empty() || name == "thousand-a-second");
+    let page = scratch.path().join("report.html");
+    if is_pictured {
+        command.arg("--html").arg(&page);
+    }
     let ended = run(command).await;
     let report = report(&ended);
+    if is_pictured {
+        summary(name, &page).await;
+    }
     Some((ended, report))
+}
+
+/// Takes the picture of a recipe's report anew.
+async fn summary(name: &str, page: &Path) {
+    let browser = Browser::start().await.expect("pictures are wanted, so a browser is");
+    browser.look(LOOK).await;
+    browser.open(&format!("file://{}", page.display())).await;
+    browser.run(SUMMARY).await;
+    let picture = browser.picture().await;
+    assert!(picture.len() <= LARGEST, "{name}: {} bytes", picture.len());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/pictures/experiment-{name}.png"));
+    std::fs::write(file, picture).expect("a picture can be written");
 }
 
 #[test]
@@ -40,7 +74,7 @@ fn a_spool_that_is_no_spool_is_found_out_to_the_last_order() {
         let dropped = dropped(&ended);
         assert!(dropped > 100, "{dropped}");
         assert_eq!(report["tally"]["lost"], dropped, "{:#}", report["tally"]);
-        if std::env::var_os("UPDATE_PICTURES").is_some() {
+        if std::env::var_os(UPDATE).is_some() {
             picture(page).await;
         }
     });
