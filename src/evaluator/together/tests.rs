@@ -79,6 +79,8 @@ async fn evaluator(store: &Arc<dyn Store>, journeys: &[Arc<Journey>], clock: Clo
             group_by: Vec::new(),
             ..policy()
         },
+        alone: None,
+        spare: None,
         own: None,
         observer: None,
     };
