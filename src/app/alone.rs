@@ -71,7 +71,12 @@ impl Kit {
     /// # Errors
     /// What is kept cannot be read, or something cannot be built.
     pub(super) async fn begin(&self, why: &str) -> Result<Alone, Failure> {
-        let ours = |journey: &Journey| self.held.has(shard_of(&journey.name));
+        let holds = |name: &str| self.held.has(shard_of(name));
+        // What several places see, this one sees alone now.
+        let ours = |journey: &Journey| match journey.places() {
+            Some(places) => places.parts.iter().any(|(_, part)| holds(part)),
+            None => holds(&journey.name),
+        };
         self.begin_with(why, &ours).await
     }
 

@@ -17,10 +17,13 @@ use crate::journey::vantage::Places;
 use crate::journey::{Journey, Name};
 use crate::quorum::{self, Seen, View, Vote};
 use crate::slo::SpanChange;
-use crate::time::later;
+use crate::time::{between, later};
 
 /// Slots of a journey that are settled at once at most: after a long time without anybody who decides, the next round goes on.
 const SETTLED_AT_ONCE: usize = 10_000;
+
+/// What places said last counts for so long after the store is away.
+const UNHEARD: Duration = Duration::from_secs(15);
 
 /// The journeys that are run from several places, and what the places say of them.
 #[derive(Default)]
@@ -127,7 +130,7 @@ impl Evaluator {
     fn weigh_one(&mut self, name: &Name, round: &mut Round, now: Timestamp) {
         let Some(journey) = self.together.journeys.get(name).cloned() else { return };
         let Some(places) = journey.places() else { return };
-        let views = self.together.views(places);
+        let views = self.views_now(places, now);
         let is_firing = self.journeys.get(name).is_some_and(|watched| watched.alerts.health.phase.is_firing());
         // That a place turns out to be odd ends nothing: it is over when the places see that it is.
         let nobody = BTreeSet::new();
@@ -177,6 +180,15 @@ impl Evaluator {
         watched.last_bad = last_bad.or(watched.last_bad.take());
         watched.judge_together(look, &mut self.desk, round, now);
         round.touched.insert(name.clone());
+    }
+
+    /// What the places say. Of others nothing is heard while the store that they say it through is away: what they said last does
+    /// not count for long.
+    fn views_now<'j>(&self, places: &'j Places, now: Timestamp) -> Vec<(&'j str, View)> {
+        let is_deaf = self.store_failed.is_some_and(|since| between(since, now) >= UNHEARD);
+        let is_elsewhere = |part: &Name| self.journeys.get(part).is_some_and(|watched| watched.is_elsewhere);
+        let view = |part: &Name| self.together.views.get(part).copied().filter(|_| !is_deaf || !is_elsewhere(part));
+        places.parts.iter().map(|(location, part)| (&**location, view(part).unwrap_or_default())).collect()
     }
 
     /// Asks the places. If none of those that see anything may vote, all of them do: nobody is left untold.

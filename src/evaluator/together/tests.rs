@@ -295,6 +295,34 @@ async fn places_that_are_away_are_not_waited_for_and_nobody_is_left_untold() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_cut_off_from_the_others_goes_by_what_it_sees_itself() {
+    let mut stage = Stage::new("cut").await;
+    stage.live(60, well).await;
+    let places = stage.journeys[0].places().unwrap().clone();
+    let able = |stage: &Stage| {
+        let views = stage.evaluator.views_now(&places, stage.clock.now().wall);
+        stage.evaluator.vote(&views, 2, &BTreeSet::new()).able
+    };
+    for (_, part) in &places.parts[1..] {
+        stage.evaluator.journeys.get_mut(part).unwrap().is_elsewhere = true;
+    }
+    assert_eq!(able(&stage), 3);
+    stage.evaluator.store_failed = Some(stage.clock.now().wall);
+    assert_eq!(able(&stage), 3, "for a moment what they said stands");
+    tokio::time::advance(UNHEARD).await;
+    assert_eq!(able(&stage), 1);
+
+    // One that decides alone has none but its own.
+    let mut stage = Stage::new("alone").await;
+    stage.journeys.retain(|journey| !journey.is_part() || journey.name.ends_with("@a"));
+    stage.succeed().await;
+    assert!(stage.live(60, well).await.is_empty());
+    let told = stage.live(40, |of, _| Some(of != "buy")).await;
+    let [told] = &told[..] else { panic!("{told:#?}") };
+    assert!(told.starts_with("first buy: seen from 1 of 1 places that can say (quorum 2): a: "), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_decides_next_goes_on_where_the_one_before_was() {
     let mut stage = Stage::new("next").await;
     stage.live(60, well).await;
