@@ -2,7 +2,7 @@
 //! healed whatever happens to it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use journeyman::clock::Clock;
 use journeyman::config;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::support::command::{Ended, journeyman};
@@ -407,6 +408,33 @@ fn nobody_hurts_production_by_mistake() {
         assert_eq!(refused.code, 64, "{refused:#?}");
         assert!(refused.stderr.contains("--yes"), "{refused:#?}");
         assert!(!bench.path("acts").exists());
+    });
+}
+
+#[test]
+fn a_hand_on_the_switch_is_asked_at_the_terminal() {
+    block_on(async {
+        let Some(script) = crate::support::server_binary("script", "bsdutils") else { return };
+        for (answer, code, did) in [("y\n", "0", "run\nundo\n"), ("n\n", "2", "")] {
+            let asks = CUT.replace("least = \"60s\"", "least = \"1s\"\nconfirm = \"cut the zone\"");
+            let bench = Bench::new("experiment-hand", &on_loop("loop", &asks));
+            let program = env!("CARGO_BIN_EXE_journeyman");
+            let typed = format!("{program} experiment x.toml --config journeyman.toml; echo $? > code");
+            let mut command = tokio::process::Command::new(&script);
+            command.args(["--quiet", "--command", &typed, "/dev/null"]).current_dir(bench.scratch.path());
+            command.env("SHELL", "/bin/sh").kill_on_drop(true);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().expect("it starts");
+            // Who knows what will be asked types ahead.
+            let mut hand = child.stdin.take().expect("a hand");
+            hand.write_all(answer.as_bytes()).await.expect("it is typed");
+            let ended = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("an end").expect("an end");
+            let shown = String::from_utf8_lossy(&ended.stdout).into_owned();
+            drop(hand);
+            assert!(shown.contains("cut the zone"), "{shown}");
+            assert_eq!(acts(&bench.path("code")).trim(), code, "{shown}");
+            assert_eq!(acts(&bench.path("acts")), did, "{shown}");
+        }
     });
 }
 

@@ -46,7 +46,8 @@ fn around(fault: Event, lasts: u64, end: Event) -> [(u64, Event); 5] {
 
 #[test]
 fn a_leader_is_cut_off_and_so_is_one_that_only_runs() {
-    let leader = around(Event::Cut(0, Cut::Both), 20_000, Event::Heal(0));
+    // For longer than it takes until what is not heard of would be stale.
+    let leader = around(Event::Cut(0, Cut::Both), 45_000, Event::Heal(0));
     let runner = around(Event::Cut(1, Cut::Both), 15_000, Event::Heal(1));
     block_on(async {
         let Some(site) = Site::shared().await else { return };

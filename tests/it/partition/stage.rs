@@ -162,6 +162,8 @@ struct Notice {
     at: Timestamp,
     is_begin: bool,
     is_end: bool,
+    /// It says nothing of whether it fails: that is another daemon's to say.
+    is_handed_over: bool,
     text: String,
 }
 
@@ -436,7 +438,9 @@ impl<'a> Stage<'a> {
             let part: Option<usize> = digits.and_then(|digits: String| digits.parse().ok());
             let is_whole = text.starts_with("WAS ");
             let is_end = is_whole || text.starts_with("WELL AGAIN");
-            Notice { part, from: request.from, at: request.at.wall, is_begin: is_whole || !is_end, is_end, text }
+            let is_handed_over = text.starts_with("HANDED OVER");
+            let is_begin = is_whole || !is_end && !is_handed_over;
+            Notice { part, from: request.from, at: request.at.wall, is_begin, is_end, is_handed_over, text }
         };
         requests.map(notice).collect()
     }
@@ -457,7 +461,16 @@ impl<'a> Stage<'a> {
 
     /// The parts of which people believe what is not true.
     fn untrue(&self) -> Vec<String> {
-        let (bad, notices) = (self.bad(), self.notices());
+        let (bad, mut notices) = (self.bad(), self.notices());
+        // What a daemon has handed over, it does not claim any more.
+        let over = |notice: &Notice| notice.is_handed_over.then_some((notice.part, notice.from, notice.at));
+        let over: Vec<_> = notices.iter().filter_map(over).collect();
+        notices.retain(|notice| {
+            let is_after = |(part, from, at): &(Option<usize>, IpAddr, Timestamp)| {
+                (*part, *from) == (notice.part, notice.from) && *at >= notice.at
+            };
+            !over.iter().any(is_after)
+        });
         let mut untrue = Vec::new();
         for part in 0..JOURNEYS {
             let last = notices.iter().rev().find(|notice| notice.part == Some(part));

@@ -153,17 +153,16 @@ impl Setup {
 
     fn spawn(&self) -> Process {
         const PROGRAM: &str = env!("CARGO_BIN_EXE_journeyman");
+        // It must not report to a supervisor of the tests.
         let mut command = match &self.host {
-            None => {
-                let mut command = Command::new(PROGRAM);
-                command.envs(self.environment.iter().cloned());
-                command
-            }
+            None => Command::new(PROGRAM),
             Some(host) => host.command(PROGRAM, &self.environment),
         };
         command.args(["run", "--config"]).arg(self.directory().join("journeyman.toml"));
-        // It must not report to a supervisor of the tests.
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+        if self.host.is_none() {
+            command.envs(self.environment.iter().cloned());
+        }
         Process::start("journeyman", &mut command, &self.log_path())
     }
 
