@@ -11,17 +11,22 @@ use super::watched::Watched;
 use super::{Evaluator, Round, push_spans};
 use crate::alert::{Look, Phase, Subject};
 use crate::detect::{Detector, Finding, Severity};
+use crate::incident::Desk;
 use crate::incident::root::Resource;
 use crate::journey::outcome::Verdict;
+use crate::journey::report::Report;
 use crate::journey::vantage::Places;
 use crate::journey::{Journey, Name};
+use crate::judge;
 use crate::quorum::{self, Seen, View, Vote};
 use crate::slo::SpanChange;
-use crate::time::{between, later};
+use crate::time::{between, earlier, later};
 
 /// Slots of a journey that are settled at once at most: after a long time without anybody who decides, the next round goes on.
 const SETTLED_AT_ONCE: usize = 10_000;
 
+/// A place among the daemon's parts.
+const PLACE: &str = "place ";
 /// What places said last counts for so long after the store is away.
 const UNHEARD: Duration = Duration::from_secs(15);
 
@@ -47,6 +52,12 @@ impl Together {
         self.journeys.values().filter_map(|journey| Some(self.views(journey.places()?)))
     }
 
+    /// Whether anything is well as seen from there, or nothing is run from there any more.
+    fn sees(&self, place: &str) -> bool {
+        let mut views = self.all_views().flatten().filter(|(at, _)| *at == place).map(|(_, view)| view.seen).peekable();
+        views.peek().is_none() || views.any(|seen| seen == Seen::Well)
+    }
+
     /// What is wrong with places, and which of them have no vote by that.
     fn look_at_places(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
         let out = quorum::odd_ones(self.all_views());
@@ -69,6 +80,14 @@ impl Together {
         };
         let places = of.into_iter().filter_map(said).collect();
         (out, places)
+    }
+}
+
+/// The place that it is about.
+fn place_of(subject: &Subject) -> Option<&str> {
+    match subject {
+        Subject::Daemon(part) => part.strip_prefix(PLACE),
+        _ => None,
     }
 }
 
@@ -114,19 +133,26 @@ impl Evaluator {
         }
     }
 
+    /// Tells what is wrong with places, and that it is over.
     fn tell_of_places(&mut self, places: BTreeMap<String, String>, round: &mut Round, now: Timestamp) {
         let before = std::mem::replace(&mut self.together.places, places);
-        let known: BTreeSet<String> = before.keys().chain(self.together.places.keys()).cloned().collect();
+        // What whoever decided before told of a place is over when that place sees something well.
+        let told = self.conditions.iter().filter(|(_, alert)| alert.phase.is_firing());
+        let inherited = told.filter_map(|(subject, _)| place_of(subject).map(str::to_owned));
+        let seeing: BTreeSet<String> = inherited.filter(|place| self.together.sees(place)).collect();
+        let known: BTreeSet<String> =
+            before.keys().chain(self.together.places.keys()).chain(&seeing).cloned().collect();
         for place in known {
             let said = self.together.places.get(&place).cloned();
-            if before.get(&place) != said.as_ref() {
-                let subject = Subject::Daemon(format!("place {place}").into());
+            if before.get(&place) != said.as_ref() || said.is_none() {
+                let subject = Subject::Daemon(format!("{PLACE}{place}").into());
                 let findings = said.map(|said| Finding::new(Detector::Blind, said)).into_iter().collect();
                 self.condition(subject, findings, round, now);
             }
         }
     }
 
+    /// What the places see of a journey now, and what its slots came to.
     fn weigh_one(&mut self, name: &Name, round: &mut Round, now: Timestamp) {
         let Some(journey) = self.together.journeys.get(name).cloned() else { return };
         let Some(places) = journey.places() else { return };
@@ -138,7 +164,7 @@ impl Evaluator {
         let vote = self.vote(&views, places.quorum, out);
         let findings = self.agreed(places, &views, vote, out);
         let parts: Vec<_> = places.parts.iter().filter_map(|(_, part)| self.journeys.get(part)).collect();
-        let newest = |of: fn(&Watched) -> Option<&Arc<crate::journey::report::Report>>| {
+        let newest = |of: fn(&Watched) -> Option<&Arc<Report>>| {
             parts.iter().filter_map(|part| of(part)).max_by_key(|report| report.started).cloned()
         };
         let (last, last_bad, last_good) = (
@@ -155,9 +181,8 @@ impl Evaluator {
             is_bad_run: false,
             is_undamped: !journey.alert.flapping,
         };
-        let settled = self.settle_slots(&journey, places, now);
+        let (verdicts, due) = self.settle_slots(&journey, places, now);
         let Some(watched) = self.journeys.get_mut(name) else { return };
-        let (verdicts, due) = settled;
         let mut changes = BTreeMap::new();
         for (slot, verdict) in verdicts {
             if let Some(SpanChange::Put(span)) = watched.see_together(slot, verdict) {
@@ -167,7 +192,7 @@ impl Evaluator {
         push_spans(&mut round.changes, name, changes.into_values());
         watched.due = due;
         watched.last_good = last_good.or(watched.last_good.take());
-        let is_new = |one: &Option<Arc<crate::journey::report::Report>>, known: &Option<Arc<_>>| match (one, known) {
+        let is_new = |one: &Option<Arc<Report>>, known: &Option<Arc<Report>>| match (one, known) {
             (Some(one), Some(known)) => !Arc::ptr_eq(one, known),
             (one, _) => one.is_some(),
         };
@@ -249,7 +274,7 @@ impl Evaluator {
     ) -> (Vec<(Timestamp, Verdict)>, Option<Timestamp>) {
         let Some(watched) = self.journeys.get(&journey.name) else { return Default::default() };
         let after = watched.history.last_slot().unwrap_or(watched.began);
-        let before = |at: Timestamp| crate::time::earlier(at, Duration::from_millis(1));
+        let before = |at: Timestamp| earlier(at, Duration::from_millis(1));
         let mut settled = Vec::new();
         for slot in journey.schedule.slots(after, now, SETTLED_AT_ONCE) {
             // Each place has one slot from this one to the next.
@@ -294,14 +319,14 @@ impl Watched {
     }
 
     /// The alerts of what several places see together.
-    fn judge_together(&mut self, look: Look, desk: &mut crate::incident::Desk, round: &mut Round, now: Timestamp) {
+    fn judge_together(&mut self, look: Look, desk: &mut Desk, round: &mut Round, now: Timestamp) {
         let before = self.alerts.clone();
         let name = &self.journey.name;
         let is_bad = !look.findings.is_empty() || look.is_suspicious;
         let blamed = self.last_bad.as_ref().filter(|_| is_bad);
         let blamed = blamed.and_then(|report| report.failed_step()?.channel.clone()).map(Resource::Channel);
         let subject = Subject::Journey(name.clone());
-        crate::judge::settle(&mut self.alerts.health, &subject, look, is_bad, blamed, desk, now);
+        judge::settle(&mut self.alerts.health, &subject, look, is_bad, blamed, desk, now);
         self.judge_budget(before, desk, round, now);
     }
 }

@@ -241,6 +241,20 @@ async fn a_place_that_sees_all_fail_is_the_incident_and_has_no_vote() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_told_of_a_place_is_over_when_it_sees_again_whoever_decides_then() {
+    let mut stage = Stage::new("heir").await;
+    stage.live(60, well).await;
+    let mut told = stage.live(60, |_, place| Some(place != "c")).await;
+    stage.succeed().await;
+    told.extend(stage.live(60, |_, place| Some(place != "c")).await);
+    stage.succeed().await;
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let over = stage.live(60, well).await;
+    let [over] = &over[..] else { panic!("{over:#?}") };
+    assert!(over.starts_with("resolved journeyman: place c: "), "{over}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_real_outage_blames_no_place_neither_at_its_begin_nor_at_its_end() {
     let mut stage = Stage::new("outage").await;
     stage.live(60, well).await;
