@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what the oracle cannot read is a failed test")]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use journeyman::clock::Clock;
 use reqwest::StatusCode;
-use tokio_postgres::Client;
 
+use crate::support::cluster::{check_slots, leads, number, shares};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{CHANNEL, FakeSlack, TOKEN};
 use crate::support::postgres::{Database, Postgres as Server};
@@ -147,48 +146,8 @@ impl<'a> Stage<'a> {
         }
         let twice = "select count(*) from (select 1 from run group by journey, slot having count(*) > 1) as twice";
         assert_eq!(number(&self.database.client, twice).await, 0);
-        check_slots(&self.database.client).await
+        check_slots(&self.database.client, JOURNEYS, EVERY).await
     }
-}
-
-/// Every slot between a journey's first and its last is counted, and once.
-async fn check_slots(client: &Client) -> (usize, i64) {
-    let sql = "select name, start, step, count from span join journey on journey.id = journey order by name, start";
-    let mut slots: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for row in client.query(sql, &[]).await.unwrap() {
-        let (name, start, step, count): (String, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        slots.entry(name).or_default().extend((0..count).map(|n| start + n * step));
-    }
-    assert_eq!(slots.len(), JOURNEYS);
-    for (name, slots) in &slots {
-        for pair in slots.windows(2) {
-            assert_eq!(pair[1] - pair[0], EVERY.as_millis() as i64, "{name}: a slot is missing, or there twice");
-        }
-    }
-    let unknown = number(client, "select coalesce(sum(count), 0)::bigint from span where verdict = 4").await;
-    (slots.values().map(Vec::len).sum(), unknown)
-}
-
-async fn number(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
-}
-
-/// How many shards each daemon has whose lease lasts, by its process.
-async fn shares(client: &Client) -> BTreeMap<u32, usize> {
-    let sql = "select holder from lease where shard > 0 and holder <> ''
-        and until >= (extract(epoch from clock_timestamp()) * 1000)::bigint";
-    let mut shares = BTreeMap::new();
-    for row in client.query(sql, &[]).await.unwrap() {
-        let holder: String = row.get(0);
-        let process = holder.rsplit_once("process ").and_then(|(_, process)| process.split('-').next()?.parse().ok());
-        *shares.entry(process.unwrap_or_else(|| panic!("{holder}"))).or_default() += 1;
-    }
-    shares
-}
-
-/// Whether the daemon decides: it answers questions of the API.
-async fn leads(daemon: &Daemon) -> bool {
-    daemon.try_get("/api/v1/journeys").await.is_ok_and(|(status, _)| status == StatusCode::OK)
 }
 
 /// Waits until the daemon says that it is cut off, or that it is not.
