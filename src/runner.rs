@@ -191,7 +191,7 @@ impl Runner {
     /// Until when a run of this journey is put off, because a channel that it needs has only just become well again.
     pub fn put_off(&self, journey: &Journey) -> Option<Mono> {
         let channels = self.channels.now();
-        journey.channels().into_iter().filter_map(|name| channels.get(&name)?.gate()?.put_off(journey)).max()
+        journey.steps.iter().filter_map(|step| channels.get(step.verb.channel()?)?.gate()?.put_off(journey)).max()
     }
 
     fn end(&self, mut report: Report, journey: &Journey) -> Report {

@@ -22,14 +22,15 @@ struct Entry {
 impl Strip {
     /// Of [`STRIP_CELLS`] cells; more are left out.
     pub fn new(cells: impl Iterator<Item = Counts>) -> Strip {
-        let entries = cells.zip(0u8..).take(STRIP_CELLS).flat_map(|(counts, cell)| {
-            let entry = move |verdict: &Verdict| {
-                let count = u32::try_from(counts.of(*verdict)).unwrap_or(u32::MAX);
-                Entry { cell, verdict: *verdict, count }
-            };
-            Verdict::ALL.iter().map(entry).filter(|entry| entry.count > 0)
-        });
-        Strip(entries.collect())
+        // Most cells hold one verdict.
+        let mut entries = Vec::with_capacity(STRIP_CELLS);
+        for (counts, cell) in cells.zip(0u8..).take(STRIP_CELLS) {
+            for verdict in Verdict::ALL.iter().copied().filter(|verdict| counts.of(*verdict) > 0) {
+                let count = u32::try_from(counts.of(verdict)).unwrap_or(u32::MAX);
+                entries.push(Entry { cell, verdict, count });
+            }
+        }
+        Strip(entries.into())
     }
 
     /// All cells, oldest first.

@@ -24,6 +24,7 @@ use crate::channel::http::fault::{Reached, Signs, Verdict};
 use crate::channel::http::guard::Chosen;
 use crate::channel::http::phases::{Laps, NoSessions, Resolver, Stage, Timing, Watch};
 use crate::channel::http::request::Request;
+use crate::channel::seen::LastPeer;
 use crate::channel::{Channel, Listener, cannot, certificate, seen};
 use crate::clock::Clock;
 use crate::journey::Outgoing;
@@ -68,6 +69,7 @@ pub struct Http {
     fresh: Client,
     /// The same, and goes only to public addresses.
     guarded: Client,
+    peer: LastPeer,
 }
 
 impl Http {
@@ -95,7 +97,7 @@ impl Http {
         };
         let (fresh, guarded) = (client(0, Chosen::ByUs)?, client(0, Chosen::ByThem)?);
         let client = if settings.new_connection { fresh.clone() } else { client(usize::MAX, Chosen::ByUs)? };
-        Ok(Http { settings, clock, client, fresh, guarded })
+        Ok(Http { settings, clock, client, fresh, guarded, peer: LastPeer::default() })
     }
 
     async fn exchange(&self, outgoing: &Outgoing, is_request: bool) -> Result<Reply, Fault> {
@@ -143,7 +145,12 @@ impl Http {
                     request.redirected(response.status(), location, hosts).map_err(Broken::Redirect)?
                 }
             };
-            let Some(next) = next else { return Answer::read(response, watch).await };
+            let Some(next) = next else {
+                if let Some(peer) = response.remote_addr() {
+                    self.peer.note(peer);
+                }
+                return Answer::read(response, watch).await;
+            };
             if followed == self.settings.redirects {
                 return Err(Broken::Redirect(format!(
                     "{} redirected once more after {followed} redirects, which is as many as the channel follows",
@@ -259,9 +266,6 @@ impl Answer {
             seen::note_certificate(der);
         }
         let certificate_expires = peer.and_then(certificate::not_after);
-        if let Some(address) = response.remote_addr() {
-            seen::note_peer(Ok(address));
-        }
         let server = response.headers().get(SERVER).map(|value| String::from_utf8_lossy(value.as_bytes()));
         seen::note(What::Server, &server.unwrap_or_default());
         let mut body = Vec::new();

@@ -110,6 +110,22 @@ pub(crate) fn note_peer(peer: std::io::Result<SocketAddr>) {
     }
 }
 
+/// Whom a connection that is kept is with: in words made once, for all runs over it.
+#[derive(Default)]
+pub(crate) struct LastPeer(Mutex<Option<(SocketAddr, Seen)>>);
+
+impl LastPeer {
+    /// Notes it.
+    pub(crate) fn note(&self, peer: SocketAddr) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, seen) = match &*last {
+            Some(last) if last.0 == peer => last,
+            _ => last.insert((peer, Seen::new(What::Peer, &peer.to_string()))),
+        };
+        let _ = NOTES.try_with(|notes| notes.add(seen));
+    }
+}
+
 /// Notes the certificate that is shown, in DER.
 pub(crate) fn note_certificate(der: &[u8]) {
     if let Some(told) = certificate::told(der) {

@@ -434,11 +434,8 @@ fn slots_in_window(journey: &Journey, now: Timestamp) -> (u64, Timestamp) {
 fn strip(history: &History, now: Timestamp) -> Strip {
     const CELL: i64 = 86_400_000 / STRIP_CELLS as i64;
     let end = (now.as_millisecond().div_euclid(CELL) + 1) * CELL;
-    let at = |cell: usize| {
-        let millis = end - (STRIP_CELLS - cell) as i64 * CELL - 1;
-        Timestamp::from_millisecond(millis).unwrap_or(now)
-    };
-    Strip::new((0..STRIP_CELLS).map(|cell| history.counts(at(cell), at(cell + 1))))
+    let from = Timestamp::from_millisecond(end - STRIP_CELLS as i64 * CELL - 1).unwrap_or(now);
+    Strip::new(history.stretches(from, CELL, STRIP_CELLS))
 }
 
 /// Where the objective stands, in a sentence.

@@ -89,12 +89,10 @@ fn digit(byte: u8) -> Option<u8> {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Written in one piece: it is done several times a run.
+        let symbols: [u8; 26] = std::array::from_fn(|nth| ALPHABET[(self.0 >> ((25 - nth) * 5)) as usize & 31]);
         f.write_str(PREFIX)?;
-        for place in (0..26).rev() {
-            let symbol = ALPHABET[(self.0 >> (place * 5)) as usize & 31];
-            write!(f, "{}", char::from(symbol))?;
-        }
-        Ok(())
+        f.write_str(std::str::from_utf8(&symbols).unwrap_or_default())
     }
 }
 

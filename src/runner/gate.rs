@@ -3,7 +3,7 @@
 //! Nobody waits here. Who is refused is `blocked`, and told by what. Somebody always tries: the canary, which is the journey that runs
 //! most often, at each of its runs; and every other one before it has gone without for too long.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     /// How often each runs.
-    intervals: BTreeMap<Name, Duration>,
+    intervals: HashMap<Name, Duration>,
     /// How many of them call it, and do not only receive.
     callers: usize,
     canary: Option<Name>,
@@ -253,8 +253,8 @@ impl Gate {
     /// Until when a run of this journey is put off, because the channel has only just become well again and others come at the same
     /// moment. Those that run at intervals do not: a hash of their name has spread them.
     pub fn put_off(&self, journey: &Journey) -> Option<Mono> {
-        let now = self.clock.now();
         let Schedule::Cron(_) = journey.schedule else { return None };
+        let now = self.clock.now();
         let inner = self.lock();
         let (closed, interval) = (inner.closed?, inner.users.intervals.get(&journey.name)?);
         let within = BACK_WITHIN.min(*interval);

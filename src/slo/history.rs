@@ -235,6 +235,26 @@ impl History {
         counts
     }
 
+    /// What the slots sum to in each of `many` stretches of `step` milliseconds, of which the first begins after `from`: as
+    /// [`History::counts`] does for one, with one look at each span.
+    pub fn stretches(&self, from: Timestamp, step: i64, many: usize) -> impl Iterator<Item = Counts> {
+        let from = from.as_millisecond();
+        let mut first = self.spans.partition_point(|span| span.end() <= from);
+        (0..many as i64).map(move |nth| {
+            let (after, until) = (from + nth * step, from + (nth + 1) * step);
+            let mut counts = Counts::default();
+            while let Some(span) = self.spans.get(first).filter(|span| span.start <= until) {
+                let verdict = if span.excluded { Verdict::Excluded } else { span.verdict };
+                counts.add(verdict, span.count_in(after, until));
+                if span.end() > until {
+                    break;
+                }
+                first += 1;
+            }
+            counts
+        })
+    }
+
     /// What the first slot in `(from, until]` came to, if there is one; one in maintenance is left out, whatever it came to.
     pub fn verdict_in(&self, from: Timestamp, until: Timestamp) -> Option<Verdict> {
         let (after, until) = (from.as_millisecond(), until.as_millisecond());

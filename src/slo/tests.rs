@@ -120,6 +120,11 @@ impl Plain {
                 }
             }
         }
+        for step in [1_000, 61_000, 1_800_000] {
+            let at = |nth: i64| Timestamp::from_millisecond(now.as_millisecond() + (nth - 48) * step).unwrap();
+            let each: Vec<_> = (0..50).map(|nth| history.counts(at(nth), at(nth + 1))).collect();
+            assert_eq!(history.stretches(at(0), step, 50).collect::<Vec<_>>(), each, "{step}");
+        }
         for length in BURN_WINDOWS.into_iter().chain([Duration::from_secs(777)]) {
             assert_eq!(history.window(length), self.counts(&length.into(), now, true), "{length:?}");
         }

@@ -243,7 +243,7 @@ async fn people_are_told_when_it_has_lasted_and_not_of_one_that_only_observes() 
 #[tokio::test(start_paused = true)]
 async fn a_fast_journey_is_not_known_to_be_down_before_its_channel() {
     let users = |interval| {
-        let intervals = BTreeMap::from([(Name::from("one"), interval), (Name::from("two"), interval)]);
+        let intervals = HashMap::from([(Name::from("one"), interval), (Name::from("two"), interval)]);
         Users { intervals, callers: 2, canary: Some("one".into()) }
     };
     assert_eq!(users(SECOND * 60).patience(), SECOND * 30);
