@@ -83,8 +83,9 @@ struct Gap<'a> {
     apart: Option<Apart>,
 }
 
+/// What one runs that has said so of late: who is silent runs nothing.
 fn configuration(daemon: &Daemon) -> Option<&str> {
-    daemon.said.as_ref().map(|said| &*said.configuration)
+    daemon.said.as_ref().filter(|_| role(daemon) != SILENT).map(|said| &*said.configuration)
 }
 
 /// One for each other configuration; nobody is compared with where nobody decides.
@@ -134,14 +135,15 @@ impl Gap<'_> {
 }
 
 const LEADS: &str = "leads";
+const SILENT: &str = "silent";
 /// Each says at least every five seconds that it is there.
-const SILENT: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What a daemon is. One that holds no lease and has said nothing of late was killed, is stopped, or is cut off.
 fn role(daemon: &Daemon) -> &'static str {
     match &daemon.lease {
         Some(Held { left: Some(_), .. }) => LEADS,
-        _ if daemon.said.as_ref().is_none_or(|said| said.ago > SILENT) => "silent",
+        _ if daemon.said.as_ref().is_none_or(|said| said.ago > SILENCE) => SILENT,
         _ if !daemon.shards.is_empty() => "runs",
         _ => "standby",
     }
@@ -257,8 +259,14 @@ mod tests {
         let text = print_cluster(&cluster, Format::Text);
         assert!(text.contains("their configurations differ") && !text.contains("another configuration"), "{text}");
         assert_eq!(document(&cluster), json!([]));
-        cluster.daemons.iter_mut().for_each(|daemon| daemon.said.as_mut().unwrap().configuration = "aa".to_owned());
+
+        // What was killed runs nothing.
+        cluster.daemons[1].lease = lease;
+        for daemon in [0, 2] {
+            cluster.daemons[daemon].said.as_mut().unwrap().ago = Duration::from_secs(60);
+        }
         assert_eq!(document(&cluster), json!([]));
+        assert!(!print_cluster(&cluster, Format::Text).contains("differ"));
     }
 
     #[test]
