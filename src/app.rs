@@ -144,7 +144,7 @@ pub async fn run(
     let Seat { store, listener, door, shared } = Box::pin(seat::take(&plan, clock)).await?;
     let board = Arc::new(Board::default());
     let mut tasks = Tasks::default();
-    let running = watch::channel(plan.fingerprint.clone()).0;
+    let running = watch::channel(plan.parts.clone()).0;
     let hooks = channels::bind_hooks(&plan, clock).await?;
     let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
     let journeys = plan.journeys.len();
@@ -222,7 +222,7 @@ pub async fn run(
     let mut place = match shared {
         None => {
             let share = metrics.share();
-            share.set(SHARDS.unsigned_abs() as usize, 1);
+            share.set(SHARDS.unsigned_abs() as usize, 1, 1);
             share.set_leads(true);
             let before = Counted { until: counted, waiting: resume::waiting_slots(&left) };
             let ready = Box::pin(Ready::build(&plan, &ground, store.clone(), &spending, before, commanded)).await?;

@@ -73,7 +73,7 @@ pub enum Command {
     Status(StatusArguments),
     /// List a journey's last runs, out of the store; beside a running daemon or without
     Runs(RunsArguments),
-    /// Show the daemons that share a store in PostgreSQL: who leads, who runs how much, whether they have one configuration
+    /// Show the daemons that share a store in PostgreSQL: who leads, who runs how much, in what their configurations differ
     Cluster {
         /// Where the configuration is.
         #[command(flatten)]

@@ -22,6 +22,7 @@ mod maintenance;
 mod merge;
 mod names;
 mod notifiers;
+mod parts;
 pub mod places;
 pub mod problem;
 pub mod schema;
@@ -50,6 +51,7 @@ use crate::config::document::{Context, Data, Node};
 pub use crate::config::files::Stamp;
 pub use crate::config::fingerprint::Identity;
 pub use crate::config::names::{no_journey, not_there, some_of};
+pub use crate::config::parts::{Apart, Parts};
 use crate::config::problem::{Place, Source};
 pub use crate::config::problem::{Problem, Severity, render, sketch};
 use crate::config::watcher::WatcherPlan;
@@ -237,8 +239,8 @@ pub struct Plan {
     pub watcher: WatcherPlan,
     /// Drills, if there is a place where they are read back.
     pub drill: Option<DrillSettings>,
-    /// What all files come to in a few digits.
-    pub fingerprint: String,
+    /// What all files come to in a few digits, as a whole and part by part.
+    pub parts: Parts,
     /// Knows every secret of the configuration.
     pub redactor: Redactor,
     /// What the definition of each journey is: another one is another journey.

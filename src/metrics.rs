@@ -111,6 +111,7 @@ families! {
     SELF_LAST: "gauge" "journeyman_self_journey_last_success_timestamp_seconds" "When the monitor's own journey last went all the way, through the outbox to a delivery worker.";
     DEAD_MAN_LAST: "gauge" "journeyman_dead_man_last_success_timestamp_seconds" "When a dead man's switch last took a call that all is well.";
     DEAD_MAN_FAILURES: "counter" "journeyman_dead_man_failures_total" "Calls to a dead man's switch that it did not take.";
+    CLUSTER_CONFIGURATIONS: "gauge" "journeyman_cluster_configurations" "How many configurations the daemons have that share the store and live: one, if all is well.";
     CLUSTER_CUT_OFF: "gauge" "journeyman_cluster_cut_off" "Whether this daemon is cut off from the store that it shares, and tells people by itself.";
     CLUSTER_DAEMONS: "gauge" "journeyman_cluster_daemons" "Daemons that share the store and live, this one among them.";
     CLUSTER_LEADS: "gauge" "journeyman_cluster_leads" "Whether this daemon decides and tells, of those that share the store.";
@@ -345,6 +346,7 @@ impl Metrics {
     /// Of the daemons that share the store, this one's part.
     pub fn share(&self) -> ShareMetrics {
         ShareMetrics {
+            configurations: self.gauge(CLUSTER_CONFIGURATIONS, &[]),
             cut_off: self.gauge(CLUSTER_CUT_OFF, &[]),
             spooled: self.gauge(CLUSTER_SPOOLED, &[]),
             daemons: self.gauge(CLUSTER_DAEMONS, &[]),
@@ -595,13 +597,15 @@ pub struct ShareMetrics {
     daemons: Gauge,
     leads: Gauge,
     shards: Gauge,
+    configurations: Gauge,
     cut_off: Gauge,
     spooled: Gauge,
 }
 
 impl ShareMetrics {
-    /// So many shards are its, of so many daemons.
-    pub fn set(&self, shards: usize, daemons: usize) {
+    /// So many shards are its, of so many daemons, which have so many configurations.
+    pub fn set(&self, shards: usize, daemons: usize, configurations: usize) {
+        self.configurations.set(configurations as f64);
         self.shards.set(shards as f64);
         self.daemons.set(daemons as f64);
     }

@@ -114,7 +114,7 @@ impl DeadMan {
             pace: Pace::new(settings.every),
             metrics: (1..=settings.switches.len()).map(|at| metrics.dead_man(&at.to_string())).collect(),
             fallbacks: plan.notifiers.iter().map(|(name, planned)| (name.clone(), planned.fallback.clone())).collect(),
-            fingerprint: plan.fingerprint.clone(),
+            fingerprint: plan.parts.fingerprint().to_owned(),
             boot: boot.clone(),
             settings,
             tails,

@@ -22,7 +22,7 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::LEAD;
 use crate::commands::{Command, Levers};
-use crate::config::Plan;
+use crate::config::{self, Plan};
 use crate::evaluator::Handover;
 use crate::exit::{self, Failure};
 use crate::http::Standby;
@@ -46,8 +46,8 @@ pub(super) struct Parts {
     pub(super) observed: mpsc::Receiver<Observation>,
     pub(super) commanded: mpsc::Receiver<Command>,
     pub(super) shown: Shown,
-    /// The fingerprint of the configuration that runs.
-    pub(super) configuration: watch::Receiver<String>,
+    /// What the configuration that runs consists of.
+    pub(super) configuration: watch::Receiver<config::Parts>,
     /// Every journey of the plan that runs.
     pub(super) journeys: watch::Receiver<Vec<Arc<Journey>>>,
     /// The plan itself.

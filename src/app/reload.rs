@@ -18,7 +18,7 @@ use crate::app::tasks::Tasks;
 use crate::app::{open_spending, own};
 use crate::breaker::Guarded;
 use crate::commands::{Refusal, Reload, Reloaded};
-use crate::config::{self, Difference, Plan};
+use crate::config::{self, Difference, Parts, Plan};
 use crate::detect::{Detector, Finding};
 use crate::journey::{Journey, Name};
 use crate::metrics::ConfigMetrics;
@@ -42,8 +42,8 @@ pub(super) struct Live {
     pub(super) opener: Opener,
     pub(super) runner: Arc<Runner>,
     pub(super) shown: ConfigMetrics,
-    /// The fingerprint of the plan, for who shows it.
-    pub(super) running: watch::Sender<String>,
+    /// What the plan consists of, for who shows it.
+    pub(super) running: watch::Sender<Parts>,
     /// Where runs are written down.
     pub(super) store: Arc<dyn Store>,
     /// What decides, if it is this daemon that does.
@@ -70,7 +70,7 @@ impl Live {
             Ok(difference) => {
                 tracing::info!(by, %difference, "the configuration was read again");
                 self.shown.accepted(now);
-                self.running.send_replace(self.plan.fingerprint.clone());
+                self.running.send_replace(self.plan.parts.clone());
                 self.ground.board.set_component(
                     COMPONENT,
                     true,
@@ -86,7 +86,7 @@ impl Live {
                 let why: String = self.plan.redactor.clean(&why).chars().take(SHOWN).collect();
                 tracing::error!(by, why, "the configuration was not accepted; the one before goes on");
                 self.shown.refused();
-                let detail = format!("the one before goes on, {}: {why}", self.plan.fingerprint);
+                let detail = format!("the one before goes on, {}: {why}", self.plan.parts.fingerprint());
                 self.ground.board.set_component(COMPONENT, false, false, detail, now);
                 let first = why.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
                 let said = format!("a changed configuration was not accepted, and the one before goes on: {first}");
@@ -101,7 +101,7 @@ impl Live {
     /// Which configuration runs, and since when.
     fn running(&self, how: &str) -> String {
         let now = self.ground.clock.now().wall;
-        format!("{} (loaded at {}; {how})", self.plan.fingerprint, now.strftime("%Y-%m-%d %H:%M:%S UTC"))
+        format!("{} (loaded at {}; {how})", self.plan.parts.fingerprint(), now.strftime("%Y-%m-%d %H:%M:%S UTC"))
     }
 
     fn tell(&self, findings: Vec<Finding>) {
@@ -125,8 +125,10 @@ impl Live {
             let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
             format!("{} changed, which only a restart can take up; nothing of it was", keys.join(", "))
         })?;
-        if !difference.is_empty() {
-            self.run(plan, &difference, tasks).await?;
+        match difference.is_empty() {
+            false => self.run(plan, &difference, tasks).await?,
+            // What is written is another, such as a journey that is put away; what runs is not.
+            true => self.plan.parts = plan.parts,
         }
         Ok(difference)
     }

@@ -14,6 +14,7 @@ use crate::app::seat::RETURNED;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::cluster::Wish;
+use crate::config::Parts;
 use crate::journey::Journey;
 use crate::journey::message::Arrival;
 use crate::metrics::ShareMetrics;
@@ -33,6 +34,8 @@ const HANDED_OVER: Duration = Duration::from_secs(10);
 const FETCH: Duration = Duration::from_millis(50);
 /// What the others spend is learnt this often.
 const LEARN: Duration = Duration::from_secs(5);
+/// That this daemon's configuration still runs is said this often.
+const DESCRIBE: Duration = Duration::from_secs(60);
 /// The part of a daemon's board that says how many journeys are its.
 const COMPONENT: &str = "shards";
 
@@ -52,7 +55,7 @@ pub(super) struct Keeper {
     pub(super) metrics: ShareMetrics,
     /// What this daemon says of itself, and the configuration that runs.
     pub(super) about: Member,
-    pub(super) configuration: watch::Receiver<String>,
+    pub(super) configuration: watch::Receiver<Parts>,
     pub(super) clock: Clock,
 }
 
@@ -66,6 +69,7 @@ impl Keeper {
             never = self.keep(&others.0, &stop) => match never {},
             never = self.fetch(others.1) => match never {},
             never = self.learn(spending) => match never {},
+            never = self.describe() => match never {},
         }
     }
 
@@ -73,7 +77,8 @@ impl Keeper {
         let (mut is_failing, mut not_before) = (false, Mono::default());
         loop {
             let began = self.clock.now().mono;
-            let about = Member { configuration: self.configuration.borrow().clone(), ..self.about.clone() };
+            let configuration = self.configuration.borrow().fingerprint().to_owned();
+            let about = Member { configuration, ..self.about.clone() };
             let mut waits = false;
             let kept = match self.share.renew(&about).await {
                 Ok(standing) => {
@@ -102,16 +107,42 @@ impl Keeper {
         }
     }
 
-    fn show(&self, Standing { members, held, groups, .. }: &Standing) {
+    /// Leaves in the store what our configuration consists of, and says now and then that it still runs.
+    async fn describe(&self) -> std::convert::Infallible {
+        let mut configuration = self.configuration.clone();
+        let mut is_failing = false;
+        loop {
+            let parts = configuration.borrow_and_update().clone();
+            match self.share.describe(parts.fingerprint(), parts.text()).await {
+                Ok(()) => is_failing = false,
+                // Nothing but what people are shown depends on it.
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "what this configuration consists of could not be left for other daemons");
+                    }
+                }
+            }
+            let again = self.clock.now().mono + DESCRIBE;
+            tokio::select! {
+                () = self.clock.sleep_until(again) => {}
+                // Whoever reloads is gone only when we are stopping.
+                Ok(()) = configuration.changed() => {}
+            }
+        }
+    }
+
+    fn show(&self, Standing { members, held, groups, configurations, .. }: &Standing) {
         let beside = match members.saturating_sub(1) {
             0 => "no other daemon is there".to_owned(),
             1 => "beside one other daemon".to_owned(),
             others => format!("beside {others} other daemons"),
         };
         let of = groups.iter().map(|group| group.shards.clone().count()).sum::<usize>();
-        let said = format!("{} of {of}, {beside}", held.len());
+        let differ =
+            if *configurations > 1 { "; their configurations differ: `journeyman cluster` says in what" } else { "" };
+        let said = format!("{} of {of}, {beside}{differ}", held.len());
         self.board.set_component(COMPONENT, true, false, said, self.clock.now().wall);
-        self.metrics.set(held.len(), *members);
+        self.metrics.set(held.len(), *members, *configurations);
     }
 
     /// What follows from how things stand.

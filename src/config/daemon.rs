@@ -17,8 +17,8 @@ use crate::config::merge::Fragments;
 use crate::config::notifiers::{self, Notifier};
 use crate::config::problem::Problem;
 use crate::config::{
-    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Plan, StorePlan, alerting, dependencies, drill, files, fingerprint,
-    locations, maintenance, spend, status_page, steps, values, watcher, web,
+    ChannelPlan, HooksPlan, HttpPlan, LogPlan, Parts, Plan, StorePlan, alerting, dependencies, drill, files, locations,
+    maintenance, spend, status_page, steps, values, watcher, web,
 };
 use crate::control::Route;
 use crate::journey::trace_url::TraceUrl;
@@ -175,7 +175,7 @@ pub(super) fn plan(context: &Context, main: &Node, probes: &[Node]) -> Plan {
         reload_on_change: root.as_ref().is_none_or(|root| root.bool("reload_on_change", true)),
         watcher,
         drill,
-        fingerprint: fingerprint::of(std::iter::once(&locations::without_own(main)).chain(probes)),
+        parts: Parts::of(main, probes),
         redactor: context.redactor.clone(),
         definitions,
         sections: KEYS.iter().filter_map(|key| Some((*key, Identity::of([get(key)?])))).collect(),

@@ -13,7 +13,16 @@ const BYTES: usize = 6;
 /// The fingerprint of these tables. Where they stand, comments and the order of keys do not count; nor does what a secret says,
 /// because pages show the fingerprint and a short secret could be guessed by it.
 pub(super) fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
-    hash(nodes, false).iter().take(BYTES).fold(String::new(), |mut digits, byte| {
+    digits(hash(nodes, false))
+}
+
+/// The fingerprint of a text.
+pub(super) fn of_text(text: &str) -> String {
+    digits(Sha256::digest(text).into())
+}
+
+fn digits(hash: [u8; 32]) -> String {
+    hash.iter().take(BYTES).fold(String::new(), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}");
         digits
     })
@@ -49,7 +58,11 @@ fn feed(hash: &mut Sha256, node: &Node, key: &str, with_secrets: bool) {
     // Each value with its kind and its length before it: no two trees make one text.
     let mut value = |kind: char, text: &str| hash.update(format!("{kind}{}:{text}", text.len()));
     match &node.data {
-        Data::Text(text) => value('t', if !with_secrets && is_secret_name(key) { "" } else { text }),
+        Data::Text(_) if !with_secrets && is_secret_name(key) => value('t', ""),
+        Data::Text(text) => match node.place.without_secrets().filter(|_| !with_secrets) {
+            Some(shown) => value('t', &shown),
+            None => value('t', text),
+        },
         Data::Integer(text) => value('i', text),
         Data::Float(text) => value('f', text),
         Data::Bool(is_so) => value('b', if *is_so { "1" } else { "0" }),

@@ -101,11 +101,19 @@ pub(super) fn own(context: &Context, node: &Node) -> Option<String> {
     Some(text)
 }
 
+/// What a daemon has of its own in tables of its file: addresses of its machine, and a directory there.
+const OWN: &[(&str, &str)] = &[("http", "listen"), ("hooks", "listen"), ("store", "spool")];
+
 /// The file without what is of one daemon alone: what several that share their journeys must have in common.
 pub(super) fn without_own(main: &Node) -> Node {
     let mut main = main.clone();
     if let Data::Table(entries) = &mut main.data {
         entries.retain(|entry| entry.key != "location");
+        for entry in entries {
+            if let Data::Table(keys) = &mut entry.value.data {
+                keys.retain(|key| !OWN.contains(&(&*entry.key, &*key.key)));
+            }
+        }
     }
     main
 }

@@ -1,5 +1,6 @@
 //! Problems of a configuration: where, what, and what to do about it, drawn as compilers draw them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,8 +107,8 @@ pub struct Source {
     order: usize,
     /// Where lines end.
     ends: Vec<usize>,
-    /// Byte ranges that hold literal secrets; found while the file is read, needed when a problem is drawn.
-    secrets: Mutex<Vec<Range<usize>>>,
+    /// Byte ranges that hold literal secrets, their ends by their starts; found while the file is read, needed when a problem is drawn.
+    secrets: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl Source {
@@ -130,20 +131,19 @@ impl Source {
     /// Never shows what is in this range of bytes.
     pub fn hide(&self, range: Range<usize>) {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        if !range.is_empty() && !secrets.contains(&range) {
-            secrets.push(range);
+        if !range.is_empty() {
+            let end = secrets.entry(range.start).or_default();
+            *end = range.end.max(*end);
         }
     }
 
     /// The hidden ranges within `line`, in order, overlapping ones made one.
     fn hidden(&self, line: &Range<usize>) -> Vec<Range<usize>> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut within: Vec<_> = secrets
+        let within = secrets
             .iter()
-            .map(|range| range.start.max(line.start)..range.end.min(line.end))
-            .filter(|range| !range.is_empty())
-            .collect();
-        within.sort_by_key(|range| range.start);
+            .map(|(start, end)| *start.max(&line.start)..*end.min(&line.end))
+            .filter(|range| !range.is_empty());
         let mut merged: Vec<Range<usize>> = Vec::new();
         for range in within {
             match merged.last_mut() {
@@ -185,6 +185,21 @@ impl Place {
     /// The text at the place.
     pub fn text(&self) -> &str {
         &self.source.text[self.start..self.end]
+    }
+
+    /// What is between the quotes of a string, as it is written, without the literal secrets in it; `None` if it has none.
+    pub(super) fn without_secrets(&self) -> Option<String> {
+        let secrets = self.source.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        // A string has its secrets whole.
+        let mut within = secrets.range(self.start..self.end).peekable();
+        within.peek()?;
+        let (mut shown, mut at) = (String::new(), self.start);
+        for (start, end) in within {
+            shown.push_str(self.source.text.get(at..*start).unwrap_or_default());
+            at = at.max(*end);
+        }
+        shown.push_str(self.source.text.get(at..self.end).unwrap_or_default());
+        Some(shown.trim_matches(['"', '\'']).to_owned())
     }
 
     /// The line, from 1.

@@ -1,6 +1,6 @@
 //! Reading a store beside whoever has it: what the command line shows. Nothing is written, and no daemon waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct ToldOf {
 pub struct Cluster {
     /// By their names.
     pub daemons: Vec<Daemon>,
+    /// If they have several configurations, what these consist of, by their fingerprints, as far as that is known.
+    pub parts: BTreeMap<String, String>,
     /// Shards of journeys that nobody holds.
     pub free: usize,
     /// What some have seen, and the one that leads has not heard.

@@ -7,6 +7,7 @@ use journeyman::cluster::shard_of;
 use reqwest::StatusCode;
 
 use crate::support::cluster::{check_slots, leads, number, settled, unknown};
+use crate::support::command::journeyman;
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fake_slack::{CHANNEL, FakeSlack, TOKEN};
 use crate::support::postgres::Postgres as Server;
@@ -308,6 +309,107 @@ fn a_run_that_is_asked_for_is_made_by_whoever_has_the_journey() {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
         assert!(said.contains("has not answered within 5 s") || said.contains("taken"), "{said}");
         assert_eq!(number(client, "select count(*) from errand").await, 0, "what is answered is forgotten");
+        assert_eq!(second.terminate().await, 0, "{}", second.log());
+    });
+}
+
+#[test]
+fn it_is_said_in_what_the_configurations_of_two_differ() {
+    const ORDERS: &str = "[channels.orders]\ntype = \"memory\"\n";
+    block_on(async {
+        let Some(server) = Server::shared().await else { return };
+        let database = server.database().await;
+        let client = &database.client;
+        let target = Target::start(2).await;
+        let main = |secret: &str| {
+            format!(
+                "[alerting]\nnotify = []\n{ORDERS}[channels.web]\ntype = \"http\"\nurl = \"{}\"\n\
+                 headers = {{ x-api-key = \"{secret}\" }}\n",
+                target.url().replace("://", &format!("://robot:{secret}@")),
+            )
+        };
+        let journey = |name: &str, path: &str| {
+            format!(
+                "[[journey]]\nname = \"{name}\"\ncron = \"0 0 1 1 *\"\nmuted = true\n\
+                 step = [{{ request = \"web\", path = \"{path}\" }}]\n"
+            )
+        };
+        let (ours, same) = (journey("checkout", "/0"), journey("same", "/1"));
+        let theirs = [&same, &*journey("checkout", "/1"), &journey("sms", "/1")].concat();
+        let first = setup("differ-first", &database.url()).start(&main("hunter22"), &[&*ours, &same].concat()).await;
+        let other = main("12345678").replace(ORDERS, "");
+        let mut second = setup("differ-second", &database.url()).start(&other, &theirs).await;
+        settled(client, &[&first, &second]).await;
+        assert!(leads(&first).await);
+
+        let ask = async |format: &str| {
+            let arguments = ["cluster", "--config", "journeyman.toml", "--format", format];
+            let ended = journeyman(second.directory(), &arguments).await;
+            assert_eq!(ended.code, 0, "{ended:?}");
+            ended.stdout
+        };
+        let differences = async || {
+            let around: serde_json::Value = serde_json::from_str(&ask("json").await).unwrap();
+            assert_eq!(around["same_configuration"], around["differences"].as_array().unwrap().is_empty());
+            around["differences"].clone()
+        };
+        let found = wait_for("both to have said what they consist of", SOON, async || {
+            Some(differences().await).filter(|found| found[0]["other"].is_array())
+        })
+        .await;
+        let (who, theirs) = (found[0]["daemons"][0].as_str().unwrap(), found[0]["configuration"].as_str().unwrap());
+        let expected = serde_json::json!([{
+            "configuration": theirs, "daemons": [who], "other": ["journey checkout"],
+            "only_there": ["journey sms"], "missing_there": ["channel orders"],
+        }]);
+        assert_eq!(found, expected);
+        assert!(who.contains(&format!("process {}-", second.pid())), "{who}");
+        let text = ask("text").await;
+        let (_, said) = text.split_once("\n\n").unwrap_or_else(|| panic!("{text}"));
+        let row = text.lines().find(|line| line.contains(&format!("process {}-", first.pid()))).unwrap();
+        let decides =
+            row.split_whitespace().find(|word| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit()));
+        let expected = format!(
+            "their configurations differ: which journeys there are depends on who runs them\n\
+             {who} has another configuration ({theirs}) than the daemon that decides ({}):\n  \
+               other: journey checkout\n  only there: journey sms\n  missing there: channel orders\n",
+            decides.unwrap()
+        );
+        assert_eq!(said, expected);
+        for daemon in [&first, &second] {
+            assert_eq!(daemon.metric("journeyman_cluster_configurations", &[]).await, Some(2.0));
+            let (_, health) = daemon.get("/health").await;
+            assert!(health.contains("their configurations differ"), "{health}");
+        }
+
+        // Once the second has the first one's files, but for its secrets, they are one.
+        std::fs::write(second.directory().join("probes.toml"), [&*same, &ours].concat()).unwrap();
+        let path = second.directory().join("journeyman.toml");
+        let written = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, written.replace("[channels.web]", &format!("{ORDERS}[channels.web]"))).unwrap();
+        second.signal("HUP");
+        wait_for("one configuration", SOON, async || (differences().await == serde_json::json!([])).then_some(()))
+            .await;
+        assert!(!ask("text").await.contains("differ"));
+        wait_for("one by its own numbers", SOON, async || {
+            (first.metric("journeyman_cluster_configurations", &[]).await == Some(1.0)).then_some(())
+        })
+        .await;
+        assert_eq!(number(client, "select count(*) from configuration").await, 2, "the one before is forgotten later");
+        let secret = "select count(*) from configuration where parts similar to '%(hunter22|12345678|robot)%'";
+        assert_eq!(number(client, secret).await, 0);
+
+        // What is put away runs nowhere, and is written all the same.
+        std::fs::write(
+            second.directory().join("probes.toml"),
+            [&*same, &ours, &journey("away", "/0"), "enabled = false\n"].concat(),
+        )
+        .unwrap();
+        second.signal("HUP");
+        wait_for("what is put away to be seen", SOON, async || {
+            (differences().await[0]["only_there"] == serde_json::json!(["journey away"])).then_some(())
+        })
+        .await;
         assert_eq!(second.terminate().await, 0, "{}", second.log());
     });
 }

@@ -15,6 +15,8 @@ use crate::store::StoreError;
 
 /// A daemon that was not seen for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(3_600);
+/// Whoever runs a configuration says so in less: that one is new there, or comes back, is no reason to forget it.
+const FORGET_CONFIGURATION: Duration = Duration::from_secs(300);
 
 /// What came of the wish to have the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +194,24 @@ pub(super) async fn introduce(session: &Session, name: &str, member: &Member) ->
     let (name, forget) = (&name, millis(FORGET));
     let said = async { session.execute(sql, &[name, version, configuration, listens, location]).await };
     futures_util::future::try_join(said, async { session.execute(gone, &[&forget]).await }).await.map(drop)
+}
+
+/// Leaves what a configuration consists of, if nobody has; forgets those that no daemon names any more.
+pub(super) async fn describe(session: &Session, configuration: &str, parts: &str) -> Result<(), Fault> {
+    let said =
+        "UPDATE configuration SET seen = (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE fingerprint = $1";
+    let gone = "DELETE FROM configuration WHERE seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1
+        AND fingerprint NOT IN (SELECT configuration FROM member)";
+    let forget = millis(FORGET_CONFIGURATION);
+    let said = async { session.execute(said, &[&configuration]).await };
+    let gone = async { session.execute(gone, &[&forget]).await };
+    let (said, _) = futures_util::future::try_join(said, gone).await?;
+    if said == 0 {
+        let new = "INSERT INTO configuration (fingerprint, parts, seen)
+            VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) ON CONFLICT (fingerprint) DO NOTHING";
+        session.execute(new, &[&configuration, &parts]).await?;
+    }
+    Ok(())
 }
 
 /// Says that it is there no longer.

@@ -1,6 +1,6 @@
 //! Reading a store beside whoever has it: one moment of it, and nothing is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -86,7 +86,21 @@ impl Look {
             Ok(Backlog { rows, oldest })
         };
         let relay = self.first(sql, &[], backlog).await?.unwrap_or_default();
-        Ok(Cluster { daemons, free, relay })
+        let parts = self.parts(&daemons).await?;
+        Ok(Cluster { daemons, parts, free, relay })
+    }
+
+    /// What their configurations consist of, if there are several.
+    async fn parts(&self, daemons: &[Daemon]) -> Result<BTreeMap<String, String>, StoreError> {
+        let said = daemons.iter().filter_map(|daemon| Some(&*daemon.said.as_ref()?.configuration));
+        let several: BTreeSet<&str> = said.collect();
+        if several.len() < 2 {
+            return Ok(BTreeMap::new());
+        }
+        let sql = "SELECT fingerprint, parts FROM configuration WHERE fingerprint = ANY($1)";
+        let several: Vec<&str> = several.into_iter().collect();
+        let parts = self.all(sql, &[&several], |row| Ok((get(row, 0)?, get(row, 1)?))).await?;
+        Ok(parts.into_iter().collect())
     }
 
     async fn daemons(&self, length: impl Fn(i64) -> Duration) -> Result<Vec<Daemon>, StoreError> {

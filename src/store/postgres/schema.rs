@@ -6,7 +6,8 @@ use crate::store::StoreError;
 
 /// What each version adds to the one before: the schema version is the number of these that were applied. With each, the oldest
 /// version whose builds may go on with it, so that daemons are renewed one after the other.
-const VERSIONS: &[(&str, i64)] = &[(include_str!("schema_1.sql"), 1), (include_str!("schema_2.sql"), 1)];
+const VERSIONS: &[(&str, i64)] =
+    &[(include_str!("schema_1.sql"), 1), (include_str!("schema_2.sql"), 1), (include_str!("schema_3.sql"), 1)];
 
 const META: &str =
     "CREATE TABLE IF NOT EXISTS meta (key text COLLATE \"C\" PRIMARY KEY, number bigint NOT NULL, bytes bytea)";

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
-use super::lease::{Member, goodbye, introduce, millis};
+use super::lease::{Member, describe, goodbye, introduce, millis};
 use super::line::Line;
 use super::link::{Endpoint, Fault, Session};
 use super::rows::{arrival, from_json, get, ledger_entry, read, readable, token};
@@ -136,6 +136,8 @@ pub struct Standing {
     pub lost: Vec<i32>,
     /// Whether somebody has seen what nobody has heard of yet.
     pub left_over: bool,
+    /// How many configurations these daemons have: one, if all is well.
+    pub configurations: usize,
     /// The shards that we share with all, and with those of our place.
     pub groups: Vec<Group>,
 }
@@ -291,9 +293,20 @@ impl Share {
         };
         let groups: Vec<_> = self.groups.iter().enumerate().map(group).collect();
         let alive = members.len() + usize::from(who.is_none());
+        let said = members.iter().map(|member| &*member.configuration);
+        let configurations = said.chain([&*about.configuration]).collect::<BTreeSet<_>>().len();
         self.has_others.store(alive > 1, Ordering::Release);
         let free = groups.iter().map(|group| group.free).sum();
-        Ok(Standing { members: alive, held, free, lost: self.held.lost(), left_over, groups })
+        Ok(Standing { members: alive, held, free, lost: self.held.lost(), left_over, configurations, groups })
+    }
+
+    /// Leaves in the store what this configuration consists of, unless it is there: what it is, by its fingerprint, so that whoever
+    /// asks can be told in what those of two daemons differ. To be said at least every five minutes: what nobody has is forgotten.
+    ///
+    /// # Errors
+    /// The server does not answer, or has not got the table yet.
+    pub async fn describe(&self, configuration: &str, parts: &str) -> Result<(), StoreError> {
+        self.post.ask(|session| async move { describe(&session, configuration, parts).await }).await
     }
 
     /// The shards of our place have rows from the first daemon there on.
@@ -324,11 +337,11 @@ impl Share {
         };
         let members = async {
             let sql = "SELECT member.name, member.location, count(lease.shard) FILTER (WHERE lease.shard <= $4),
-                    count(lease.shard) FILTER (WHERE lease.shard BETWEEN $2 AND $3)
+                    count(lease.shard) FILTER (WHERE lease.shard BETWEEN $2 AND $3), member.configuration
                 FROM member LEFT JOIN lease ON lease.holder = member.name AND lease.shard > 0
                     AND lease.until >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint
                 WHERE seen > (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1
-                GROUP BY member.name, member.location ORDER BY member.name";
+                GROUP BY member.name, member.location, member.configuration ORDER BY member.name";
             session.rows(sql, &[&ttl, &first, &last, &cluster::SHARDS]).await
         };
         let rest = async {
@@ -346,7 +359,7 @@ impl Share {
         }
         let other = |row| {
             let shares = [count(row, 2)?, count(row, 3)?];
-            Ok(Other { name: read(row, 0)?, location: read(row, 1)?, shares })
+            Ok(Other { name: read(row, 0)?, location: read(row, 1)?, shares, configuration: read(row, 4)? })
         };
         let members = members.iter().map(other).collect::<Result<_, Fault>>()?;
         let Some(rest) = rest.first() else { return Err(Fault::Refused("nothing was counted".to_owned())) };
@@ -528,6 +541,7 @@ struct Other {
     location: Option<String>,
     /// How many shards it holds of those that all share, and of those of our place.
     shares: [usize; 2],
+    configuration: String,
 }
 
 /// What one of the sets knows. Nothing is waited for while it is looked at.

@@ -441,3 +441,53 @@ fn who_takes_what_was_given_back_knows_up_to_when_it_was_counted() {
         assert!(given.starts_with(&[1, 2, 3]), "{all:?}");
     });
 }
+
+#[test]
+fn what_configurations_consist_of_is_kept_while_somebody_has_them() {
+    block_on(async {
+        let Some(database) = database().await else { return };
+        let url = database.url();
+        let (one, two) = (share(&url, "one", BOUND), share(&url, "two", BOUND));
+        let (aa, bb) = (about(), Member { configuration: "bb".to_owned(), ..about() });
+        drop(open(&url, None).await);
+        let known = async || {
+            let look = Look::open(&endpoint(&url)).await.unwrap();
+            let found = look.cluster().await.unwrap();
+            look.close().await;
+            found.parts
+        };
+        let kept = async || count(&database.client, "SELECT count(*) FROM configuration").await;
+        for share in [&one, &two] {
+            assert_eq!(share.renew(&aa).await.unwrap().configurations, 1);
+            share.describe("aa", "{\"max_runs\":\"1\"}").await.unwrap();
+        }
+        assert_eq!((kept().await, known().await), (1, [].into()), "daemons with one configuration have one row");
+        assert_eq!(two.renew(&bb).await.unwrap().configurations, 2);
+        two.describe("bb", "{\"max_runs\":\"2\"}").await.unwrap();
+        let both = [("aa", "{\"max_runs\":\"1\"}"), ("bb", "{\"max_runs\":\"2\"}")];
+        assert_eq!(known().await, both.map(|(name, parts)| (name.to_owned(), parts.to_owned())).into());
+
+        // Whoever says nothing for a while may come back.
+        let age = "UPDATE configuration SET seen = seen - 300001";
+        database.run(age).await;
+        one.describe("aa", "{}").await.unwrap();
+        assert_eq!((kept().await, known().await.len()), (2, 2));
+        two.describe("bb", "{}").await.unwrap();
+        assert_eq!(two.renew(&aa).await.unwrap().configurations, 1);
+        one.describe("aa", "{}").await.unwrap();
+        assert_eq!(kept().await, 2, "its new one may be on its way");
+        database.run(age).await;
+        one.describe("aa", "{}").await.unwrap();
+        let left = "SELECT count(*) FROM configuration WHERE fingerprint = 'aa' AND parts <> '{}'";
+        assert_eq!((kept().await, count(&database.client, left).await), (1, 1));
+
+        // Daemons before this table was thought of go on without it, and who comes next makes it.
+        database.run("DROP TABLE configuration; UPDATE meta SET number = 2 WHERE key = 'schema'").await;
+        let error = one.describe("aa", "{}").await.unwrap_err();
+        assert!(error.to_string().contains("configuration"), "{error}");
+        one.renew(&aa).await.unwrap();
+        drop(open(&url, None).await);
+        one.describe("aa", "{}").await.unwrap();
+        assert_eq!(kept().await, 1);
+    });
+}
