@@ -225,7 +225,8 @@ pub async fn run(
             share.set(SHARDS.unsigned_abs() as usize, 1);
             share.set_leads(true);
             let before = Counted { until: counted, waiting: resume::waiting_slots(&left) };
-            let ready = Box::pin(Ready::build(&plan, &ground, store.clone(), &spending, before, commanded)).await?;
+            let ready =
+                Box::pin(Ready::build(&plan, &ground, (store.clone(), None), &spending, before, commanded)).await?;
             Place::Alone(Some(Box::new(Whole { ready, observed, shown })))
         }
         #[cfg(feature = "postgres")]

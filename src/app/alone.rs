@@ -134,6 +134,7 @@ impl Kit {
             policy,
             alone: Some(evaluator::Alone { name: self.name.clone(), said }),
             spare: None,
+            spool: None,
         };
         let (handovers, handed) = mpsc::channel(1);
         let evaluator = Evaluator::load(parts, &journeys, Timestamp::default(), mpsc::channel(1).1)

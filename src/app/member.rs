@@ -33,7 +33,7 @@ use crate::runner::Runner;
 use crate::scheduler::{Gain, Observation, Shift, Wish};
 use crate::store::Store;
 use crate::store::postgres::{Fence, Turn};
-use crate::store::spool::{LIMITS, Queue};
+use crate::store::spool::{LIMITS, Queue, Spool};
 
 /// Shifts that wait for the scheduler at most.
 const SHIFTS: usize = 4;
@@ -73,6 +73,8 @@ pub(super) struct Member {
     /// What is to be done about what a process before this one told.
     left_overs: Option<Kit>,
     tenure: Option<Tenure>,
+    /// What we decided and the store did not take, while we decide.
+    spool: Option<Spool>,
     won: (mpsc::Sender<Fence>, mpsc::Receiver<Fence>),
     /// Nothing is taken or given any more.
     stop: CancellationToken,
@@ -158,7 +160,8 @@ impl Member {
             clock: ground.clock,
         };
         let disk = shared.shelter.disk.clone();
-        let left = relay::left_over(std::mem::replace(&mut shared.shelter.left, Queue::new(LIMITS)));
+        let left = std::mem::replace(&mut shared.shelter.left, Queue::new(LIMITS));
+        let left = relay::left_over(left, disk.as_ref()).await;
         let kit = Kit {
             ground: ground.clone(),
             plans,
@@ -174,6 +177,7 @@ impl Member {
             ready: None,
             shifts,
             tenure: None,
+            spool: None,
             won: mpsc::channel(1),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
@@ -232,8 +236,13 @@ impl Member {
             .await
             .map_err(failed)?;
         self.tenure = Some(tenure);
+        self.spool = match &self.shared.shelter.disk {
+            Some(disk) => Some(Spool::new(disk.clone(), LIMITS).await.map_err(failed)?),
+            None => None,
+        };
+        let kept = (store, self.spool.clone());
         // Up to when slots are counted is said by those who run them.
-        let mut ready = Box::pin(Ready::build(plan, ground, store, spending, Counted::default(), commanded)).await?;
+        let mut ready = Box::pin(Ready::build(plan, ground, kept, spending, Counted::default(), commanded)).await?;
         relay::catch_up(&self.shared.share, &mut ready.evaluator).await.map_err(failed)?;
         self.shared.share.held().lead(Some(epoch));
         Ok(ready)
@@ -368,7 +377,11 @@ impl Member {
             return;
         }
         if let Ok(Ok(runs)) = tokio::time::timeout(DRAIN_PART, handed).await {
-            relay::leave(store, self.shared.shelter.disk.as_ref(), Queue::new(LIMITS), runs).await;
+            match self.spool.as_ref().map(Spool::take) {
+                // All of the runs are there.
+                Some((queue, disk)) => relay::leave(store, Some(&disk), queue, Vec::new()).await,
+                None => relay::leave(store, None, Queue::new(LIMITS), runs).await,
+            }
         }
     }
 

@@ -364,11 +364,16 @@ fn belated(unsaid: Unsaid) -> Option<Unsaid> {
 }
 
 /// What a process left that others can still make something of: how its runs ended. Where it stood with others is nobody's concern any
-/// more.
-pub(super) fn left_over(mut queue: Queue) -> Queue {
+/// more, and is forgotten.
+pub(super) async fn left_over(mut queue: Queue, disk: Option<&Disk>) -> Queue {
     let is_news = |unsaid: &Unsaid| belated(unsaid.clone()).is_some();
     let gone: Vec<_> = queue.iter().filter(|(_, unsaid)| !is_news(unsaid)).map(|(number, _)| number).collect();
-    gone.into_iter().for_each(|number| queue.remove(number));
+    gone.iter().for_each(|number| queue.remove(*number));
+    if let Some(disk) = disk
+        && let Err(error) = disk.change(Vec::new(), gone).await
+    {
+        tracing::warn!(%error, "what is no news any more could not be removed from the spool");
+    }
     queue
 }
 
