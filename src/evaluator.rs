@@ -520,7 +520,13 @@ impl Evaluator {
                 }
             }
             Observation::Belated(report) if self.knows(&report) => self.learn(*report, round),
-            Observation::Belated(report) => self.observe_run(Observation::Finished(report), round, now),
+            Observation::Belated(report) => {
+                // Nobody ran what went by before it, or says so later.
+                if let Some(watched) = self.journeys.get_mut(&report.journey) {
+                    watched.fill_before(report.slot, round);
+                }
+                self.observe_run(Observation::Finished(report), round, now);
+            }
             Observation::TakenUp { journeys, until, waiting } => self.taken_up(journeys, until, waiting, round, now),
             Observation::Measured { journey, measured } => self.measured(&journey, measured, round, now),
             Observation::Condition { subject, findings } => self.condition(subject, findings, round, now),

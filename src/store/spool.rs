@@ -101,6 +101,12 @@ impl Queue {
         }
     }
 
+    /// Has something else in the place of one that is there.
+    pub fn replace(&mut self, number: i64, unsaid: Unsaid) {
+        self.remove(number);
+        self.insert(number, unsaid);
+    }
+
     /// All of it, the first first, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Unsaid)> {
         self.rows.iter().map(|(number, unsaid)| (*number, unsaid))
@@ -142,6 +148,14 @@ impl Disk {
             queue.insert(row.get(0)?, unsaid);
         }
         Ok(queue)
+    }
+
+    /// All that is in it, in order.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub async fn left(&self, limits: Limits) -> Result<Queue, StoreError> {
+        self.with(move |connection| Disk::read(connection, limits)).await
     }
 
     /// Keeps these, and forgets those.

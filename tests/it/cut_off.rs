@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what the oracle cannot read is a failed test")]
 
+mod start;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -178,7 +180,7 @@ fn kept(seat: &Seat) -> Vec<(String, i64, i16)> {
     let documents = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
     let run = |document: Result<String, rusqlite::Error>| {
         let document: serde_json::Value = serde_json::from_str(&document.unwrap()).unwrap();
-        let report = &document["finished"];
+        let (_, report) = document.as_object().unwrap().iter().next().unwrap();
         let verdict = match report["outcome"]["outcome"].as_str().unwrap() {
             "good" => 0,
             "failed" => FAILED,
@@ -506,6 +508,10 @@ fn all_of_them_tell_while_the_server_is_away_and_lose_nothing() {
         }
         wait_for("the ends to be told", SOON, async || {
             parts.iter().all(|part| together(&words(&stage.told(*part))).contains(&"WELL AGAIN")).then_some(())
+        })
+        .await;
+        wait_for("both disks to be empty", SOON, async || {
+            [&first, &second].iter().all(|seat| kept(seat).is_empty()).then_some(())
         })
         .await;
         let (slots, unknown) = stage.end(vec![first, second]).await;
