@@ -68,10 +68,10 @@ pub(super) struct Member {
     /// Until we decide.
     waiting: Option<Waiting>,
     /// Until it is put to work.
-    ready: Option<(Ready, Parting)>,
+    ready: Option<Box<(Ready, Parting)>>,
     keeper: Option<Keeper>,
     /// Keeps what a start without the store takes, and what this start was, if it was one.
-    memory: Option<(Memory, Option<Outset>)>,
+    memory: Option<Box<(Memory, Option<Outset>)>>,
     errander: Option<Errander>,
     shifts: mpsc::Sender<Shift>,
     /// What is to be done about what a process before this one told.
@@ -169,7 +169,8 @@ impl Member {
             (Some(spool), Some(facts)) => {
                 let (held, board) = (shared.share.held(), ground.board.clone());
                 let (directory, store, clock) = (spool.clone(), store.clone(), ground.clock);
-                Some((Memory { directory, facts, held, board, store, clock }, shared.outset.take()))
+                let memory = Memory { directory, facts, held, board, store, clock };
+                Some(Box::new((memory, shared.outset.take())))
             }
             _ => None,
         };
@@ -211,7 +212,7 @@ impl Member {
                 member.left_overs = Some(kit);
                 let parting = Parting { shown, observed: Some(observed) };
                 let ready = member.lead(fence, (plan, &store), ground, spending, commanded, tasks).await?;
-                member.ready = Some((ready, parting));
+                member.ready = Some(Box::new((ready, parting)));
             }
             Turn::Held { by, .. } => {
                 let (say, leader) = watch::channel(format!("{by} decides and tells"));
@@ -274,7 +275,7 @@ impl Member {
 
     /// How many crashes in a row came before this start; who does not decide does not know.
     pub(super) fn crashes(&self) -> usize {
-        self.ready.as_ref().map_or(0, |(ready, _)| ready.crashes())
+        self.ready.as_ref().map_or(0, |ready| ready.0.crashes())
     }
 
     /// Puts to work what keeps our shards, and what decides, or what tells the daemon that does.
@@ -288,7 +289,8 @@ impl Member {
         if let Some(errander) = self.errander.take() {
             let _ = tasks.spawn_until("errands", &self.stop, errander.run(self.stop.clone()));
         }
-        if let Some((memory, outset)) = self.memory.take() {
+        if let Some(memory) = self.memory.take() {
+            let (memory, outset) = *memory;
             let stopped = self.stop.clone();
             let _ = tasks.spawn_until("memory", &self.stop, async move {
                 tokio::select! {
@@ -307,7 +309,8 @@ impl Member {
                 stopped.cancelled().await;
             });
         }
-        if let Some((ready, parting)) = self.ready.take() {
+        if let Some(ready) = self.ready.take() {
+            let (ready, parting) = *ready;
             return Ok(self.decide(ready, parting, plan, ground, tasks));
         }
         let Some(waiting) = &mut self.waiting else { return Ok(None) };

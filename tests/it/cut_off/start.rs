@@ -122,7 +122,10 @@ fn what_another_has_taken_meanwhile_is_its_and_nothing_is_counted_twice() {
         wait_for("what a start takes to be kept", SOON, async || std::fs::metadata(known(&second)).ok().map(drop))
             .await;
 
-        second.way.shut().await;
+        // Nothing is refused, and nothing comes back.
+        for direction in [Direction::ToClient, Direction::ToServer] {
+            second.way.set(direction, Flow::Hold);
+        }
         killed_and_started(&mut second).await;
         stage.settled(&[&first]).await;
         stage.target.set(part, Mode::Fails);
@@ -131,7 +134,9 @@ fn what_another_has_taken_meanwhile_is_its_and_nothing_is_counted_twice() {
             (!alone(&told).is_empty() && !together(&told).is_empty()).then_some(())
         })
         .await;
-        second.way.reopen().await;
+        for direction in [Direction::ToClient, Direction::ToServer] {
+            second.way.set(direction, Flow::Pass);
+        }
         wait_for("it to be handed over", SOON, async || {
             alone(&words(&stage.told(part))).contains(&"HANDED OVER").then_some(())
         })
