@@ -126,7 +126,8 @@ pub(super) struct Lead {
 }
 
 impl Ready {
-    /// Builds all of it over the store, and takes up what is saved there. While that takes nothing, runs are kept in the spool.
+    /// Builds all of it over the store, and takes up what is saved there. While that takes nothing, runs are kept in
+    /// the spool.
     ///
     /// # Errors
     /// The store, or something that cannot be built.

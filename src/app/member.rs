@@ -240,8 +240,8 @@ impl Member {
         Ok((member, shifted))
     }
 
-    /// Builds what decides over a store that takes what it writes while the lease is ours, and takes up what was seen before; what of
-    /// it is on our disk alone goes into the store of `runs` for that.
+    /// Builds what decides over a store that takes what it writes while the lease is ours, and takes up what was seen
+    /// before; what of it is on our disk alone goes into the store of `runs` for that.
     async fn lead(
         &mut self,
         fence: Fence,

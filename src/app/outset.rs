@@ -1,6 +1,8 @@
-//! A start while the store that daemons share is away: what is kept of the time before, and how the store comes in later.
+//! A start while the store that daemons share is away: what is kept of the time before, and how the store comes in
+//! later.
 //!
-//! What is kept is a file of the spool, written while the store answers. It holds the installation's key, so nobody else may read it.
+//! What is kept is a file of the spool, written while the store answers. It holds the installation's key, so nobody
+//! else may read it.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -241,7 +243,7 @@ impl Memory {
                     Err(error) => {
                         if !std::mem::replace(&mut is_failing, true) {
                             let directory = directory.display();
-                            tracing::warn!(%error, %directory, "what a start without the store needs could not be kept");
+                            tracing::warn!(%error, %directory, "what a start without the store takes is not kept");
                         }
                     }
                 }
@@ -251,15 +253,16 @@ impl Memory {
     }
 }
 
-/// Why a daemon cannot begin without its store although it has a spool, and what to do, for people; `useless` says what is wrong with
-/// what is kept there.
+/// Why a daemon cannot begin without its store although it has a spool, and what to do, for people; `useless` says
+/// what is wrong with what is kept there.
 pub(super) fn hint(spool: &Path, useless: Option<&str>) -> String {
     let kept = match useless {
         None => format!("{} keeps nothing of such a run", spool.display()),
         Some(useless) => format!("what is kept of such a run is of no use: {useless}"),
     };
     format!(
-        "does the server run, and is the way to it open? Only a daemon that has run with it can begin without it, and {kept}"
+        "does the server run, and is the way to it open? Only a daemon that has run with it can begin without it, \
+         and {kept}"
     )
 }
 

@@ -377,8 +377,8 @@ fn belated(unsaid: Unsaid) -> Option<Unsaid> {
     }
 }
 
-/// What a process left that others can still make something of: how its runs ended, to be said as what is late. Where it stood with
-/// others is nobody's concern any more, and is forgotten.
+/// What a process left that others can still make something of: how its runs ended, to be said as what is late. Where
+/// it stood with others is nobody's concern any more, and is forgotten.
 pub(super) async fn left_over(mut queue: Queue, disk: Option<&Disk>) -> Queue {
     let said = queue.iter().map(|(number, unsaid)| (number, belated(unsaid.clone())));
     let mut gone = Vec::new();

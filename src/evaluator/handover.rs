@@ -13,7 +13,8 @@ use crate::store::Change;
 pub struct Handover {
     /// Who does and why, for people.
     pub said: String,
-    /// That people are owed it; with the runs that were decided on here, and are in no store. They are in the spool, if there is one.
+    /// That people are owed it; with the runs that were decided on here, and are in no store. They are in the spool,
+    /// if there is one.
     pub done: oneshot::Sender<Vec<Report>>,
 }
 

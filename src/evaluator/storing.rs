@@ -108,7 +108,7 @@ impl Evaluator {
             && let Some(spool) = &self.parts.spool
             && let Err(error) = spool.clear().await
         {
-            tracing::error!(%error, "what the store has could not be removed from the disk: it is said again, and counted once");
+            tracing::error!(%error, "what the store has could not be removed from the disk: it is said twice");
         }
     }
 

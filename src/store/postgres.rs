@@ -139,8 +139,8 @@ async fn prepare(endpoint: &Endpoint, all: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the server ready for a daemon named `heir` that has begun without it: its schema, and the shards that the process before it
-/// held last, as far as nobody has had them since. They last for `ttl` from now on.
+/// Makes the server ready for a daemon named `heir` that has begun without it: its schema, and the shards that the
+/// process before it held last, as far as nobody has had them since. They last for `ttl` from now on.
 ///
 /// # Errors
 /// The server does not answer, or has a newer schema than this build knows.
@@ -188,8 +188,8 @@ impl Postgres {
         Postgres::open_unasked(endpoint, fence, sharing, clock, rest)
     }
 
-    /// As [`Postgres::open_resting`], and the server is not asked: it is away. Whoever lets it be asked has made it ready before, by
-    /// [`inherit`].
+    /// As [`Postgres::open_resting`], and the server is not asked: it is away. Whoever lets it be asked has made it
+    /// ready before, by [`inherit`].
     ///
     /// # Errors
     /// There is no randomness.

@@ -201,8 +201,8 @@ impl Disk {
     }
 }
 
-/// What whoever decides has decided, and the store that is shared did not take, on disk for the process after this one. All copies are
-/// one.
+/// What whoever decides has decided, and the store that is shared did not take, on disk for the process after this
+/// one. All copies are one.
 #[derive(Clone)]
 pub struct Spool {
     disk: Disk,

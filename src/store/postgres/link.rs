@@ -67,8 +67,9 @@ impl Endpoint {
         Endpoint { shut: Some(shut), ..self.clone() }
     }
 
-    /// Why nobody answers, where nobody does: the way or the server is down, or it does not take anybody at the moment. One that says
-    /// no - to our password, our certificate, our database - answers. It takes as long as a session may take to be made.
+    /// Why nobody answers, where nobody does: the way or the server is down, or it does not take anybody at the
+    /// moment. One that says no - to our password, our certificate, our database - answers. It takes as long as a
+    /// session may take to be made.
     pub async fn silence(&self) -> Option<String> {
         let address = Address::parse(&self.url.reveal()).ok()?;
         let place = address.place();

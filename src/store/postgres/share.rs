@@ -53,7 +53,8 @@ impl Held {
         self.ours().held.keys().copied().collect()
     }
 
-    /// They are ours, as far as we know: a process before this one had them. What the server says of it is heard when it answers.
+    /// They are ours, as far as we know: a process before this one had them. What the server says of it is heard when
+    /// it answers.
     pub fn hold(&self, shards: &BTreeMap<i32, i64>) {
         self.ours().held.extend(shards);
     }
@@ -535,7 +536,8 @@ struct Other {
     shares: [usize; 2],
 }
 
-/// What `before` held is `heir`'s, in the epochs in which it was held, unless somebody has had it since; that one lives no more.
+/// What `before` held is `heir`'s, in the epochs in which it was held, unless somebody has had it since; that one
+/// lives no more.
 pub(super) async fn inherit(
     session: &Session,
     (heir, before): (&str, &str),
@@ -545,7 +547,8 @@ pub(super) async fn inherit(
     let (heir, before) = (text_of(heir), text_of(before));
     let (shards, epochs): (Vec<i32>, Vec<i64>) = held.iter().unzip();
     let sql = "WITH ours AS (SELECT lease.shard FROM lease
-            JOIN unnest($3::integer[], $4::bigint[]) AS held (shard, epoch) ON held.shard = lease.shard AND held.epoch = lease.epoch
+            JOIN unnest($3::integer[], $4::bigint[]) AS held (shard, epoch)
+                ON held.shard = lease.shard AND held.epoch = lease.epoch
             WHERE holder = $2 ORDER BY lease.shard FOR UPDATE OF lease)
         UPDATE lease SET holder = $1, until = (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $5
         FROM ours WHERE lease.shard = ours.shard";
