@@ -27,6 +27,8 @@ mod member;
 mod network;
 pub mod notify;
 pub mod once;
+#[cfg(feature = "postgres")]
+mod outset;
 mod own;
 mod place;
 mod preflight;
@@ -83,7 +85,7 @@ use crate::exit::{self, Failure};
 use crate::gate::Door;
 use crate::journey::Name;
 use crate::journey::message::Arrival;
-use crate::journey::spend::Spending;
+use crate::journey::spend::{Spending, Spent};
 use crate::journey::token::Mint;
 use crate::metrics::{DaemonMetrics, Metrics, SpendMetrics, seconds};
 use crate::notifier::slack::{Buttons, SlackSettings};
@@ -141,12 +143,12 @@ pub async fn run(
 ) -> Result<(), Failure> {
     tasks::tell_supervisor(&[tasks::more_time(PREFLIGHT)]);
     let missing = preflight::prove(&plan, clock).await?;
-    let Seat { store, listener, door, shared } = Box::pin(seat::take(&plan, clock)).await?;
+    let Seat { store, listener, door, shared, known } = Box::pin(seat::take(&plan, clock)).await?;
     let board = Arc::new(Board::default());
     let mut tasks = Tasks::default();
     let running = watch::channel(plan.parts.clone()).0;
     let hooks = channels::bind_hooks(&plan, clock).await?;
-    let key: Arc<[u8]> = store.key().await.map_err(|error| store_failure(&plan, &error))?.as_slice().into();
+    let key: Arc<[u8]> = known.key.as_slice().into();
     let journeys = plan.journeys.len();
     let hooks_address = hooks.address();
     own::join(&mut plan, &key, hooks_address);
@@ -155,9 +157,8 @@ pub async fn run(
     daemon.started.set(seconds(clock.now().wall));
     let (stop_scheduler, stop_readers) = (CancellationToken::new(), CancellationToken::new());
     let (stop_workers, stop_http) = (CancellationToken::new(), CancellationToken::new());
-    let mint = open_mint(&plan, &store).await?;
-    let orders = store.orders().await.map_err(|error| store_failure(&plan, &error))?;
-    let levers = Arc::new(Levers::new(orders));
+    let mint = open_mint(known.key)?;
+    let levers = Arc::new(Levers::new(known.orders));
     let network = Network::open(&plan, &metrics, clock)
         .map_err(|why| Failure::new(exit::CONFIG, format!("what watches the network cannot be built: {why}")))?;
     let observer = network.as_ref().map(|network| network.observer.clone());
@@ -174,7 +175,7 @@ pub async fn run(
     let stores = (&store, spare.as_ref());
     let (runner, left, before) = build_runner(&plan, clock, stores, mint, &mut opened, observer.clone(), heritage);
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
-    let (spending, spend_metrics) = open_spending(&plan, &store, &metrics).await?;
+    let (spending, spend_metrics) = open_spending(&plan, known.spent, &metrics);
     let (wishes, wished) = mpsc::channel(WISHES);
     let (commands, commanded) = crate::commands::channel();
     let (replans, replanned) = mpsc::channel(1);
@@ -225,7 +226,8 @@ pub async fn run(
             share.set(SHARDS.unsigned_abs() as usize, 1, 1);
             share.set_leads(true);
             let before = Counted { until: counted, waiting: resume::waiting_slots(&left) };
-            let ready = Box::pin(Ready::build(&plan, &ground, store.clone(), &spending, before, commanded)).await?;
+            let ready =
+                Box::pin(Ready::build(&plan, &ground, (store.clone(), None), &spending, before, commanded)).await?;
             Place::Alone(Some(Box::new(Whole { ready, observed, shown })))
         }
         #[cfg(feature = "postgres")]
@@ -549,25 +551,20 @@ fn slack_settings(plan: &Plan) -> impl Iterator<Item = (&Name, &SlackSettings)> 
 }
 
 /// Issues this installation's tokens: its key is the store's.
-async fn open_mint(plan: &Plan, store: &Arc<dyn Store>) -> Result<Arc<Mint>, Failure> {
-    let key = store.key().await.map_err(|error| store_failure(plan, &error))?;
+fn open_mint(key: [u8; 32]) -> Result<Arc<Mint>, Failure> {
     let mut start = [0u8; 4];
     getrandom::fill(&mut start).map_err(|error| Failure::new(exit::SOFTWARE, format!("no randomness: {error}")))?;
     Ok(Arc::new(Mint::new(key, u32::from_le_bytes(start))))
 }
 
 /// What the plan's channels may spend, and have spent already today: a restart is no new day.
-async fn open_spending(
-    plan: &Plan,
-    store: &Arc<dyn Store>,
-    metrics: &Metrics,
-) -> Result<(Spending, BTreeMap<Name, SpendMetrics>), Failure> {
+fn open_spending(plan: &Plan, spent: Vec<Spent>, metrics: &Metrics) -> (Spending, BTreeMap<Name, SpendMetrics>) {
     let limit = |(name, channel): (&Name, &ChannelPlan)| Some((name.clone(), channel.policy.spend.clone()?));
     let limits: BTreeMap<_, _> = plan.channels.iter().filter_map(limit).collect();
     let handles = limits.keys().map(|name| (name.clone(), metrics.spend(name))).collect();
     let mut spending = Spending::new(limits, &plan.journeys);
-    spending.restore(store.spent().await.map_err(|error| store_failure(plan, &error))?);
-    Ok((spending, handles))
+    spending.restore(spent);
+    (spending, handles)
 }
 
 /// What runs are made with, the runs to go on with, and what came before that nobody waits for.

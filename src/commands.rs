@@ -298,6 +298,11 @@ impl Levers {
         Levers { before: before.into_iter().collect(), ..Levers::default() }
     }
 
+    /// What was wanted before a restart.
+    pub fn before(&self) -> &BTreeMap<Guarded, Order> {
+        &self.before
+    }
+
     /// What somebody wants of the breaker before `what`, from now on.
     pub fn of(&self, what: &Guarded) -> watch::Receiver<Option<Order>> {
         let mut levers = self.levers.write().unwrap_or_else(PoisonError::into_inner);

@@ -47,6 +47,7 @@ use crate::metrics::{DaemonMetrics, Metrics};
 use crate::observer::Observer;
 use crate::scheduler::{Observation, Wish};
 use crate::slo::SpanChange;
+use crate::store::spool::Spool;
 use crate::store::{Change, OutboxRow, SavedJourney, Store, StoreError};
 use crate::time::{Human, Mono, Now, between};
 
@@ -103,6 +104,8 @@ pub struct Parts {
     pub alone: Option<Alone>,
     /// What goes on in place of the store once that is another daemon's.
     pub spare: Option<Arc<dyn Store>>,
+    /// Where runs are kept that the store does not take, for the process after this one.
+    pub spool: Option<Spool>,
 }
 
 /// A daemon that decides for itself because it cannot ask whoever decides.
@@ -159,6 +162,8 @@ pub struct Evaluator {
     deadline_of: HashMap<Name, Timestamp>,
     /// Decided and not on disk yet, because the store says no.
     unwritten: Vec<Change>,
+    /// So many of them are on the spool's disk, as far as they belong there.
+    spooled: usize,
     store_failed: Option<Timestamp>,
     store_tried: Mono,
     store_told: Option<Timestamp>,
@@ -241,6 +246,7 @@ impl Evaluator {
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             unwritten: Vec::new(),
+            spooled: 0,
             store_failed: None,
             store_tried: Mono::default(),
             store_told: None,
@@ -356,8 +362,15 @@ impl Evaluator {
                 Next::End => break,
             }
         }
-        if !self.unwritten.is_empty() && self.parts.store.apply(std::mem::take(&mut self.unwritten)).await.is_err() {
-            tracing::error!("the last decisions could not be written; the next start will not know them");
+        if !self.unwritten.is_empty() {
+            match self.parts.store.apply(self.unwritten.clone()).await {
+                Ok(()) => self.unspool().await,
+                Err(_) if self.parts.spool.is_some() => {
+                    self.spool().await;
+                    tracing::error!("the last decisions could not be written; the next start knows of the runs alone");
+                }
+                Err(_) => tracing::error!("the last decisions could not be written; the next start will not know them"),
+            }
         }
     }
 
@@ -507,7 +520,13 @@ impl Evaluator {
                 }
             }
             Observation::Belated(report) if self.knows(&report) => self.learn(*report, round),
-            Observation::Belated(report) => self.observe_run(Observation::Finished(report), round, now),
+            Observation::Belated(report) => {
+                // Nobody ran what went by before it, or says so later.
+                if let Some(watched) = self.journeys.get_mut(&report.journey) {
+                    watched.fill_before(report.slot, round);
+                }
+                self.observe_run(Observation::Finished(report), round, now);
+            }
             Observation::TakenUp { journeys, until, waiting } => self.taken_up(journeys, until, waiting, round, now),
             Observation::Measured { journey, measured } => self.measured(&journey, measured, round, now),
             Observation::Condition { subject, findings } => self.condition(subject, findings, round, now),

@@ -134,6 +134,7 @@ impl Kit {
             policy,
             alone: Some(evaluator::Alone { name: self.name.clone(), said }),
             spare: None,
+            spool: None,
         };
         let (handovers, handed) = mpsc::channel(1);
         let evaluator = Evaluator::load(parts, &journeys, Timestamp::default(), mpsc::channel(1).1)
@@ -150,7 +151,7 @@ impl Kit {
     }
 
     /// Whether a process before this one has told what it has not taken back, or owes people something.
-    async fn has_left_overs(&self) -> bool {
+    pub(super) async fn has_left_overs(&self) -> bool {
         let open = self.store.open_incidents().await.is_ok_and(|open| !open.is_empty());
         let is_owed =
             async { self.store.outbox_summary().await.is_ok_and(|sums| sums.iter().any(|sum| sum.pending > 0)) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{DRAIN_PART, OBSERVATIONS, alarms, build_runner, channels, open_mint, start_channels};
+use super::{DRAIN_PART, OBSERVATIONS, alarms, build_runner, channels, open_mint, start_channels, store_failure};
 use crate::alarm::Alarms;
 use crate::app::channels::Inlets;
 use crate::app::heritage::Heritage;
@@ -56,7 +56,7 @@ impl Bench {
         let board = Arc::new(Board::default());
         let metrics = Arc::new(Metrics::new(&plan.journeys, plan.location.as_deref()));
         let stop_readers = CancellationToken::new();
-        let mint = open_mint(plan, &store).await?;
+        let mint = open_mint(store.key().await.map_err(|error| store_failure(plan, &error))?)?;
         let hooks = channels::bind_hooks(plan, clock).await?;
         let (opener, inlets) = channels::opener(hooks, None, clock, &board, &metrics, &mint, &stop_readers);
         let alarms = Alarms::default();

@@ -43,6 +43,11 @@ pub(super) struct Cut {
 }
 
 impl Cut {
+    /// Cut off since before it began, as people were told by the process before.
+    pub(super) fn off(now: Mono) -> Cut {
+        Cut { standing: Standing::Off(None), told: Some(now) }
+    }
+
     /// Whether the store has to be asked although there is nothing to say.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.standing != Standing::With
@@ -107,6 +112,14 @@ mod tests {
     fn ten_seconds_of_no_are_an_outage_and_ten_of_yes_its_end() {
         let answers: Vec<_> = (0..40).map(|second| (second, !(5..20).contains(&second))).collect();
         assert_eq!(play(&mut Cut::default(), &answers), [(15, OFF), (30, Turn::Back)]);
+    }
+
+    #[test]
+    fn an_outage_of_the_process_before_goes_on_and_ends_as_any_other() {
+        let mut cut = Cut::off(at(3));
+        assert!(cut.is_in_doubt());
+        let answers: Vec<_> = (4..60).map(|second| (second, second >= 30)).collect();
+        assert_eq!(play(&mut cut, &answers), [(40, Turn::Back)]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::rehearsal::{Conductor, Props, Scene};
 use crate::runner::Runner;
 use crate::scheduler::{Observation, Wish};
 use crate::store::Store;
+use crate::store::spool::Spool;
 
 /// Who runs journeys of a shared store and is gone, is followed within this: what is promised, and a start.
 pub(super) const TAKEOVER: Duration = Duration::from_secs(15);
@@ -125,14 +126,15 @@ pub(super) struct Lead {
 }
 
 impl Ready {
-    /// Builds all of it over the store, and takes up what is saved there.
+    /// Builds all of it over the store, and takes up what is saved there. While that takes nothing, runs are kept in
+    /// the spool.
     ///
     /// # Errors
     /// The store, or something that cannot be built.
     pub(super) async fn build(
         plan: &Plan,
         ground: &Ground,
-        store: Arc<dyn Store>,
+        (store, spool): (Arc<dyn Store>, Option<Spool>),
         spending: &Spending,
         Counted { until, waiting }: Counted,
         commanded: mpsc::Receiver<Command>,
@@ -176,6 +178,7 @@ impl Ready {
             observer: observer.clone(),
             alone: None,
             spare: ground.spare.clone(),
+            spool,
         };
         let buttons = open_buttons(plan, key.clone(), commands.clone(), clock)?;
         let evaluator = Evaluator::load(parts, &plan.journeys, until, commanded)

@@ -1,6 +1,7 @@
 //! One of several daemons that share a store. Each runs its part of the journeys; who has the lease decides and tells besides, and
 //! the others say to it what they see.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::alone::Kit;
 use crate::app::errands::Errander;
 use crate::app::lead::{Counted, Ground, Lead, Ready, Shown};
+use crate::app::outset::{Memory, Outset};
 use crate::app::relay::{self, Flush, Relay};
 use crate::app::reload::Live;
 use crate::app::seat::{Shared, Tenure};
@@ -33,7 +35,7 @@ use crate::runner::Runner;
 use crate::scheduler::{Gain, Observation, Shift, Wish};
 use crate::store::Store;
 use crate::store::postgres::{Fence, Turn};
-use crate::store::spool::{LIMITS, Queue};
+use crate::store::spool::{LIMITS, Queue, Spool};
 
 /// Shifts that wait for the scheduler at most.
 const SHIFTS: usize = 4;
@@ -66,13 +68,17 @@ pub(super) struct Member {
     /// Until we decide.
     waiting: Option<Waiting>,
     /// Until it is put to work.
-    ready: Option<(Ready, Parting)>,
+    ready: Option<Box<(Ready, Parting)>>,
     keeper: Option<Keeper>,
+    /// Keeps what a start without the store takes, and what this start was, if it was one.
+    memory: Option<Box<(Memory, Option<Outset>)>>,
     errander: Option<Errander>,
     shifts: mpsc::Sender<Shift>,
     /// What is to be done about what a process before this one told.
     left_overs: Option<Kit>,
     tenure: Option<Tenure>,
+    /// What we decided and the store did not take, while we decide.
+    spool: Option<Spool>,
     won: (mpsc::Sender<Fence>, mpsc::Receiver<Fence>),
     /// Nothing is taken or given any more.
     stop: CancellationToken,
@@ -148,6 +154,25 @@ impl Member {
             about: shared.member(String::new()),
             configuration,
             clock: ground.clock,
+            inherits: shared.outset.as_ref().map(|outset| outset.began),
+        };
+        let without = shared.outset.as_ref().map(|outset| outset.why.clone());
+        if let Some(outset) = &shared.outset {
+            ground.board.update_docket(|docket| docket.silences = outset.silences());
+            shared.share.held().hold(outset.held());
+            // As far as we know, they are ours; slots up to now are nobody's.
+            let shards = outset.held().keys().map(|shard| Gain { shard: *shard, counted: None }).collect();
+            let (done, _) = oneshot::channel();
+            let _ = shifts.try_send(Shift::Gain { shards, left: Vec::new(), spent: Vec::new(), done });
+        }
+        let memory = match (&plan.store.spool, shared.facts.take()) {
+            (Some(spool), Some(facts)) => {
+                let (held, board) = (shared.share.held(), ground.board.clone());
+                let (directory, store, clock) = (spool.clone(), store.clone(), ground.clock);
+                let memory = Memory { directory, facts, held, board, store, clock };
+                Some(Box::new((memory, shared.outset.take())))
+            }
+            _ => None,
         };
         let errander = Errander {
             errands: shared.errands(),
@@ -158,7 +183,7 @@ impl Member {
             clock: ground.clock,
         };
         let disk = shared.shelter.disk.clone();
-        let left = relay::left_over(std::mem::replace(&mut shared.shelter.left, Queue::new(LIMITS)));
+        let left = std::mem::replace(&mut shared.shelter.left, Queue::new(LIMITS));
         let kit = Kit {
             ground: ground.clone(),
             plans,
@@ -169,11 +194,13 @@ impl Member {
         let mut member = Member {
             left_overs: None,
             keeper: Some(keeper),
+            memory,
             errander: Some(errander),
             waiting: None,
             ready: None,
             shifts,
             tenure: None,
+            spool: None,
             won: mpsc::channel(1),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
@@ -182,12 +209,10 @@ impl Member {
         };
         match member.shared.turn.clone() {
             Turn::Ours(fence) => {
-                // It is heard before anything is decided.
-                relay::leave(&store, disk.as_ref(), left, Vec::new()).await;
                 member.left_overs = Some(kit);
                 let parting = Parting { shown, observed: Some(observed) };
-                let ready = member.lead(fence, plan, ground, spending, commanded, tasks).await?;
-                member.ready = Some((ready, parting));
+                let ready = member.lead(fence, (plan, &store), ground, spending, commanded, tasks).await?;
+                member.ready = Some(Box::new((ready, parting)));
             }
             Turn::Held { by, .. } => {
                 let (say, leader) = watch::channel(format!("{by} decides and tells"));
@@ -199,8 +224,9 @@ impl Member {
                     board: ground.board.clone(),
                     metrics: ground.metrics.share(),
                     clock: ground.clock,
-                    unsaid: left,
+                    unsaid: relay::left_over(left, disk.as_ref()).await,
                     disk,
+                    without,
                     kit,
                     leader: leader.clone(),
                     cut_off,
@@ -214,11 +240,12 @@ impl Member {
         Ok((member, shifted))
     }
 
-    /// Builds what decides over a store that takes what it writes while the lease is ours, and takes up what others saw before.
+    /// Builds what decides over a store that takes what it writes while the lease is ours, and takes up what was seen
+    /// before; what of it is on our disk alone goes into the store of `runs` for that.
     async fn lead(
         &mut self,
         fence: Fence,
-        plan: &Plan,
+        (plan, runs): (&Plan, &Arc<dyn Store>),
         ground: &Ground,
         spending: &Spending,
         commanded: mpsc::Receiver<Command>,
@@ -232,8 +259,15 @@ impl Member {
             .await
             .map_err(failed)?;
         self.tenure = Some(tenure);
+        if let Some(disk) = &self.shared.shelter.disk {
+            // What we saw before, or a process before us, is heard before anything is decided.
+            let left = relay::left_over(disk.left(LIMITS).await.map_err(failed)?, Some(disk)).await;
+            relay::leave(runs, Some(disk), left, Vec::new()).await;
+            self.spool = Some(Spool::new(disk.clone(), LIMITS).await.map_err(failed)?);
+        }
+        let kept = (store, self.spool.clone());
         // Up to when slots are counted is said by those who run them.
-        let mut ready = Box::pin(Ready::build(plan, ground, store, spending, Counted::default(), commanded)).await?;
+        let mut ready = Box::pin(Ready::build(plan, ground, kept, spending, Counted::default(), commanded)).await?;
         relay::catch_up(&self.shared.share, &mut ready.evaluator).await.map_err(failed)?;
         self.shared.share.held().lead(Some(epoch));
         Ok(ready)
@@ -241,7 +275,7 @@ impl Member {
 
     /// How many crashes in a row came before this start; who does not decide does not know.
     pub(super) fn crashes(&self) -> usize {
-        self.ready.as_ref().map_or(0, |(ready, _)| ready.crashes())
+        self.ready.as_ref().map_or(0, |ready| ready.0.crashes())
     }
 
     /// Puts to work what keeps our shards, and what decides, or what tells the daemon that does.
@@ -255,6 +289,16 @@ impl Member {
         if let Some(errander) = self.errander.take() {
             let _ = tasks.spawn_until("errands", &self.stop, errander.run(self.stop.clone()));
         }
+        if let Some(memory) = self.memory.take() {
+            let (memory, outset) = *memory;
+            let stopped = self.stop.clone();
+            let _ = tasks.spawn_until("memory", &self.stop, async move {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    never = memory.keep(outset) => match never {},
+                }
+            });
+        }
         if let Some(kit) = self.left_overs.take() {
             let stop = self.stop.clone();
             let stopped = stop.clone();
@@ -265,14 +309,15 @@ impl Member {
                 stopped.cancelled().await;
             });
         }
-        if let Some((ready, parting)) = self.ready.take() {
+        if let Some(ready) = self.ready.take() {
+            let (ready, parting) = *ready;
             return Ok(self.decide(ready, parting, plan, ground, tasks));
         }
         let Some(waiting) = &mut self.waiting else { return Ok(None) };
         let (listener, other) = twice(&waiting.parting.shown.listener)
             .map_err(|error| Failure::new(exit::SOFTWARE, format!("the listener cannot be had twice: {error}")))?;
         waiting.parting.shown.listener = listener;
-        tracing::info!(holder = waiting.holder, "another daemon decides and tells; this one runs its part");
+        tracing::info!(holder = waiting.holder, "this daemon runs its part, and another decides and tells");
         let Some(Words { say, said, cut_off }) = waiting.words.take() else { return Ok(None) };
         let standby = Standby {
             said,
@@ -353,8 +398,9 @@ impl Member {
         if let Some(over) = over {
             parting.observed = over.await.ok();
         }
-        let (spending, _) = open_spending(&live.plan, &live.store, &live.ground.metrics).await?;
-        let ready = self.lead(fence, &live.plan, &live.ground, &spending, commanded, tasks).await?;
+        let spent = live.store.spent().await.map_err(|error| store_failure(&live.plan, &error))?;
+        let (spending, _) = open_spending(&live.plan, spent, &live.ground.metrics);
+        let ready = self.lead(fence, (&live.plan, &live.store), &live.ground, &spending, commanded, tasks).await?;
         live.lead = self.decide(ready, parting, &live.plan, &live.ground, tasks);
         tracing::info!("this daemon decides and tells now");
         Ok(())
@@ -368,7 +414,11 @@ impl Member {
             return;
         }
         if let Ok(Ok(runs)) = tokio::time::timeout(DRAIN_PART, handed).await {
-            relay::leave(store, self.shared.shelter.disk.as_ref(), Queue::new(LIMITS), runs).await;
+            match self.spool.as_ref().map(Spool::take) {
+                // All of the runs are there.
+                Some((queue, disk)) => relay::leave(store, Some(&disk), queue, Vec::new()).await,
+                None => relay::leave(store, None, Queue::new(LIMITS), runs).await,
+            }
         }
     }
 
@@ -405,7 +455,7 @@ async fn mirror(
     levers: Arc<Levers>,
     clock: Clock,
 ) -> std::convert::Infallible {
-    let mut known = std::collections::HashMap::new();
+    let mut known = levers.before().clone();
     loop {
         // That the store is away is told by who writes.
         if let Ok(silences) = store.silences().await
@@ -414,7 +464,7 @@ async fn mirror(
             board.update_docket(|docket| docket.silences = silences);
         }
         if let Ok(orders) = store.orders().await {
-            let orders: std::collections::HashMap<_, _> = orders.into_iter().collect();
+            let orders: BTreeMap<_, _> = orders.into_iter().collect();
             for what in known.keys().filter(|what| !orders.contains_key(*what)) {
                 levers.pull(what, None);
             }

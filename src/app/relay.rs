@@ -51,6 +51,8 @@ pub(super) struct Relay {
     pub(super) unsaid: Queue,
     /// Where that is, too, while the store says no.
     pub(super) disk: Option<Disk>,
+    /// Why this daemon has begun without the store, if it has.
+    pub(super) without: Option<String>,
     /// What tells people while we are cut off.
     pub(super) kit: Kit,
     /// Who decides, in words.
@@ -96,7 +98,15 @@ impl Relay {
         over: oneshot::Sender<mpsc::Receiver<Observation>>,
     ) {
         let mut course = Course { is_on_disk: !self.unsaid.is_empty(), ..Course::default() };
-        course.leaving = self.kit.leave_for_another().await;
+        match self.without.clone() {
+            // What the process before told goes on: it is the same outage.
+            Some(why) if self.kit.has_left_overs().await => {
+                course.cut = Cut::off(self.clock.now().mono);
+                self.turn_off(&mut course, &why, true).await;
+            }
+            Some(_) => {}
+            None => course.leaving = self.kit.leave_for_another().await,
+        }
         let mut seen = Vec::with_capacity(TOGETHER);
         let mut attempt: Option<BoxFuture<'static, Said>> = None;
         loop {
@@ -218,33 +228,12 @@ impl Relay {
             None => {}
             Some(Turn::Off { is_told }) => {
                 let why = error.map(|error| error.to_string()).unwrap_or_default();
-                tracing::error!(why, "cut off from the store: this daemon decides and tells by itself");
-                course.alone = match course.alone.take() {
-                    None => self.begin(&why).await,
-                    alone => alone,
-                };
-                if let Some(alone) = &course.alone {
-                    if is_told {
-                        let said = format!(
-                            "{} is cut off from the store, and tells what it sees by itself: {why}",
-                            self.kit.name
-                        );
-                        alone.tell_cut(Some(said)).await;
-                    }
-                    for (_, unsaid) in self.unsaid.iter() {
-                        if let Ok(observation) = serde_json::from_str(&unsaid.document) {
-                            alone.feed(observation).await;
-                        }
-                    }
-                }
-                self.metrics.set_cut_off(true);
-                let since = now.wall.strftime("%Y-%m-%d %H:%M:%S UTC");
-                let said = format!("cut off from the store since {since}, and telling people by itself: {why}");
-                self.cut_off.send_replace(Some(said));
+                self.turn_off(course, &why, is_told).await;
             }
             Some(Turn::Back) => {
                 tracing::info!(lost = course.lost, "the store is back: what was seen meanwhile is said");
                 course.lost = 0;
+                self.without = None;
                 self.metrics.set_cut_off(false);
                 self.cut_off.send_replace(None);
                 if let Some(alone) = &course.alone {
@@ -255,6 +244,31 @@ impl Relay {
                 self.hand_over(course, &said).await;
             }
         }
+    }
+
+    /// Decides and tells by itself from now on.
+    async fn turn_off(&self, course: &mut Course, why: &str, is_told: bool) {
+        tracing::error!(why, "cut off from the store: this daemon decides and tells by itself");
+        course.alone = match course.alone.take() {
+            None => self.begin(why).await,
+            alone => alone,
+        };
+        if let Some(alone) = &course.alone {
+            if is_told {
+                let how = if self.without.is_some() { "has begun without" } else { "is cut off from" };
+                let said = format!("{} {how} the store, and tells what it sees by itself: {why}", self.kit.name);
+                alone.tell_cut(Some(said)).await;
+            }
+            for (_, unsaid) in self.unsaid.iter() {
+                if let Ok(observation) = serde_json::from_str(&unsaid.document) {
+                    alone.feed(observation).await;
+                }
+            }
+        }
+        self.metrics.set_cut_off(true);
+        let since = self.clock.now().wall.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let said = format!("cut off from the store since {since}, and telling people by itself: {why}");
+        self.cut_off.send_replace(Some(said));
     }
 
     async fn begin(&self, why: &str) -> Option<Alone> {
@@ -363,12 +377,25 @@ fn belated(unsaid: Unsaid) -> Option<Unsaid> {
     }
 }
 
-/// What a process left that others can still make something of: how its runs ended. Where it stood with others is nobody's concern any
-/// more.
-pub(super) fn left_over(mut queue: Queue) -> Queue {
-    let is_news = |unsaid: &Unsaid| belated(unsaid.clone()).is_some();
-    let gone: Vec<_> = queue.iter().filter(|(_, unsaid)| !is_news(unsaid)).map(|(number, _)| number).collect();
-    gone.into_iter().for_each(|number| queue.remove(number));
+/// What a process left that others can still make something of: how its runs ended, to be said as what is late. Where
+/// it stood with others is nobody's concern any more, and is forgotten.
+pub(super) async fn left_over(mut queue: Queue, disk: Option<&Disk>) -> Queue {
+    let said = queue.iter().map(|(number, unsaid)| (number, belated(unsaid.clone())));
+    let mut gone = Vec::new();
+    for (number, late) in said.collect::<Vec<_>>() {
+        match late {
+            Some(late) => queue.replace(number, late),
+            None => {
+                queue.remove(number);
+                gone.push(number);
+            }
+        }
+    }
+    if let Some(disk) = disk
+        && let Err(error) = disk.change(Vec::new(), gone).await
+    {
+        tracing::warn!(%error, "what is no news any more could not be removed from the spool");
+    }
     queue
 }
 

@@ -15,7 +15,7 @@ use crate::alert::Subject;
 use crate::app::channels::{Opener, readings};
 use crate::app::lead::{Ground, Lead, Revision};
 use crate::app::tasks::Tasks;
-use crate::app::{open_spending, own};
+use crate::app::{open_spending, own, store_failure};
 use crate::breaker::Guarded;
 use crate::commands::{Refusal, Reload, Reloaded};
 use crate::config::{self, Difference, Parts, Plan};
@@ -142,7 +142,8 @@ impl Live {
             return Err(Refusal::stopping().to_string());
         };
         let opened = self.opener.open(&plan, difference.channels.built()).map_err(failed)?;
-        let (spending, spend_metrics) = open_spending(&plan, &self.store, metrics).await.map_err(failed)?;
+        let spent = self.store.spent().await.map_err(|error| failed(store_failure(&plan, &error)))?;
+        let (spending, spend_metrics) = open_spending(&plan, spent, metrics);
         let counted = clock.now().wall;
         // From its end on nothing can fail.
         if let Some(lead) = &mut self.lead {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::app::{bind, gates, open_file};
+use crate::app::{bind, gates, open_file, store_failure};
+use crate::breaker::{Guarded, Order};
 use crate::clock::Clock;
 use crate::config::Plan;
 use crate::exit::Failure;
 use crate::gate::Door;
-use crate::store::Store;
+use crate::journey::spend::Spent;
 use crate::store::reading::Home;
+use crate::store::{Store, StoreError};
 
 #[cfg(feature = "postgres")]
 pub(super) use self::shared::{RETURNED, Shared, Tenure};
@@ -27,6 +29,23 @@ pub(super) struct Seat {
     pub(super) door: Door,
     /// With whom the store is shared; nobody, if it is a file.
     pub(super) shared: Option<Shared>,
+    pub(super) known: Known,
+}
+
+/// What a start goes by of what is in the store.
+pub(super) struct Known {
+    /// The installation's key.
+    pub(super) key: [u8; 32],
+    /// What people want of breakers.
+    pub(super) orders: Vec<(Guarded, Order)>,
+    /// What was sent today, of what costs something.
+    pub(super) spent: Vec<Spent>,
+}
+
+impl Known {
+    async fn read(store: &dyn Store) -> Result<Known, StoreError> {
+        Ok(Known { key: store.key().await?, orders: store.orders().await?, spent: store.spent().await? })
+    }
 }
 
 /// A build that knows files alone shares nothing.
@@ -49,9 +68,10 @@ pub(super) async fn take(plan: &Plan, clock: Clock) -> Result<Seat, Failure> {
     match &plan.store.home {
         Home::Sqlite(path) => {
             let store = open_file(plan, path).await?;
+            let known = Known::read(&*store).await.map_err(|error| store_failure(plan, &error))?;
             let listener = bind(plan.http.listen, "http.listen").await?;
             let door = gates::open(plan.http.web_config.as_deref(), clock)?;
-            Ok(Seat { store, listener, door, shared: None })
+            Ok(Seat { store, listener, door, shared: None, known })
         }
         #[cfg(feature = "postgres")]
         Home::Postgres(url) => {
@@ -64,6 +84,7 @@ pub(super) async fn take(plan: &Plan, clock: Clock) -> Result<Seat, Failure> {
 
 #[cfg(feature = "postgres")]
 mod shared {
+    use std::path::Path;
     use std::time::Duration;
 
     use jiff::Timestamp;
@@ -72,15 +93,14 @@ mod shared {
 
     use super::*;
     use crate::app::cut::CUT;
+    use crate::app::outset::{self, Facts, Outset};
     use crate::app::shelter::Shelter;
-    use crate::app::store_failure;
     use crate::app::tasks::Tasks;
     use crate::board::Board;
     use crate::cluster::LEAD;
     use crate::exit;
     use crate::metrics::ShareMetrics;
     use crate::secret::Secret;
-    use crate::store::StoreError;
     use crate::store::postgres::{Endpoint, Errands, Fence, Lease, Member, Postgres, Share, Turn};
     use crate::store::sqlite::REST;
     use crate::time::Mono;
@@ -94,6 +114,8 @@ mod shared {
     const LOOK: Duration = Duration::from_millis(500);
     /// A server that was away answers all at once. Whoever had the lease renews it within this, and need not be followed.
     pub(in crate::app) const RETURNED: Duration = Duration::from_millis(1_200);
+    /// Whoever decides, for people, after a start without the server.
+    const NOBODY_KNOWS: &str = "nobody knows who";
     /// The lease among the board's components.
     const COMPONENT: &str = "lease";
 
@@ -110,6 +132,10 @@ mod shared {
         pub(in crate::app) shelter: Shelter,
         /// The lease, if it is ours from the start; otherwise who has it.
         pub(in crate::app) turn: Turn,
+        /// What is to be kept of this start, where there is a place for it.
+        pub(in crate::app) facts: Option<Facts>,
+        /// That it has begun without the server.
+        pub(in crate::app) outset: Option<Outset>,
     }
 
     /// The lease while it is ours.
@@ -129,20 +155,70 @@ mod shared {
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         let failed = |error: StoreError| store_failure(plan, &error);
         let name = own_name()?;
-        let shelter = Shelter::open(plan.store.spool.as_deref(), clock.now().wall).await?;
-        let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
-        let share = Arc::new(Share::new(endpoint.clone(), name, TTL, plan.location.as_deref()));
-        let turn = lease.take().await.map_err(failed)?;
-        let opened = Postgres::open_resting(endpoint.clone(), None, Some(share.sharing()), clock, REST);
-        // To migrate a large store takes longer than the lease lasts.
-        let opened = tokio::select! {
-            opened = opened => opened.map_err(failed)?,
-            never = renew(&lease, &turn, clock) => match never {},
-        };
+        let now = clock.now().wall;
+        let mut shelter = Shelter::open(plan.store.spool.as_deref(), now).await?;
         let listens = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         let location = plan.location.clone();
-        let shared = Shared { share, lease, endpoint, listens, location, shelter, turn };
-        Ok(Seat { store: Arc::new(opened), listener, door, shared: Some(shared) })
+        let outset = match &plan.store.spool {
+            Some(spool) => without(plan, spool, &mut shelter, &endpoint, (&name, now)).await?,
+            None => None,
+        };
+        let endpoint = match &outset {
+            Some(outset) => endpoint.behind(outset.shut.subscribe()),
+            None => endpoint,
+        };
+        let lease = Arc::new(Lease::new(endpoint.clone(), LEAD, name.clone(), TTL));
+        let share = Arc::new(Share::new(endpoint.clone(), name.clone(), TTL, location.as_deref()));
+        let place = endpoint.place();
+        let (turn, store, known): (Turn, Arc<dyn Store>, Known) = match &outset {
+            Some(Outset { facts, .. }) => {
+                let opened = Postgres::open_unasked(endpoint.clone(), None, Some(share.sharing()), clock, REST);
+                // What the process before spent without the store is in no other.
+                let spent = shelter.store.spent().await.map_err(failed)?.into_iter().chain(facts.spent.clone());
+                let known = Known { key: facts.key, orders: facts.orders(), spent: spent.collect() };
+                let turn = Turn::Held { by: NOBODY_KNOWS.to_owned(), left: Duration::ZERO };
+                (turn, Arc::new(opened.map_err(failed)?), known)
+            }
+            None => {
+                let turn = lease.take().await.map_err(failed)?;
+                let opened = Postgres::open_resting(endpoint.clone(), None, Some(share.sharing()), clock, REST);
+                // To migrate a large store takes longer than the lease lasts.
+                let opened = tokio::select! {
+                    opened = opened => opened.map_err(failed)?,
+                    never = renew(&lease, &turn, clock) => match never {},
+                };
+                let known = Known::read(&opened).await.map_err(failed)?;
+                (turn, Arc::new(opened), known)
+            }
+        };
+        let facts = match (&outset, &plan.store.spool) {
+            (Some(Outset { facts, .. }), _) => Some(facts.clone().of(name)),
+            (None, Some(_)) => Some(Facts::new((place, name), known.key, &known.orders, known.spent.clone())),
+            (None, None) => None,
+        };
+        let shared = Shared { share, lease, endpoint, listens, location, shelter, turn, facts, outset };
+        Ok(Seat { store, listener, door, shared: Some(shared), known })
+    }
+
+    /// Whether it begins without the server: nobody answers there, and what it takes was kept.
+    async fn without(
+        plan: &Plan,
+        spool: &Path,
+        shelter: &mut Shelter,
+        endpoint: &Endpoint,
+        (name, began): (&str, Timestamp),
+    ) -> Result<Option<Outset>, Failure> {
+        let Some(why) = endpoint.silence().await else { return Ok(None) };
+        let serving = |facts: Facts| facts.serving(&endpoint.place(), plan.location.as_deref());
+        let kept = std::mem::replace(&mut shelter.kept, Ok(None)).and_then(|kept| kept.map(serving).transpose());
+        let Ok(Some(facts)) = kept else {
+            let hint = outset::hint(spool, kept.err().as_deref());
+            return Err(Failure::new(exit::CANNOT_CREATE, format!("store {}: {why}\n  help: {hint}", plan.store.home)));
+        };
+        tracing::warn!(why, "beginning without the store: it does not answer");
+        let shut = watch::channel(Some(why.clone())).0;
+        let outset = Outset { facts, why, began, shut, server: endpoint.clone(), heir: name.to_owned(), ttl: TTL };
+        Ok(Some(outset))
     }
 
     /// Renews the lease, if it is ours, whatever the answer is.

@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     pub(super) about: Member,
     pub(super) configuration: watch::Receiver<Parts>,
     pub(super) clock: Clock,
+    /// When it began without the store, with what a process before it held.
+    pub(super) inherits: Option<Timestamp>,
 }
 
 impl Keeper {
@@ -75,6 +77,7 @@ impl Keeper {
 
     async fn keep(&self, others: &watch::Sender<bool>, stop: &CancellationToken) -> std::convert::Infallible {
         let (mut is_failing, mut not_before) = (false, Mono::default());
+        let mut inherits = self.inherits;
         loop {
             let began = self.clock.now().mono;
             let configuration = self.configuration.borrow().fingerprint().to_owned();
@@ -89,7 +92,11 @@ impl Keeper {
                     if is_failing {
                         not_before = began + RETURNED;
                     }
-                    self.settle(standing, began >= not_before, stop).await
+                    let held = standing.held.clone();
+                    match self.settle(standing, began >= not_before, stop).await {
+                        Ok(()) => self.inherit(&held, &mut inherits).await,
+                        failed => failed,
+                    }
                 }
                 Err(error) => Err(error),
             };
@@ -171,6 +178,23 @@ impl Keeper {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What was begun in these shards before we began without the store, nobody goes on with.
+    async fn inherit(&self, shards: &[i32], inherits: &mut Option<Timestamp>) -> Result<(), StoreError> {
+        let Some(began) = *inherits else { return Ok(()) };
+        let mut estate = self.share.left_in(shards).await?;
+        estate.unfinished.retain(|run| run.slot < began);
+        let found = Found { unfinished: estate.unfinished, arrivals: Vec::new(), known: estate.ledger };
+        // No journey goes on with them.
+        let (mut heritage, gone) = Heritage::of(found, &[]);
+        if !gone.is_empty() {
+            self.store.apply(gone).await?;
+        }
+        let earlier = heritage.known().filter(|(_, entry)| entry.slot < began);
+        self.runner.switchboard.know(earlier);
+        *inherits = None;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::app::outset::Facts;
 use crate::exit::{self, Failure};
 use crate::store::spool::{Disk, LIMITS, Queue};
 use crate::store::sqlite::{REST, Sqlite};
@@ -27,6 +28,8 @@ pub(super) struct Shelter {
     pub(super) disk: Option<Disk>,
     /// What a process before this one could not say.
     pub(super) left: Queue,
+    /// What a process before this one kept to begin without the store; or why that is of no use.
+    pub(super) kept: Result<Option<Facts>, String>,
     /// Removed with the process.
     _passing: Option<Passing>,
 }
@@ -71,11 +74,12 @@ impl Shelter {
         let opened = tokio::task::spawn_blocking(move || {
             let store = Sqlite::open_resting(&at.join(STORE), REST)?;
             let unsaid = is_kept.then(|| Disk::open(&at.join(UNSAID), LIMITS)).transpose()?;
-            Ok((store, unsaid))
+            let kept = if is_kept { Facts::read(&at) } else { Ok(None) };
+            Ok((store, unsaid, kept))
         });
         let opened =
             opened.await.map_err(|error| Failure::new(exit::SOFTWARE, format!("opening the spool: {error}")))?;
-        let (store, unsaid) = opened.map_err(failed)?;
+        let (store, unsaid, kept) = opened.map_err(failed)?;
         let before = earlier(now, KEEP);
         let retention = Retention { runs_before: before, good_evidence_before: before, ledger_before: now };
         if let Err(error) = store.forget(retention).await {
@@ -85,6 +89,9 @@ impl Shelter {
             Some((disk, left)) => (Some(disk), left),
             None => (None, Queue::new(LIMITS)),
         };
-        Ok(Shelter { store: Arc::new(store), disk, left, _passing: passing })
+        if let Err(why) = &kept {
+            tracing::warn!(why, "what was kept to begin without the store is of no use");
+        }
+        Ok(Shelter { store: Arc::new(store), disk, left, kept, _passing: passing })
     }
 }

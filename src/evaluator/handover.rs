@@ -13,7 +13,8 @@ use crate::store::Change;
 pub struct Handover {
     /// Who does and why, for people.
     pub said: String,
-    /// That people are owed it; with the runs that were decided on here, and are in no store.
+    /// That people are owed it; with the runs that were decided on here, and are in no store. They are in the spool,
+    /// if there is one.
     pub done: oneshot::Sender<Vec<Report>>,
 }
 
@@ -22,6 +23,7 @@ impl Evaluator {
     /// whether it is over, nobody here knows any more.
     pub(super) async fn hand_over(&mut self, Handover { said, done }: Handover) {
         let now = self.parts.clock.now().wall;
+        self.spool().await;
         let runs = self.unwritten.drain(..).filter_map(|change| match change {
             Change::Run { report, .. } => Some(*report),
             _ => None,

@@ -10,11 +10,16 @@ use crate::alert::Subject;
 use crate::detect::{Detector, Severity};
 use crate::incident::{Incident, NotifyReason, Root};
 use crate::journey::Name;
+use crate::journey::report::Report;
+use crate::scheduler::Observation;
+use crate::store::spool::Unsaid;
 use crate::store::{Change, OutboxRow, StoreError};
 use crate::time::between;
 
 /// A store that said no is asked again this often.
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(1);
+/// A commit that takes so long may never be done: what is in it is kept on disk meanwhile.
+const SLOW: Duration = Duration::from_secs(1);
 /// People hear of a store that fails again and again this often at most.
 const TELL_STORE_AGAIN: Duration = Duration::from_secs(3_600);
 /// While the store says no, this many changes are kept in memory; the oldest evidence goes first beyond that.
@@ -31,10 +36,22 @@ impl Evaluator {
         let before = self.parts.clock.now();
         // An attempt costs as much as all that is unwritten, and a disk that was full a moment ago is full.
         if self.store_failed.is_some() && before.mono.since(self.store_tried) < RETRY_STORE {
-            return self.go_without_store(round);
+            return self.go_without_store(round).await;
+        }
+        if self.store_failed.is_some() {
+            // An attempt may take seconds.
+            self.spool().await;
         }
         self.store_tried = before.mono;
-        let result = self.parts.store.apply(self.unwritten.clone()).await;
+        let store = self.parts.store.clone();
+        let mut attempt = store.apply(self.unwritten.clone());
+        let result = match tokio::time::timeout(SLOW, &mut attempt).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.spool().await;
+                attempt.await
+            }
+        };
         let now = self.parts.clock.now();
         self.parts.daemon.store_commit.record(now.mono.since(before.mono).as_secs_f64());
         match result {
@@ -42,28 +59,57 @@ impl Evaluator {
                 self.unwritten.clear();
                 self.told_alone.clear();
                 self.store_works(now.wall);
+                self.unspool().await;
                 if !round.owed.is_empty() || had_unwritten || round.is_own {
                     self.parts.outbox.wake();
                 }
             }
             // Whoever has taken over decides the same, and tells of it.
-            Err(StoreError::Fenced(_)) => self.shed(),
+            Err(StoreError::Fenced(_)) => {
+                self.spool().await;
+                self.shed();
+            }
             Err(error) => {
                 self.store_fails(&error, now.wall);
-                self.go_without_store(round);
+                self.go_without_store(round).await;
             }
         }
     }
 
     /// Nobody waits for a disk to hear that something is down.
-    fn go_without_store(&mut self, round: &Round) {
+    async fn go_without_store(&mut self, round: &Round) {
         for row in &round.owed {
             if row.sequence == 1 {
                 self.told_alone.insert(row.incident.clone());
             }
             self.parts.outbox.tell_without_store(row.clone());
         }
+        self.spool().await;
         self.shed();
+    }
+
+    /// Has the runs that are unwritten on the spool's disk: a process that is killed leaves them to the next.
+    pub(super) async fn spool(&mut self) {
+        let Some(spool) = &self.parts.spool else { return };
+        let unsaid = |change: &Change| match change {
+            Change::Run { report, .. } => unsaid(report),
+            _ => None,
+        };
+        let runs: Vec<_> = self.unwritten.iter().skip(self.spooled).filter_map(unsaid).collect();
+        self.spooled = self.unwritten.len();
+        if let Err(error) = spool.keep(runs).await {
+            tracing::error!(%error, "what was decided could not be kept on disk: it is in memory alone");
+        }
+    }
+
+    /// The store has all that was on the spool's disk.
+    pub(super) async fn unspool(&mut self) {
+        if std::mem::take(&mut self.spooled) > 0
+            && let Some(spool) = &self.parts.spool
+            && let Err(error) = spool.clear().await
+        {
+            tracing::error!(%error, "what the store has could not be removed from the disk: it is said twice");
+        }
     }
 
     fn store_works(&mut self, now: Timestamp) {
@@ -140,7 +186,17 @@ impl Evaluator {
                 .retain(|change| !matches!(change, Change::Run { .. } | Change::Expect { .. } | Change::Settle { .. }));
             let excess = self.unwritten.len().saturating_sub(KEPT_CHANGES);
             self.unwritten.drain(..excess);
+            // All of it has been on its way to the disk.
+            self.spooled = self.unwritten.len();
             tracing::error!("too much is unwritten: evidence of runs was dropped");
         }
     }
+}
+
+/// What whoever decides next has to hear of a run.
+fn unsaid(report: &Report) -> Option<Unsaid> {
+    let (journey, ended) = (report.journey.clone(), Some(report.token));
+    let observation = Observation::Finished(Box::new(report.clone()));
+    let document = serde_json::to_string(&observation).ok()?;
+    Some(Unsaid { journey, ended, document, is_good: observation.is_well() })
 }

@@ -95,6 +95,7 @@ impl Stage {
             levers: Arc::default(),
             alone: None,
             spare: None,
+            spool: None,
             policy: Policy { breakers: self.breakers.clone(), ..policy() },
             own: None,
             observer: None,

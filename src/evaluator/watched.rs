@@ -157,7 +157,7 @@ impl Watched {
 
     /// A run that another process began is about to have its verdict: what went by before it is counted first, and after the last
     /// one all that went by while nothing ran.
-    fn fill_before(&mut self, slot: Timestamp, round: &mut Round) {
+    pub(super) fn fill_before(&mut self, slot: Timestamp, round: &mut Round) {
         let earlier = Timestamp::from_millisecond(slot.as_millisecond() - 1).unwrap_or(slot);
         self.fill_until(earlier, round);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 use crate::journey::schedule::Schedule;
 use crate::journey::{Journey, Name};
@@ -114,7 +115,7 @@ pub struct Demand {
 }
 
 /// A run on its way that will send so many messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
     /// Through which channel.
     pub channel: Name,

@@ -15,6 +15,7 @@ mod schema;
 mod share;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -138,6 +139,24 @@ async fn prepare(endpoint: &Endpoint, all: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes the server ready for a daemon named `heir` that has begun without it: its schema, and the shards that the
+/// process before it held last, as far as nobody has had them since. They last for `ttl` from now on.
+///
+/// # Errors
+/// The server does not answer, or has a newer schema than this build knows.
+pub async fn inherit(
+    endpoint: &Endpoint,
+    (heir, before): (&str, &str),
+    held: &BTreeMap<i32, i64>,
+    ttl: Duration,
+) -> Result<(), StoreError> {
+    prepare(endpoint, true).await?;
+    let session = endpoint.connect("journeyman share", LONGEST_READ).await.map_err(Fault::unwritable)?;
+    share::inherit(&session, (heir, before), held, ttl).await.map_err(Fault::unwritable)?;
+    session.close().await;
+    Ok(())
+}
+
 fn fresh<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut fresh = [0u8; N];
     getrandom::fill(&mut fresh).map_err(|error| StoreError::Unwritable(format!("no randomness: {error}")))?;
@@ -166,6 +185,21 @@ impl Postgres {
         rest: Duration,
     ) -> Result<Postgres, StoreError> {
         prepare(&endpoint, true).await?;
+        Postgres::open_unasked(endpoint, fence, sharing, clock, rest)
+    }
+
+    /// As [`Postgres::open_resting`], and the server is not asked: it is away. Whoever lets it be asked has made it
+    /// ready before, by [`inherit`].
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn open_unasked(
+        endpoint: Endpoint,
+        fence: Option<Fence>,
+        sharing: Option<Sharing>,
+        clock: Clock,
+        rest: Duration,
+    ) -> Result<Postgres, StoreError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (outbox, fenced) = (Arc::<AtomicU64>::default(), CancellationToken::new());
         let (away, is_away) = watch::channel(false);

@@ -4,14 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, params};
 
 use crate::journey::Name;
 use crate::journey::token::Token;
 use crate::store::StoreError;
-use crate::store::sqlite::failure;
+use crate::store::sqlite::{failure, restrict};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,12 @@ impl Queue {
     /// Nothing is unsaid.
     pub fn new(limits: Limits) -> Queue {
         Queue { rows: BTreeMap::new(), good: BTreeSet::new(), bytes: 0, next: 0, limits }
+    }
+
+    /// All that was in it; it goes on with numbers that nobody has had.
+    fn take(&mut self) -> Queue {
+        let after = Queue { next: self.next, ..Queue::new(self.limits) };
+        std::mem::replace(self, after)
     }
 
     /// How many there are.
@@ -95,6 +101,12 @@ impl Queue {
         }
     }
 
+    /// Has something else in the place of one that is there.
+    pub fn replace(&mut self, number: i64, unsaid: Unsaid) {
+        self.remove(number);
+        self.insert(number, unsaid);
+    }
+
     /// All of it, the first first, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Unsaid)> {
         self.rows.iter().map(|(number, unsaid)| (*number, unsaid))
@@ -112,6 +124,7 @@ impl Disk {
     /// The disk says no, or the file is none of ours.
     pub fn open(path: &Path, limits: Limits) -> Result<(Disk, Queue), StoreError> {
         let connection = Connection::open(path).map_err(failure)?;
+        restrict(path);
         // What a crash of the machine takes of the last moment is no more than that; a killed process loses nothing.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failure)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failure)?;
@@ -137,6 +150,14 @@ impl Disk {
         Ok(queue)
     }
 
+    /// All that is in it, in order.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub async fn left(&self, limits: Limits) -> Result<Queue, StoreError> {
+        self.with(move |connection| Disk::read(connection, limits)).await
+    }
+
     /// Keeps these, and forgets those.
     ///
     /// # Errors
@@ -145,9 +166,7 @@ impl Disk {
         if kept.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let disk = self.0.clone();
-        let changed = tokio::task::spawn_blocking(move || {
-            let mut connection = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with(move |connection| {
             let transaction = connection.transaction()?;
             for (number, Unsaid { journey, ended, document, is_good }) in kept {
                 let ended = ended.and_then(|ended| serde_json::to_string(&ended).ok());
@@ -159,11 +178,77 @@ impl Disk {
                 transaction.prepare_cached("DELETE FROM unsaid WHERE number = ?")?.execute([number])?;
             }
             transaction.commit()
-        });
-        match changed.await {
-            Ok(changed) => changed.map_err(failure),
+        })
+        .await
+    }
+
+    /// A number that is after all that are there.
+    async fn next(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT coalesce(max(number) + 1, 0) FROM unsaid";
+        self.with(|connection| connection.query_row(sql, [], |row| row.get(0))).await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let disk = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut disk.lock().unwrap_or_else(PoisonError::into_inner)));
+        match done.await {
+            Ok(done) => done.map_err(failure),
             Err(error) => Err(StoreError::Unwritable(error.to_string())),
         }
+    }
+}
+
+/// What whoever decides has decided, and the store that is shared did not take, on disk for the process after this
+/// one. All copies are one.
+#[derive(Clone)]
+pub struct Spool {
+    disk: Disk,
+    queue: Arc<Mutex<Queue>>,
+}
+
+impl Spool {
+    /// Nothing is in it. What others keep on the disk stays as it is.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub async fn new(disk: Disk, limits: Limits) -> Result<Spool, StoreError> {
+        let next = disk.next().await?;
+        Ok(Spool { disk, queue: Arc::new(Mutex::new(Queue { next, ..Queue::new(limits) })) })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps these too, as far as there is room.
+    ///
+    /// # Errors
+    /// The disk says no: they are in memory alone.
+    pub async fn keep(&self, all: impl IntoIterator<Item = Unsaid>) -> Result<(), StoreError> {
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for unsaid in all {
+            let (number, excess) = self.queue().push(unsaid.clone());
+            kept.push((number, unsaid));
+            gone.extend(excess);
+        }
+        self.disk.change(kept, gone).await
+    }
+
+    /// The store has all of it.
+    ///
+    /// # Errors
+    /// The disk says no: the next process says again what the store has, which is counted once.
+    pub async fn clear(&self) -> Result<(), StoreError> {
+        let gone = self.queue().take();
+        self.disk.change(Vec::new(), gone.rows.into_keys().collect()).await
+    }
+
+    /// All that is in it, for somebody else to say; it stays on this disk until that one removes it.
+    pub fn take(&self) -> (Queue, Disk) {
+        (self.queue().take(), self.disk.clone())
     }
 }
 
@@ -238,6 +323,38 @@ mod tests {
         assert_eq!(said, [(1, "two".to_owned(), Some(token)), (2, "three".to_owned(), None)]);
         assert_eq!(left.push(seen("four", true)).0, 3);
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_decided_stays_until_the_store_has_it_and_beside_what_others_left() {
+        let directory = tempfile();
+        let path = directory.join("unsaid.db");
+        let left = || Disk::open(&path, LIMITS).unwrap().1;
+        let documents = |queue: &Queue| queue.iter().map(|(_, unsaid)| unsaid.document.clone()).collect::<Vec<_>>();
+        let (disk, mut before) = Disk::open(&path, LIMITS).unwrap();
+        let (number, _) = before.push(seen("of before", false));
+        disk.change(vec![(number, seen("of before", false))], Vec::new()).await.unwrap();
+
+        let spool = Spool::new(disk, Limits { rows: 2, bytes: 1_000 }).await.unwrap();
+        spool.keep([seen("one", true), seen("two", false)]).await.unwrap();
+        spool.clone().keep([seen("three", false)]).await.unwrap();
+        assert_eq!(documents(&left()), ["of before", "two", "three"], "bounded, and nobody else's");
+        spool.clear().await.unwrap();
+        assert_eq!(documents(&left()), ["of before"]);
+        spool.keep([seen("four", false)]).await.unwrap();
+        let (queue, disk) = spool.take();
+        assert_eq!(
+            (documents(&queue), documents(&left())),
+            (vec!["four".to_owned()], documents_of(&["of before", "four"]))
+        );
+        spool.keep([seen("five", false)]).await.unwrap();
+        disk.change(Vec::new(), queue.iter().map(|(number, _)| number).collect()).await.unwrap();
+        assert_eq!(documents(&left()), ["of before", "five"], "no number is given twice");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    fn documents_of(documents: &[&str]) -> Vec<String> {
+        documents.iter().map(|document| (*document).to_owned()).collect()
     }
 
     fn tempfile() -> std::path::PathBuf {

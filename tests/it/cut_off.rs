@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what the oracle cannot read is a failed test")]
 
+mod start;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use journeyman::clock::Clock;
 use reqwest::StatusCode;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::support::cluster::{check_slots, leads, number, shares};
 use crate::support::daemon::{Daemon, Setup};
@@ -107,6 +111,21 @@ impl<'a> Stage<'a> {
         name.strip_prefix("part-").unwrap().parse().unwrap()
     }
 
+    /// What the books say of a slot.
+    async fn verdict(&self, journey: &str, slot: i64) -> Option<i16> {
+        let sql = "select verdict from run join journey on journey.id = run.journey where name = $1 and slot = $2";
+        self.database.client.query_opt(sql, &[&journey, &slot]).await.unwrap().map(|row| row.get(0))
+    }
+
+    /// Waits until nothing is left on a daemon's disk, and nothing that nobody has heard.
+    async fn heard(&self, seat: &Seat) {
+        wait_for("what was left to be said and heard", SOON, async || {
+            let unheard = number(&self.database.client, "select count(*) from relay").await;
+            (unheard == 0 && kept(seat).is_empty()).then_some(())
+        })
+        .await;
+    }
+
     /// What people were told of a journey, in order.
     fn told(&self, part: usize) -> Vec<Told> {
         let is_it = |told: &Told| told.text.contains(&format!(" part-{part} "));
@@ -148,6 +167,35 @@ impl<'a> Stage<'a> {
         assert_eq!(number(&self.database.client, twice).await, 0);
         check_slots(&self.database.client, JOURNEYS, EVERY).await
     }
+}
+
+/// A failed run's code in the books.
+const FAILED: i16 = 2;
+
+/// The journey, the slot and the verdict of each run that is on the disk of a daemon's spool.
+fn kept(seat: &Seat) -> Vec<(String, i64, i16)> {
+    let path = seat.daemon.directory().join("spool/unsaid.db");
+    let disk = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut statement = disk.prepare("select document from unsaid where ended is not null order by number").unwrap();
+    let documents = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let run = |document: Result<String, rusqlite::Error>| {
+        let document: serde_json::Value = serde_json::from_str(&document.unwrap()).unwrap();
+        let (_, report) = document.as_object().unwrap().iter().next().unwrap();
+        let verdict = match report["outcome"]["outcome"].as_str().unwrap() {
+            "good" => 0,
+            "failed" => FAILED,
+            other => panic!("{other}"),
+        };
+        let slot: jiff::Timestamp = report["slot"].as_str().unwrap().parse().unwrap();
+        (report["journey"].as_str().unwrap().to_owned(), slot.as_millisecond(), verdict)
+    };
+    documents.map(run).collect()
+}
+
+/// What is in the files of what a daemon could not say.
+fn files(seat: &Seat) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = ["unsaid.db", "unsaid.db-wal"].map(|name| seat.daemon.directory().join("spool").join(name));
+    paths.into_iter().filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect()
 }
 
 /// Waits until the daemon says that it is cut off, or that it is not.
@@ -325,6 +373,63 @@ fn what_a_killed_daemon_could_not_say_is_said_by_the_next() {
 }
 
 #[test]
+fn what_a_killed_leader_could_not_write_is_said_by_the_next_and_counted_once() {
+    block_on(async {
+        let Some(server) = Server::shared().await else { return };
+        let stage = Stage::new(server).await;
+        let mut seat = stage.daemon("cut-off-killed-leader", true).await;
+        stage.settled(&[&seat]).await;
+        let part = stage.part_of(&seat).await;
+        assert!(leads(&seat.daemon).await);
+
+        seat.way.shut().await;
+        stage.target.set(part, Mode::Fails);
+        wait_for("it to be told without the store", SOON, async || (!stage.told(part).is_empty()).then_some(())).await;
+        wait_for("runs to be kept", SOON, async || (kept(&seat).len() >= 10 * JOURNEYS).then_some(())).await;
+        let killed = Clock::system().now().wall;
+        seat.daemon.kill().await;
+        let seen = kept(&seat);
+        let copies = files(&seat);
+        assert!(seen.iter().any(|(journey, _, verdict)| *journey == format!("part-{part}") && *verdict == FAILED));
+        for (journey, slot, _) in &seen {
+            assert_eq!(stage.verdict(journey, *slot).await, None, "the store has it already, and it proves nothing");
+        }
+
+        seat.way.reopen().await;
+        seat.daemon.start_again().await;
+        stage.settled(&[&seat]).await;
+        stage.heard(&seat).await;
+        for (journey, slot, verdict) in &seen {
+            assert_eq!(stage.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
+        }
+        // As if the answer to the commit of all of it had been lost: the store has it, and so has the disk.
+        assert_eq!(seat.daemon.terminate().await, 0);
+        copies.into_iter().for_each(|(path, content)| std::fs::write(path, content).unwrap());
+        assert_eq!(kept(&seat).len(), seen.len());
+        seat.daemon.start_again().await;
+        stage.settled(&[&seat]).await;
+        stage.heard(&seat).await;
+        stage.target.set(part, Mode::Well);
+        wait_for("the end to be told", SOON, async || {
+            words(&stage.told(part)).contains(&("WELL AGAIN".to_owned(), false)).then_some(())
+        })
+        .await;
+        for (journey, slot, verdict) in &seen {
+            assert_eq!(stage.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
+        }
+        let lost = "select count(*) from span where verdict = 4 and start < ";
+        // What was under way when it was killed has no verdict: a slot of each journey, or two.
+        let before = number(&stage.database.client, &format!("{lost}{}", killed.as_millisecond() - 2_000)).await;
+        let (slots, unknown) = stage.end(vec![seat]).await;
+        assert_eq!(before, 0, "what was seen before it was killed is known");
+        eprintln!(
+            "{} runs of an outage of {slots} slots, each once, {unknown} unknown: none before the kill",
+            seen.len()
+        );
+    });
+}
+
+#[test]
 fn a_way_that_comes_and_goes_costs_nobody_a_word() {
     block_on(async {
         let Some(server) = Server::shared().await else { return };
@@ -403,6 +508,10 @@ fn all_of_them_tell_while_the_server_is_away_and_lose_nothing() {
         }
         wait_for("the ends to be told", SOON, async || {
             parts.iter().all(|part| together(&words(&stage.told(*part))).contains(&"WELL AGAIN")).then_some(())
+        })
+        .await;
+        wait_for("both disks to be empty", SOON, async || {
+            [&first, &second].iter().all(|seat| kept(seat).is_empty()).then_some(())
         })
         .await;
         let (slots, unknown) = stage.end(vec![first, second]).await;

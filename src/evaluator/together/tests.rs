@@ -81,6 +81,7 @@ async fn evaluator(store: &Arc<dyn Store>, journeys: &[Arc<Journey>], clock: Clo
         },
         alone: None,
         spare: None,
+        spool: None,
         own: None,
         observer: None,
     };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use rustls::ClientConfig;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -42,6 +43,8 @@ const FORM: &str = "write postgres://user:password@host:port/database, with spec
 pub struct Endpoint {
     url: Secret,
     tls: Option<ClientConfig>,
+    /// Why the server is not to be asked yet.
+    shut: Option<watch::Receiver<Option<String>>>,
 }
 
 impl Endpoint {
@@ -55,7 +58,30 @@ impl Endpoint {
             true => Some(crate::tls::client(address.ca_file.as_deref())?),
             false => None,
         };
-        Ok(Endpoint { url: url.clone(), tls })
+        Ok(Endpoint { url: url.clone(), tls, shut: None })
+    }
+
+    /// The same, which is away for whoever asks while this says why it is: sessions are to be had once it says nothing.
+    #[must_use]
+    pub fn behind(&self, shut: watch::Receiver<Option<String>>) -> Endpoint {
+        Endpoint { shut: Some(shut), ..self.clone() }
+    }
+
+    /// Why nobody answers, where nobody does: the way or the server is down, or it does not take anybody at the
+    /// moment. One that says no - to our password, our certificate, our database - answers. It takes as long as a
+    /// session may take to be made.
+    pub async fn silence(&self) -> Option<String> {
+        let address = Address::parse(&self.url.reveal()).ok()?;
+        let place = address.place();
+        match timeout(CONNECT, self.greet(&address, &place)).await {
+            Ok(Ok(session)) => {
+                session.close().await;
+                None
+            }
+            Ok(Err(Ungreeted { fault: Fault::Lost(why), is_silence: true })) => Some(format!("{place}: {why}")),
+            Ok(Err(_)) => None,
+            Err(_) => Some(format!("{place}: no answer within {} s", CONNECT.as_secs())),
+        }
     }
 
     /// Where the server is, for people: without user and password.
@@ -65,6 +91,9 @@ impl Endpoint {
 
     /// A session of this name, as `pg_stat_activity` shows it, whose statements take at most this long.
     pub(super) async fn connect(&self, name: &str, longest: Duration) -> Result<Session, Fault> {
+        if let Some(why) = self.shut.as_ref().and_then(|shut| shut.borrow().clone()) {
+            return Err(Fault::Lost(why));
+        }
         // Read again each time: a file with a rotated password needs no restart.
         let mut address = Address::parse(&self.url.reveal()).map_err(Fault::Lost)?;
         let place = address.place();
@@ -73,7 +102,7 @@ impl Endpoint {
         }
         let lost = |why: String| Fault::Lost(format!("{place}: {why}"));
         let made = timeout(CONNECT, async {
-            let session = self.greet(&address, &place).await?;
+            let session = self.greet(&address, &place).await.map_err(|ungreeted| ungreeted.fault)?;
             let settings = format!(
                 "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
                 longest.as_millis(),
@@ -89,20 +118,21 @@ impl Endpoint {
         }
     }
 
-    async fn greet(&self, address: &Address, place: &str) -> Result<Session, Fault> {
+    async fn greet(&self, address: &Address, place: &str) -> Result<Session, Ungreeted> {
         let mut driver = JoinSet::new();
         let client = match &self.tls {
             Some(tls) if address.is_tls => {
                 let connector = MakeRustlsConnect::new(tls.clone());
-                let (client, connection) = address.config.connect(connector).await.map_err(|e| Fault::of(&e))?;
+                let (client, connection) = address.config.connect(connector).await.map_err(|e| Ungreeted::of(&e))?;
                 driver.spawn(async move { drop(connection.await) });
                 client
             }
             None if address.is_tls => {
-                return Err(Fault::Lost("`store.url` has changed to TLS; restart Journeyman".to_owned()));
+                let fault = Fault::Lost("`store.url` has changed to TLS; restart Journeyman".to_owned());
+                return Err(Ungreeted { fault, is_silence: false });
             }
             _ => {
-                let (client, connection) = address.config.connect(NoTls).await.map_err(|e| Fault::of(&e))?;
+                let (client, connection) = address.config.connect(NoTls).await.map_err(|e| Ungreeted::of(&e))?;
                 driver.spawn(async move { drop(connection.await) });
                 client
             }
@@ -237,6 +267,29 @@ pub(super) enum Fault {
     Fenced(String),
     /// These shards are not ours any more, in these epochs.
     Moved(Vec<(i32, i64)>),
+}
+
+/// Why no session was made.
+struct Ungreeted {
+    fault: Fault,
+    /// Nobody answered.
+    is_silence: bool,
+}
+
+impl Ungreeted {
+    fn of(error: &tokio_postgres::Error) -> Ungreeted {
+        let is_silence = match error.as_db_error() {
+            // It is starting, ending, or full; or it says that the way is gone.
+            Some(answer) => {
+                matches!(answer.code().code(), "57P01" | "57P02" | "57P03" | "53300")
+                    || answer.code().code().starts_with("08")
+            }
+            None if crate::tls::error_in(error).is_some() => false,
+            // A password that is not there is no fault of the way.
+            None => error.is_closed() || error.source().is_some_and(|why| why.is::<std::io::Error>()),
+        };
+        Ungreeted { fault: Fault::of(error), is_silence }
+    }
 }
 
 impl Fault {

@@ -53,6 +53,17 @@ impl Held {
         self.ours().held.keys().copied().collect()
     }
 
+    /// They are ours, as far as we know: a process before this one had them. What the server says of it is heard when
+    /// it answers.
+    pub fn hold(&self, shards: &BTreeMap<i32, i64>) {
+        self.ours().held.extend(shards);
+    }
+
+    /// What is ours, with its epochs.
+    pub fn epochs(&self) -> BTreeMap<i32, i64> {
+        self.ours().held.clone()
+    }
+
     /// Whether this shard is among them.
     pub fn has(&self, shard: i32) -> bool {
         self.epoch(shard).is_some()
@@ -78,11 +89,6 @@ impl Held {
         let first = ours.next;
         ours.next += many;
         first
-    }
-
-    /// What is ours, with its epochs.
-    fn all(&self) -> BTreeMap<i32, i64> {
-        self.ours().held.clone()
     }
 
     /// What is ours, and what is not and nobody has heard so.
@@ -323,7 +329,7 @@ impl Share {
     }
 
     async fn renew_in(&self, session: &Session, about: &Member) -> Result<(Vec<Other>, [usize; 2], bool), Fault> {
-        let ours = self.held.all();
+        let ours = self.held.epochs();
         let (shards, ttl): (Vec<i32>, i64) = (ours.keys().copied().collect(), millis(self.ttl));
         // Of nobody's place there are none.
         let (first, last) = self.at_our_place().unwrap_or((0, -1));
@@ -542,6 +548,27 @@ struct Other {
     /// How many shards it holds of those that all share, and of those of our place.
     shares: [usize; 2],
     configuration: String,
+}
+
+/// What `before` held is `heir`'s, in the epochs in which it was held, unless somebody has had it since; that one
+/// lives no more.
+pub(super) async fn inherit(
+    session: &Session,
+    (heir, before): (&str, &str),
+    held: &BTreeMap<i32, i64>,
+    ttl: Duration,
+) -> Result<(), Fault> {
+    let (heir, before) = (text_of(heir), text_of(before));
+    let (shards, epochs): (Vec<i32>, Vec<i64>) = held.iter().unzip();
+    let sql = "WITH ours AS (SELECT lease.shard FROM lease
+            JOIN unnest($3::integer[], $4::bigint[]) AS held (shard, epoch)
+                ON held.shard = lease.shard AND held.epoch = lease.epoch
+            WHERE holder = $2 ORDER BY lease.shard FOR UPDATE OF lease)
+        UPDATE lease SET holder = $1, until = (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $5
+        FROM ours WHERE lease.shard = ours.shard";
+    let inherited = session.execute(sql, &[&heir, &before, &shards, &epochs, &millis(ttl)]).await?;
+    tracing::info!(shards = inherited, of = shards.len(), "shards of the process before are ours still");
+    goodbye(session, &before).await
 }
 
 /// What one of the sets knows. Nothing is waited for while it is looked at.

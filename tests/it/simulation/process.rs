@@ -173,6 +173,7 @@ pub(super) async fn start(
     let parts = Parts {
         alone: None,
         spare: None,
+        spool: None,
         store: store.clone(),
         metrics,
         daemon: daemon.clone(),
