@@ -342,8 +342,8 @@ impl Kind {
     /// Thousands of runs a second to try, rising.
     fn ladder(self) -> &'static [usize] {
         match self {
-            Kind::Kept | Kind::New => &[2, 3, 4, 5, 6, 8],
-            Kind::Memory => &[3, 5, 8, 10, 12, 15],
+            Kind::Kept | Kind::New => &[2, 4, 6, 8, 12, 16],
+            Kind::Memory => &[5, 8, 10, 12, 15, 20],
         }
     }
 }
