@@ -492,7 +492,7 @@ async fn idle() {
     tokio::time::sleep(Duration::from_secs(SECONDS)).await;
     let share = (cpu(daemon.pid()) - before).as_secs_f64() / SECONDS as f64 * 100.0;
     println!("| CPU of an idle daemon, 100 journeys a minute | {share:.2} % of a core | - | - | ≤ 0.5 % |");
-    println!("| resident memory of the same | {:.1} MiB | - | - | ≤ 40 MiB |", resident_mib(daemon.pid()));
+    println!("| resident memory of the same | {:.1} MiB | - | - | ≤ 30 MiB |", resident_mib(daemon.pid()));
 }
 
 const MEMORY: &str = "max_runs = 2000\n[channels.loop]\ntype = \"memory\"\n";
