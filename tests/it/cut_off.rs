@@ -117,6 +117,29 @@ impl<'a> Stage<'a> {
         self.database.client.query_opt(sql, &[&journey, &slot]).await.unwrap().map(|row| row.get(0))
     }
 
+    /// Each of these runs is in the books, with its verdict.
+    async fn has(&self, seen: &[(String, i64, i16)]) {
+        for (journey, slot, verdict) in seen {
+            assert_eq!(self.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
+        }
+    }
+
+    /// Waits until whoever told by itself of a journey has handed that over.
+    async fn handed_over(&self, part: usize) {
+        wait_for("it to be handed over", SOON, async || {
+            alone(&words(&self.told(part))).contains(&"HANDED OVER").then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until who decides about all has told that a journey is well again.
+    async fn ended(&self, part: usize) {
+        wait_for("the end to be told", SOON, async || {
+            together(&words(&self.told(part))).contains(&"WELL AGAIN").then_some(())
+        })
+        .await;
+    }
+
     /// Waits until nothing is left on a daemon's disk, and nothing that nobody has heard.
     async fn heard(&self, seat: &Seat) {
         wait_for("what was left to be said and heard", SOON, async || {
@@ -252,16 +275,10 @@ fn one_that_runs_its_part_tells_by_itself_and_hands_over() {
         assert!(second.daemon.metric("journeyman_cluster_spooled", &[]).await.unwrap() > 0.0);
 
         second.way.reopen().await;
-        wait_for("it to be handed over", SOON, async || {
-            alone(&words(&stage.told(part))).contains(&"HANDED OVER").then_some(())
-        })
-        .await;
+        stage.handed_over(part).await;
         cut_off(&second.daemon, false).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            together(&words(&stage.told(part))).contains(&"WELL AGAIN").then_some(())
-        })
-        .await;
+        stage.ended(part).await;
         stage.settled(&[&first, &second]).await;
         let log = second.daemon.log();
         let (slots, unknown) = stage.end(vec![first, second]).await;
@@ -353,16 +370,10 @@ fn what_a_killed_daemon_could_not_say_is_said_by_the_next() {
         second.daemon.kill().await;
         second.way.reopen().await;
         second.daemon.start_again().await;
-        wait_for("what was told to be handed over", SOON, async || {
-            alone(&words(&stage.told(part))).contains(&"HANDED OVER").then_some(())
-        })
-        .await;
+        stage.handed_over(part).await;
         stage.settled(&[&first, &second]).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            together(&words(&stage.told(part))).contains(&"WELL AGAIN").then_some(())
-        })
-        .await;
+        stage.ended(part).await;
         let (slots, unknown) = stage.end(vec![first, second]).await;
         let told = words(&stage.told(part));
         assert_eq!(alone(&told), ["DOWN", "HANDED OVER"], "{told:?}");
@@ -399,9 +410,7 @@ fn what_a_killed_leader_could_not_write_is_said_by_the_next_and_counted_once() {
         seat.daemon.start_again().await;
         stage.settled(&[&seat]).await;
         stage.heard(&seat).await;
-        for (journey, slot, verdict) in &seen {
-            assert_eq!(stage.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
-        }
+        stage.has(&seen).await;
         // As if the answer to the commit of all of it had been lost: the store has it, and so has the disk.
         assert_eq!(seat.daemon.terminate().await, 0);
         copies.into_iter().for_each(|(path, content)| std::fs::write(path, content).unwrap());
@@ -410,13 +419,8 @@ fn what_a_killed_leader_could_not_write_is_said_by_the_next_and_counted_once() {
         stage.settled(&[&seat]).await;
         stage.heard(&seat).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            words(&stage.told(part)).contains(&("WELL AGAIN".to_owned(), false)).then_some(())
-        })
-        .await;
-        for (journey, slot, verdict) in &seen {
-            assert_eq!(stage.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
-        }
+        stage.ended(part).await;
+        stage.has(&seen).await;
         let lost = "select count(*) from span where verdict = 4 and start < ";
         // What was under way when it was killed has no verdict: a slot of each journey, or two.
         let before = number(&stage.database.client, &format!("{lost}{}", killed.as_millisecond() - 2_000)).await;
@@ -449,10 +453,7 @@ fn a_way_that_comes_and_goes_costs_nobody_a_word() {
         }
         stage.settled(&[&first, &second]).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            together(&words(&stage.told(part))).contains(&"WELL AGAIN").then_some(())
-        })
-        .await;
+        stage.ended(part).await;
         let (slots, unknown) = stage.end(vec![first, second]).await;
         let told: Vec<_> = stage.told_at_all().into_iter().map(|told| told.text).collect();
         assert_eq!(
@@ -495,10 +496,7 @@ fn all_of_them_tell_while_the_server_is_away_and_lose_nothing() {
             seat.way.reopen().await;
         }
         let [of_first, of_second] = parts;
-        wait_for("what the one told to be handed over", SOON, async || {
-            alone(&words(&stage.told(of_second))).contains(&"HANDED OVER").then_some(())
-        })
-        .await;
+        stage.handed_over(of_second).await;
         wait_for("the other to decide again", SOON, async || {
             (!together(&words(&stage.told(of_second))).is_empty()).then_some(())
         })

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
+use crate::support::cluster::slots_where;
 
 /// As long as it may take to find that nobody answers, and a start on a machine that is busy.
 const BEGINS: Duration = Duration::from_secs(15);
@@ -37,17 +38,6 @@ async fn killed_and_started(seat: &mut Seat) -> (i64, i64) {
     (killed, clock.now().wall.as_millisecond() + 2_000)
 }
 
-/// Each slot that nobody knows anything of.
-async fn unknown_slots(stage: &Stage<'_>) -> Vec<(String, i64)> {
-    let sql = "select name, start, step, count from span join journey on journey.id = journey where verdict = 4";
-    let rows = stage.database.client.query(sql, &[]).await.unwrap();
-    let slots = |row: &tokio_postgres::Row| -> Vec<(String, i64)> {
-        let (name, start, step, count): (String, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        (0..count).map(|n| (name.clone(), start + n * step)).collect()
-    };
-    rows.iter().flat_map(slots).collect()
-}
-
 #[test]
 fn one_that_starts_without_the_server_tells_and_loses_nothing() {
     block_on(async {
@@ -74,24 +64,16 @@ fn one_that_starts_without_the_server_tells_and_loses_nothing() {
         assert!(seen.iter().any(|(_, slot, _)| *slot < second.0) && seen.iter().any(|(_, slot, _)| *slot > second.1));
 
         seat.way.reopen().await;
-        wait_for("it to be handed over", SOON, async || {
-            alone(&words(&stage.told(part))).contains(&"HANDED OVER").then_some(())
-        })
-        .await;
+        stage.handed_over(part).await;
         stage.settled(&[&seat]).await;
         stage.heard(&seat).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            together(&words(&stage.told(part))).contains(&"WELL AGAIN").then_some(())
-        })
-        .await;
+        stage.ended(part).await;
         cut_off(&seat.daemon, false).await;
-        for (journey, slot, verdict) in &seen {
-            assert_eq!(stage.verdict(journey, *slot).await, Some(*verdict), "{journey} at {slot}");
-        }
-        let lost = unknown_slots(&stage).await;
+        stage.has(&seen).await;
+        let lost = slots_where(&stage.database.client, "verdict = 4").await;
         let is_of_a_start = |slot: i64| [first, second].iter().any(|(from, to)| (*from..=*to).contains(&slot));
-        let others: Vec<_> = lost.iter().filter(|(_, slot)| !is_of_a_start(*slot)).collect();
+        let others: Vec<_> = lost.values().flatten().filter(|slot| !is_of_a_start(**slot)).collect();
         assert!(others.is_empty(), "{others:?} are unknown, beside {first:?} and {second:?}\n{}", seat.daemon.log());
         let log = seat.daemon.log();
         let (slots, unknown) = stage.end(vec![seat]).await;
@@ -137,16 +119,10 @@ fn what_another_has_taken_meanwhile_is_its_and_nothing_is_counted_twice() {
         for direction in [Direction::ToClient, Direction::ToServer] {
             second.way.set(direction, Flow::Pass);
         }
-        wait_for("it to be handed over", SOON, async || {
-            alone(&words(&stage.told(part))).contains(&"HANDED OVER").then_some(())
-        })
-        .await;
+        stage.handed_over(part).await;
         stage.settled(&[&first, &second]).await;
         stage.target.set(part, Mode::Well);
-        wait_for("the end to be told", SOON, async || {
-            together(&words(&stage.told(part))).contains(&"WELL AGAIN").then_some(())
-        })
-        .await;
+        stage.ended(part).await;
         let (slots, unknown) = stage.end(vec![first, second]).await;
         let told = words(&stage.told(part));
         assert_eq!(alone(&told), ["DOWN", "HANDED OVER"], "{told:?}");

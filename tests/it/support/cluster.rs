@@ -22,9 +22,16 @@ pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
 
 /// The slots of each journey, in order.
 pub(crate) async fn slots(client: &Client) -> BTreeMap<String, Vec<i64>> {
-    let sql = "select name, start, step, count from span join journey on journey.id = journey order by name, start";
+    slots_where(client, "true").await
+}
+
+/// Those of them that lie in spans for which this is so.
+pub(crate) async fn slots_where(client: &Client, is_so: &str) -> BTreeMap<String, Vec<i64>> {
+    let sql = format!(
+        "select name, start, step, count from span join journey on journey.id = journey where {is_so} order by name, start"
+    );
     let mut slots: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for row in client.query(sql, &[]).await.unwrap() {
+    for row in client.query(&sql, &[]).await.unwrap() {
         let (name, start, step, count): (String, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
         slots.entry(name).or_default().extend((0..count).map(|n| start + n * step));
     }
