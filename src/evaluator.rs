@@ -34,6 +34,7 @@ pub use crate::evaluator::adopt::Adoption;
 use crate::evaluator::channels::Channels;
 pub use crate::evaluator::handover::Handover;
 use crate::evaluator::storing::RETRY_STORE;
+pub use crate::evaluator::storing::unsaid;
 use crate::evaluator::together::Together;
 use crate::evaluator::watched::{Watched, say_phase};
 use crate::incident::root::{Resource, ResourceKind};

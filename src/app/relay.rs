@@ -12,7 +12,7 @@ use crate::app::alone::{Alone, Kit, Leaving};
 use crate::app::cut::{Cut, Turn};
 use crate::board::{BEAT, Board, Pulse};
 use crate::clock::Clock;
-use crate::evaluator::Evaluator;
+use crate::evaluator::{Evaluator, unsaid};
 use crate::journey::report::Report;
 use crate::metrics::ShareMetrics;
 use crate::scheduler::Observation;
@@ -370,9 +370,9 @@ fn relayed(Unsaid { journey, ended, document, .. }: Unsaid, is_belated: bool) ->
 }
 
 /// What whoever decides has to hear although another daemon runs the journey by now: what became of slots.
-fn belated(unsaid: Unsaid) -> Option<Unsaid> {
-    match serde_json::from_str(&unsaid.document).ok()? {
-        Observation::Finished(report) | Observation::Belated(report) => self::unsaid(&Observation::Belated(report)),
+fn belated(Unsaid { document, .. }: Unsaid) -> Option<Unsaid> {
+    match serde_json::from_str(&document).ok()? {
+        Observation::Finished(report) | Observation::Belated(report) => unsaid(&Observation::Belated(report)),
         _ => None,
     }
 }
@@ -425,24 +425,6 @@ pub(super) async fn leave(store: &Arc<dyn Store>, disk: Option<&Disk>, mut queue
             return tracing::warn!(%error, observations = queue.len(), is_kept, "what this daemon saw could not be said");
         }
     }
-}
-
-/// What whoever decides has to hear of it; nothing of what is about this daemon alone.
-fn unsaid(observation: &Observation) -> Option<Unsaid> {
-    let journey = match observation {
-        Observation::TakenUp { journeys, .. } => journeys.first(),
-        other => other.journey(),
-    };
-    let ended = match observation {
-        Observation::Finished(report)
-        | Observation::Belated(report)
-        | Observation::Confirmed(report)
-        | Observation::Repeated(report)
-        | Observation::Asked { report, .. } => Some(report.token),
-        _ => None,
-    };
-    let document = serde_json::to_string(observation).ok()?;
-    Some(Unsaid { journey: journey?.clone(), ended, document, is_good: observation.is_well() })
 }
 
 /// What another daemon saw.

@@ -10,7 +10,6 @@ use crate::alert::Subject;
 use crate::detect::{Detector, Severity};
 use crate::incident::{Incident, NotifyReason, Root};
 use crate::journey::Name;
-use crate::journey::report::Report;
 use crate::scheduler::Observation;
 use crate::store::spool::Unsaid;
 use crate::store::{Change, OutboxRow, StoreError};
@@ -91,11 +90,11 @@ impl Evaluator {
     /// Has the runs that are unwritten on the spool's disk: a process that is killed leaves them to the next.
     pub(super) async fn spool(&mut self) {
         let Some(spool) = &self.parts.spool else { return };
-        let unsaid = |change: &Change| match change {
-            Change::Run { report, .. } => unsaid(report),
+        let of_run = |change: &Change| match change {
+            Change::Run { report, .. } => unsaid(&Observation::Finished(report.clone())),
             _ => None,
         };
-        let runs: Vec<_> = self.unwritten.iter().skip(self.spooled).filter_map(unsaid).collect();
+        let runs: Vec<_> = self.unwritten.iter().skip(self.spooled).filter_map(of_run).collect();
         self.spooled = self.unwritten.len();
         if let Err(error) = spool.keep(runs).await {
             tracing::error!(%error, "what was decided could not be kept on disk: it is in memory alone");
@@ -193,10 +192,20 @@ impl Evaluator {
     }
 }
 
-/// What whoever decides next has to hear of a run.
-fn unsaid(report: &Report) -> Option<Unsaid> {
-    let (journey, ended) = (report.journey.clone(), Some(report.token));
-    let observation = Observation::Finished(Box::new(report.clone()));
-    let document = serde_json::to_string(&observation).ok()?;
-    Some(Unsaid { journey, ended, document, is_good: observation.is_well() })
+/// What whoever decides has to hear of it; nothing of what is about this daemon alone.
+pub fn unsaid(observation: &Observation) -> Option<Unsaid> {
+    let journey = match observation {
+        Observation::TakenUp { journeys, .. } => journeys.first(),
+        other => other.journey(),
+    };
+    let ended = match observation {
+        Observation::Finished(report)
+        | Observation::Belated(report)
+        | Observation::Confirmed(report)
+        | Observation::Repeated(report)
+        | Observation::Asked { report, .. } => Some(report.token),
+        _ => None,
+    };
+    let document = serde_json::to_string(observation).ok()?;
+    Some(Unsaid { journey: journey?.clone(), ended, document, is_good: observation.is_well() })
 }
