@@ -187,21 +187,26 @@ impl<'a, R: Rig> Lane<'a, R> {
     async fn unconfirmed(&mut self, deadline: Duration, wanted: Wanted) -> Report {
         let out = &self.scene.proxies.out;
         let hold = || out.impose(vec![Fault::new(What::Hold).on(Direction::ToClient)]);
+        let has_its_own = self.scene.promises.connects_for_each;
+        match has_its_own {
+            // Every answer takes its time: when the message is out, the word on it is still under way.
+            true => out.impose(vec!["to-client:latency=300ms".parse().expect("a fault")]),
+            // The connection stands. Begun before, the run could have its answer already.
+            false => hold(),
+        }
         let (taken, before) = (self.system.count(), out.seen(Direction::ToServer));
         self.system.hands_on(false);
         let journey = self.scene.journey(deadline, "");
         let (report, ()) = join!(self.world.run(&journey), async {
-            if self.scene.promises.connects_for_each {
-                // Every answer takes its time: when the message is out, the word on it is still under way.
-                out.impose(vec!["to-client:latency=300ms".parse().expect("a fault")]);
+            if has_its_own {
                 // The goodbye comes after that word.
                 let said = before + self.session - 16;
                 wait_for("the message to be out", BOUND, async || {
                     (out.seen(Direction::ToServer) >= said).then_some(())
                 })
                 .await;
+                hold();
             }
-            hold();
             self.system.until_taken(taken).await;
             // What is held would race with a reset, which wants nothing to be let go of first.
             let held = (self.kind == Kind::Reset).then(|| Fault::new(What::Hold).on(Direction::ToClient));
