@@ -170,8 +170,13 @@ impl<'a> Stage<'a> {
         told
     }
 
-    /// Ends them in order, whoever decides last, and checks that each slot was counted once; gives how many are unknown.
+    /// Ends them in order, whoever decides last, and checks that each slot was counted once; gives how many are unknown although the
+    /// daemons say that they ran them. A busy machine makes them skip some.
     async fn end(&self, mut seats: Vec<Seat>) -> (usize, i64) {
+        let mut skipped = 0;
+        for seat in &seats {
+            skipped += seat.daemon.metric("journeyman_runs_skipped_total", &[]).await.unwrap_or(0.0) as i64;
+        }
         for seat in &mut seats {
             if !leads(&seat.daemon).await {
                 assert_eq!(seat.daemon.terminate().await, 0, "{}", seat.daemon.log());
@@ -188,7 +193,8 @@ impl<'a> Stage<'a> {
         }
         let twice = "select count(*) from (select 1 from run group by journey, slot having count(*) > 1) as twice";
         assert_eq!(number(&self.database.client, twice).await, 0);
-        check_slots(&self.database.client, JOURNEYS, EVERY).await
+        let (slots, unknown) = check_slots(&self.database.client, JOURNEYS, EVERY).await;
+        (slots, (unknown - skipped).max(0))
     }
 }
 

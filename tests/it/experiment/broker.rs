@@ -1,5 +1,7 @@
 //! Over a real RabbitMQ: the recipes of `experiments/`, as people run them.
 
+use tokio::sync::Semaphore;
+
 use super::*;
 use crate::support::browser::{Browser, Look};
 use crate::support::command::run;
@@ -17,8 +19,12 @@ const SUMMARY: &str =
     document.querySelector('main').style.fontSize = '14px';
     document.body.style.paddingBottom = 0;";
 
-/// A recipe with a broker of its own; what it came to, and its report.
+/// So many recipes go at once: each wants a hundred orders a second to be done within two seconds by programs that share the machine.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// A recipe with a virtual host of its own; what it came to, and its report.
 async fn recipe(name: &str, more: &[&str]) -> Option<(Ended, Value)> {
+    let _turn = TURNS.acquire().await.expect("it is never closed");
     let broker = RabbitMq::shared().await?;
     let vhost = broker.vhost().await;
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/recipe.py");
