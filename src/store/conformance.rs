@@ -46,7 +46,7 @@ pub(crate) fn good(slot: i64) -> Report {
     report(slot, Outcome::Good { latency: Duration::from_micros(1_234) })
 }
 
-fn failed(slot: i64) -> Report {
+pub(super) fn failed(slot: i64) -> Report {
     report(slot, Outcome::Failed { step: "arrive".into(), cause: Cause::NotReceived })
 }
 

@@ -14,6 +14,7 @@ const VERSIONS: &[&str] = &[
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
+    include_str!("schema_7.sql"),
 ];
 
 /// Whether a store that is only read has the schema that this build knows.

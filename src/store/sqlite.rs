@@ -4,6 +4,7 @@
 //! what [`Store::apply`] has confirmed survives `kill -9` and a power cut.
 //! A store that is damaged all the same is mended when it is opened, and says what it has lost.
 
+mod evidence;
 mod lock;
 pub mod past;
 mod rescue;
@@ -340,7 +341,7 @@ impl Store for Sqlite {
             let Some((id, spans, alerts)) = saved.await? else { return Ok(SavedJourney::default()) };
             let last_good = self.ask(move |connection| {
                 let sql = "SELECT report FROM evidence WHERE journey = ? AND is_good ORDER BY slot DESC LIMIT 1";
-                connection.prepare_cached(sql)?.query_row([id], |row| from_json(row, 0)).optional()
+                connection.prepare_cached(sql)?.query_row([id], |row| evidence::report(row, 0)).optional()
             });
             // It is shown beside what fails; without it, nothing is.
             let last_good = last_good.await.ok().flatten();
@@ -560,7 +561,7 @@ impl Store for Sqlite {
     fn report(&self, token: Token) -> BoxFuture<'_, Result<Option<Report>, StoreError>> {
         Box::pin(self.ask(move |connection| {
             let sql = "SELECT report FROM evidence WHERE token = ?";
-            connection.prepare_cached(sql)?.query_row([blob(token)], |row| from_json(row, 0)).optional()
+            connection.prepare_cached(sql)?.query_row([blob(token)], |row| evidence::report(row, 0)).optional()
         }))
     }
 

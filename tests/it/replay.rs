@@ -177,7 +177,7 @@ fn on_a_terminal_it_is_seen_how_far_it_is() {
         wait_for_more(&daemon, "good", 1.0).await;
         daemon.kill().await;
         let store = rusqlite::Connection::open(daemon.store_path()).unwrap();
-        let fill = "INSERT OR IGNORE INTO run SELECT journey, slot - at * 1000, verdict, why, latency, late_by
+        let fill = "INSERT OR IGNORE INTO run SELECT journey, slot - at * 1000, outcome, latency, late_by
             FROM (SELECT * FROM run LIMIT 1), (WITH RECURSIVE a(at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM a WHERE at < 500000)
             SELECT at FROM a)";
         let filled = store.execute(fill, []).unwrap();

@@ -120,8 +120,9 @@ fn a_message_that_came_while_nobody_was_there_is_found_in_its_queue() {
         daemon.start_again().await;
         let verdict = verdict(&daemon, taken.token).await;
         assert!(["good", "slow"].contains(&verdict.as_str()), "{verdict}\n{}", daemon.log());
-        let sql = "SELECT json_extract(report, '$.steps[1].detail') FROM evidence WHERE token = ?";
-        let said: String = store(&daemon).query_row(sql, [taken.token.bits().to_be_bytes()], |row| row.get(0)).unwrap();
+        let (_, run) = daemon.get(&format!("/api/v1/runs/{}", taken.token)).await;
+        let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+        let said = run["run"]["steps"][1]["detail"].as_str().unwrap_or_else(|| panic!("{run:#}"));
         assert!(said.starts_with("measured over a restart"), "{said}");
         check_slots(&daemon, 1_000);
         let mut table = Table::new("restart", "queue-found", &["case", "came to"]);

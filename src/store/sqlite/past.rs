@@ -10,6 +10,7 @@ use crate::journey::Name;
 use crate::journey::report::Report;
 use crate::store::codes::millis;
 use crate::store::past::{Past, Ran, Weave, has_failed, slots, without_run};
+use crate::store::sqlite::evidence;
 use crate::store::sqlite::rows::{from_json, span, verdict};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{StoreError, schema};
@@ -93,7 +94,7 @@ fn read(
 
 /// The channel at which a run failed, if its evidence is still there.
 fn failed_at(evidence: &mut Statement<'_>, journey: i64, slot: i64) -> rusqlite::Result<Option<Name>> {
-    let report: Option<Report> = evidence.query_row([journey, slot], |row| from_json(row, 0)).optional()?;
+    let report: Option<Report> = evidence.query_row([journey, slot], |row| evidence::report(row, 0)).optional()?;
     Ok(report.and_then(|report| report.failed_step()?.channel.clone()))
 }
 

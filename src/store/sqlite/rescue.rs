@@ -10,7 +10,7 @@ use crate::alert::{AlertState, JourneyAlerts};
 use crate::breaker::Order;
 use crate::control::Silence;
 use crate::incident::Incident;
-use crate::journey::report::Report;
+use crate::store::sqlite::evidence;
 use crate::store::sqlite::rows::{outbox_row, parse, span, verdict};
 use crate::store::sqlite::{connect, failure, restrict};
 use crate::store::{StoreError, schema};
@@ -57,9 +57,9 @@ const TABLES: [Table; 11] = [
         name: "run",
         key: &["journey", "slot"],
         at_start: None,
-        check: |row| verdict(row.get("verdict")?).map(drop),
+        check: |row| verdict(row.get::<_, i64>("outcome")? & 7).map(drop),
     },
-    Table { name: "evidence", key: &["token"], at_start: None, check: |row| json::<Report>(row, "report") },
+    Table { name: "evidence", key: &["token"], at_start: None, check: |row| evidence::report(row, "report").map(drop) },
 ];
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<()> {
@@ -192,13 +192,15 @@ impl Table {
         copied: &mut Copied,
     ) -> rusqlite::Result<Result<(), ()>> {
         let order: Vec<_> = self.key.iter().map(|column| format!("{column} {direction}")).collect();
-        let Ok(mut statement) = old.prepare(&format!("SELECT * FROM {} ORDER BY {}", self.name, order.join(", ")))
-        else {
-            return Ok(Err(()));
-        };
+        // What is reckoned from other columns is in no such list, and cannot be written.
+        let names = new
+            .prepare("SELECT group_concat(name) FROM pragma_table_info(?)")?
+            .query_row([self.name], |row| row.get::<_, String>(0))?;
+        let sql = format!("SELECT {names} FROM {} ORDER BY {}", self.name, order.join(", "));
+        let Ok(mut statement) = old.prepare(&sql) else { return Ok(Err(())) };
         let columns = statement.column_count();
         let places = vec!["?"; columns].join(", ");
-        let mut insert = new.prepare(&format!("INSERT OR IGNORE INTO {} VALUES ({places})", self.name))?;
+        let mut insert = new.prepare(&format!("INSERT OR IGNORE INTO {} ({names}) VALUES ({places})", self.name))?;
         let Ok(mut rows) = statement.query([]) else { return Ok(Err(())) };
         loop {
             let row = match rows.next() {

@@ -150,6 +150,7 @@ pub(crate) fn fuzz(data: &[u8]) {
         let written = json(&value).expect("what was read can be written");
         assert_eq!(parse::<T>(&written).expect("and read again"), value);
     }
+    crate::store::sqlite::evidence::fuzz(data);
     let text = String::from_utf8_lossy(data);
     same::<journey::report::Report>(&text);
     same::<alert::JourneyAlerts>(&text);

@@ -11,6 +11,7 @@ use crate::journey::token::Token;
 use crate::slo::Span;
 use crate::store::codes::{blob, millis};
 use crate::store::reading::{ToldOf, Wanted};
+use crate::store::sqlite::evidence;
 use crate::store::sqlite::rows::{from_json, run_row, span};
 use crate::store::sqlite::{connect, failure};
 use crate::store::{RunRow, StoreError, schema};
@@ -50,13 +51,14 @@ pub fn told(path: &Path, token: Token) -> Result<ToldOf, StoreError> {
             .query_map([token.to_string()], |row| from_json(row, 0))?
             .collect::<rusqlite::Result<_>>()?;
         let sql = "SELECT report, journey, slot FROM evidence WHERE token = ?";
-        let found: Option<(Report, i64, i64)> =
-            store.query_row(sql, [blob(token)], |row| Ok((from_json(row, 0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let found: Option<(Report, i64, i64)> = store
+            .query_row(sql, [blob(token)], |row| Ok((evidence::report(row, 0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
         let Some((report, journey, slot)) = found else {
             return Ok(ToldOf { notices, ..ToldOf::default() });
         };
         let sql = "SELECT report FROM evidence WHERE journey = ? AND slot < ? AND is_good ORDER BY slot DESC LIMIT 1";
-        let last_good = store.query_row(sql, params![journey, slot], |row| from_json(row, 0)).optional()?;
+        let last_good = store.query_row(sql, params![journey, slot], |row| evidence::report(row, 0)).optional()?;
         Ok(ToldOf { notices, report: Some(report), last_good })
     })
 }
@@ -83,7 +85,7 @@ pub fn last_good(path: &Path, name: &str) -> Result<Option<Report>, StoreError> 
     at_one_moment(path, |store| {
         let sql = "SELECT report FROM evidence JOIN journey ON journey.id = evidence.journey
             WHERE name = ? AND is_good ORDER BY slot DESC LIMIT 1";
-        store.query_row(sql, [name], |row| from_json(row, 0)).optional()
+        store.query_row(sql, [name], |row| evidence::report(row, 0)).optional()
     })
 }
 

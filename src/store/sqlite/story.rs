@@ -10,6 +10,7 @@ use crate::journey::report::Report;
 use crate::journey::run::checkpoint::Checkpoint;
 use crate::journey::token::Token;
 use crate::store::codes::{blob, millis, time};
+use crate::store::sqlite::evidence;
 use crate::store::sqlite::rows::{boot, from_json, incident_row, ledger_entry, outbox_row, run_row};
 use crate::store::sqlite::snapshot::at_one_moment;
 use crate::store::story::{INCIDENTS, Left, NOTICES, Story};
@@ -27,7 +28,7 @@ pub fn story(path: &Path, token: Token) -> Result<Option<Story>, StoreError> {
         let sql = "SELECT NULL, slot, verdict, why, latency, late_by FROM run WHERE journey = ? AND slot = ?";
         let row = store.query_row(sql, params![id, millis(slot)], run_row).optional()?;
         let sql = "SELECT report FROM evidence WHERE journey = ? AND slot < ? AND is_good ORDER BY slot DESC LIMIT 1";
-        let last_good = store.query_row(sql, params![id, millis(slot)], |row| from_json(row, 0)).optional()?;
+        let last_good = store.query_row(sql, params![id, millis(slot)], |row| evidence::report(row, 0)).optional()?;
         let incidents = incidents(store, id, slot, token)?;
         Ok(Some(Story { token, journey, slot, left, row, last_good, incidents }))
     })
@@ -50,7 +51,7 @@ pub fn last_bad(path: &Path, name: &str) -> Result<Option<Token>, StoreError> {
 fn left(store: &Transaction<'_>, token: Token) -> rusqlite::Result<Option<(Name, Timestamp, Left)>> {
     let sql = "SELECT report, slot FROM evidence WHERE token = ?";
     let found: Option<(Report, i64)> =
-        store.query_row(sql, [blob(token)], |row| Ok((from_json(row, 0)?, row.get(1)?))).optional()?;
+        store.query_row(sql, [blob(token)], |row| Ok((evidence::report(row, 0)?, row.get(1)?))).optional()?;
     if let Some((report, slot)) = found {
         return Ok(Some((report.journey.clone(), time(slot), Left::Report(Box::new(report)))));
     }

@@ -39,6 +39,29 @@ async fn conforms() {
 }
 
 #[tokio::test]
+async fn what_good_runs_leave_is_deflated_and_what_they_left_before_is_read() {
+    let place = Place::new("deflated");
+    let store = Sqlite::open(&place.file()).unwrap();
+    let runs = [conformance::good(1_000), conformance::failed(1_060)];
+    let changes = runs.iter().map(|report| Change::Run { report: Box::new(report.clone()), keep_evidence: true });
+    store.apply(changes.collect()).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let file = Connection::open(place.file()).unwrap();
+    let of_type = |is_good: bool| -> String {
+        file.query_row("SELECT typeof(report) FROM evidence WHERE is_good = ?", [is_good], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((of_type(true), of_type(false)), ("blob".to_owned(), "text".to_owned()));
+    file.execute("UPDATE evidence SET report = ? WHERE is_good", [rows::json(&runs[0]).unwrap()]).unwrap();
+    drop(file);
+    let store = Sqlite::open(&place.file()).unwrap();
+    for run in runs {
+        assert_eq!(store.report(run.token).await.unwrap(), Some(run));
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn one_process_at_a_time_and_nobody_else_may_read() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new("lock");
@@ -56,7 +79,7 @@ async fn a_newer_schema_and_garbage_are_refused_in_words() {
     drop(Sqlite::open(&place.file()).unwrap());
     Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Sqlite::open(&place.file()).err().unwrap();
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 6 }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 7 }), "{error}");
     assert!(error.to_string().contains("run the newer build"));
     std::fs::write(place.file(), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
     let strange = place.0.join("strange.db");
@@ -75,6 +98,7 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     old.execute_batch(
         "INSERT INTO journey VALUES (7, 'sms', NULL);
          INSERT INTO span VALUES (7, 1000, 60000, 5, 0), (7, 301000, 0, 1, 5), (7, 361000, 60000, 2, 2);
+         INSERT INTO run VALUES (7, 1000, 0, 0, 1, NULL), (7, 61000, 3, 9, 250000, 5000000);
          INSERT INTO evidence VALUES (x'01', 7, 1000, 0, '{}'), (x'02', 7, 61000, 0, '{}');
          INSERT INTO incident VALUES ('i', 7, 1000, NULL, 'critical', '[]', 'summary', 3);
          INSERT INTO outbox VALUES ('i.1.slack', 'i', 1, 'slack', NULL, 1000, '{}', 'sent', 1, 0, NULL, NULL, 0);
@@ -84,7 +108,7 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     drop(old);
     assert!(matches!(
         snapshot::spans(&place.file(), &["sms".into()], &mut || {}),
-        Err(StoreError::TooOld { found: 1, known: 6 })
+        Err(StoreError::TooOld { found: 1, known: 7 })
     ));
     let store = Sqlite::open(&place.file()).unwrap();
     let span = |start, step, count, verdict| Span { start, step, count, verdict, excluded: false };
@@ -102,6 +126,11 @@ async fn the_first_schema_is_migrated_with_a_backup_and_nothing_is_lost() {
     drop(store);
     let new = Connection::open(place.file()).unwrap();
     let rows = |sql: &str| new.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(rows("SELECT count(*) FROM run WHERE (slot, outcome, verdict, why) = (1000, 0, 0, 0)"), 1);
+    assert_eq!(
+        rows("SELECT count(*) FROM run WHERE (slot, verdict, why, latency, late_by) = (61000, 3, 9, 250000, 5000000)"),
+        1
+    );
     assert_eq!(rows("SELECT count(*) FROM evidence WHERE (token, is_good) IN (VALUES (x'01', 0), (x'02', 0))"), 2);
     assert_eq!(rows("SELECT count(*) FROM incident WHERE (id, subject, members, bad_runs) = ('i', 'sms', 1, 3)"), 1);
     assert_eq!(
@@ -292,7 +321,7 @@ async fn a_page_that_cannot_be_read_later_is_looked_at_by_the_next_start() {
     let file = place.file();
     drop(Sqlite::open(&file).unwrap());
     let run = "WITH RECURSIVE nth(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM nth WHERE n < 2000)
-        INSERT INTO run SELECT 1, n * 60000, 0, 0, 0, NULL FROM nth; INSERT INTO journey VALUES (1, 'sms', NULL);";
+        INSERT INTO run SELECT 1, n * 60000, 0, 0, NULL FROM nth; INSERT INTO journey VALUES (1, 'sms', NULL);";
     let connection = Connection::open(&file).unwrap();
     connection.execute_batch(run).unwrap();
     let sql = "SELECT max(pageno) FROM dbstat WHERE name = 'run' AND pagetype = 'leaf'";

@@ -13,7 +13,8 @@ use crate::journey::outcome::Verdict;
 use crate::journey::report::Report;
 use crate::ledger::Settled;
 use crate::slo::SpanChange;
-use crate::store::codes::{Kept, blob, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::codes::{blob, micros, millis, settled_code, verdict_code, why_code};
+use crate::store::sqlite::evidence;
 use crate::store::sqlite::lock::Lock;
 use crate::store::sqlite::rows::{json, spent_key};
 use crate::store::sqlite::{Answer, noted};
@@ -109,7 +110,7 @@ impl Writer {
                 let journey = self.journey_id(journey)?;
                 self.execute(
                     // A run in maintenance stays excluded.
-                    "UPDATE run SET verdict = CASE verdict WHEN ? THEN verdict ELSE ? END, late_by = ?
+                    "UPDATE run SET outcome = CASE verdict WHEN ? THEN outcome ELSE (outcome & ~7) | ? END, late_by = ?
                         WHERE journey = ? AND slot = ?",
                     &[
                         &verdict_code(Verdict::Excluded),
@@ -259,16 +260,10 @@ impl Writer {
 
     fn apply_run(&mut self, report: &Report, keep_evidence: bool) -> rusqlite::Result<()> {
         let journey = self.journey_id(&report.journey)?;
-        let verdict = report.outcome.verdict();
+        let outcome = verdict_code(report.outcome.verdict()) + 8 * why_code(&report.outcome);
         self.execute(
-            "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, NULL)",
-            &[
-                &journey,
-                &millis(report.slot),
-                &verdict_code(verdict),
-                &why_code(&report.outcome),
-                &micros(report.latency),
-            ],
+            "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, NULL)",
+            &[&journey, &millis(report.slot), &outcome, &micros(report.latency)],
         )?;
         if keep_evidence { self.apply_evidence(report) } else { Ok(()) }
     }
@@ -278,7 +273,7 @@ impl Writer {
         let is_good = report.outcome.verdict() == Verdict::Good;
         self.execute(
             "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
-            &[&blob(report.token), &journey, &millis(report.slot), &is_good, &json(&Kept(report))?],
+            &[&blob(report.token), &journey, &millis(report.slot), &is_good, &evidence::kept(report)?],
         )?;
         Ok(())
     }
